@@ -1,0 +1,39 @@
+// Package bootstrap trades a one-use SecretID for a Vault session.
+//
+// [Start] takes the SecretID that the deployment left for this service,
+// verifies that it was made for it, logs in, destroys the SecretID and proves
+// that it is gone, loads every declared secret and lease, and returns a
+// [Session] that keeps them fresh until it is closed. A service that runs has
+// everything it asked for; one that lacks anything does not start, and says
+// what to do.
+//
+//	s, err := bootstrap.Start(ctx, bootstrap.Config{Service: "mcp-hr", Into: &cfg})
+//	if err != nil {
+//		return err
+//	}
+//	defer s.Close(ctx)
+//
+// # Where the SecretID comes from
+//
+// The first of these that is set: [Config.SecretID]; [Config.SecretIDFile];
+// [Config.SealedFile]; VAULT_SECRET_ID_FILE; PHOENIX_SEALED_FILE; the
+// credential "secret_id" of systemd; /run/phoenix/SERVICE.env;
+// /run/secrets/SERVICE_secret_id; and, with a warning, because every child and
+// /proc can read it, VAULT_<SERVICE>_SECRET_ID or VAULT_SECRET_ID.
+// A file holds the SecretID alone, or lines NAME=value as "phoenix issue"
+// writes them. A consumed file is removed if it can be.
+//
+// # When the SecretID is spent
+//
+// A SecretID works once. A service that restarts finds it spent, and waits,
+// unready, for a new one in the same file (a hand-over); it ends with
+// [ErrSecretIDSpent] only if it is told so ([Config.Spent]) or if there is no
+// file to wait for. Later hand-overs move a running session to a new token:
+// leases are read again under it and published, users of the old ones drain,
+// and the old token is revoked.
+//
+// # What is recorded
+//
+// Each step is an [auditlog.Event]; a step that cannot be recorded fails the
+// start. A SecretID that was tampered with is a security event and final.
+package bootstrap

@@ -1,0 +1,227 @@
+package bootstrap
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tamshai/phoenix/internal/sealed"
+	"github.com/tamshai/phoenix/secrets"
+)
+
+// source is where SecretIDs come from: once from a value, or again and again
+// from a file.
+type source struct {
+	cfg *Config
+
+	mu    sync.Mutex
+	tried [sha256.Size]byte // what was used last, so that a file that cannot be removed is used once
+}
+
+// candidate is a SecretID that has not been used yet.
+type candidate struct {
+	secretID secrets.Secret // bare, or the token that wraps it
+	roleID   string
+	digest   [sha256.Size]byte
+	from     string // for events
+}
+
+// maxSecretIDFile bounds a SecretID's file in bytes.
+const maxSecretIDFile = 64 << 10
+
+// path is the file that a hand-over would replace; "" if there is none.
+func (s *source) path() string {
+	if s.cfg.SealedFile != "" {
+		return s.cfg.SealedFile
+	}
+	return s.cfg.SecretIDFile
+}
+
+// next returns the SecretID at hand. Errors: ErrNoSecretID if there is none,
+// ErrSecretIDSpent if it is the one that was used before, ErrConfig if it has
+// no usable form.
+func (s *source) next() (candidate, error) {
+	path := s.path()
+	if path == "" {
+		if s.cfg.SecretID.IsZero() {
+			return candidate{}, fmt.Errorf("%w: no source is set", ErrNoSecretID)
+		}
+		from := "Config.SecretID"
+		if s.cfg.fromEnv != "" {
+			from = s.cfg.fromEnv
+		}
+		c, err := parseSecretID(s.cfg.Service, s.cfg.SecretID.Bytes())
+		c.from = from
+		return s.fresh(c, err)
+	}
+	data, err := readSmall(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return candidate{}, fmt.Errorf("%w: %s does not exist", ErrNoSecretID, path)
+	case err != nil:
+		return candidate{}, fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	c, err := candidate{}, error(nil)
+	if s.cfg.SealedFile != "" {
+		var vars map[string]secrets.Secret
+		if vars, err = sealed.Open(data, s.cfg.IdentityFile); err == nil {
+			c, err = fromVars(s.cfg.Service, vars)
+		}
+	} else {
+		c, err = parseSecretID(s.cfg.Service, data)
+	}
+	c.from = path
+	if err != nil {
+		return c, fmt.Errorf("%s: %w", path, err)
+	}
+	return s.fresh(c, nil)
+}
+
+// fresh refuses what has been used already.
+func (s *source) fresh(c candidate, err error) (candidate, error) {
+	if err != nil {
+		return c, err
+	}
+	c.digest = sha256.Sum256(c.secretID.Bytes())
+	if c.roleID == "" {
+		c.roleID = s.cfg.RoleID
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.digest == s.tried {
+		return c, fmt.Errorf("%w: %s still holds the last one", ErrSecretIDSpent, c.from)
+	}
+	return c, nil
+}
+
+// use remembers that c is about to be spent.
+func (s *source) use(c candidate) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tried = c.digest
+}
+
+// remove deletes the file that c came from, unless it holds something newer by
+// now. The error says why it is still there.
+func (s *source) remove(c candidate) error {
+	// A sealed file holds other services' SecretIDs too.
+	if s.cfg.SecretIDFile == "" || s.cfg.SealedFile != "" {
+		return nil
+	}
+	data, err := readSmall(s.cfg.SecretIDFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	now, err := parseSecretID(s.cfg.Service, data)
+	if err != nil || sha256.Sum256(now.secretID.Bytes()) != c.digest {
+		return nil
+	}
+	if err := os.Remove(s.cfg.SecretIDFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// How often a hand-over is looked for, and while nothing else can happen.
+const (
+	handoverPoll = 5 * time.Second
+	parkedPoll   = time.Second
+)
+
+// wait returns the next SecretID that has not been used yet. It looks at the
+// file's name, size and times, and reads it only when these have changed. said
+// is told of what is there but cannot be used.
+func (s *source) wait(ctx context.Context, every time.Duration, said func(error)) (candidate, error) {
+	var seen os.FileInfo
+	last := ""
+	for {
+		info, err := os.Stat(s.path())
+		if err == nil && (seen == nil || info.ModTime() != seen.ModTime() || info.Size() != seen.Size() || !os.SameFile(info, seen)) {
+			c, err := s.next()
+			if err == nil {
+				return c, nil
+			}
+			if text := err.Error(); text != last && !errors.Is(err, ErrSecretIDSpent) && !errors.Is(err, ErrNoSecretID) {
+				last = text
+				said(err)
+			}
+			seen = info
+		}
+		timer := time.NewTimer(every + time.Duration(s.cfg.Rand()*float64(every)/5))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return candidate{}, ctx.Err()
+		case <-timer.C:
+		}
+	}
+}
+
+// readSmall reads a regular file of bounded size: a pipe would hang the start.
+func readSmall(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxSecretIDFile+1))
+	if err == nil && len(data) > maxSecretIDFile {
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxSecretIDFile)
+	}
+	return data, err
+}
+
+// parseSecretID reads a SecretID alone, or lines NAME=value that hold this
+// service's.
+func parseSecretID(service string, data []byte) (candidate, error) {
+	text := strings.TrimSpace(string(data))
+	switch {
+	case text == "":
+		return candidate{}, fmt.Errorf("%w: it is empty", ErrNoSecretID)
+	case strings.Contains(text, "="):
+		vars, err := sealed.ParseEnv(data)
+		if err != nil {
+			return candidate{}, fmt.Errorf("%w: %w", ErrConfig, err)
+		}
+		return fromVars(service, vars)
+	case len(text) > 4096 || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return candidate{}, fmt.Errorf("%w: it is no SecretID: expected one line without spaces", ErrConfig)
+	}
+	return candidate{secretID: secrets.NewString(text)}, nil
+}
+
+func fromVars(service string, vars map[string]secrets.Secret) (candidate, error) {
+	pick := func(names ...string) secrets.Secret {
+		for _, name := range names {
+			if v := vars[name]; !v.IsZero() {
+				return v
+			}
+		}
+		return secrets.Secret{}
+	}
+	c := candidate{
+		secretID: pick(EnvName(service, "SECRET_ID"), "VAULT_SECRET_ID"),
+		roleID:   pick(EnvName(service, "ROLE_ID"), "VAULT_ROLE_ID").Reveal(),
+	}
+	if c.secretID.IsZero() {
+		return c, fmt.Errorf("%w: it has no %s", ErrNoSecretID, EnvName(service, "SECRET_ID"))
+	}
+	return c, nil
+}

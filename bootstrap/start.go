@@ -1,0 +1,225 @@
+package bootstrap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tamshai/phoenix/auditlog"
+	"github.com/tamshai/phoenix/internal/vault"
+	"github.com/tamshai/phoenix/secrets"
+)
+
+// Start trades the SecretID at hand for a Session and returns when everything
+// that cfg declares is loaded. ctx bounds the start alone; the session lives
+// until [Session.Close].
+//
+// A sealed, unreachable, standby or rate-limiting Vault is waited out within
+// cfg.Budget. A spent or missing SecretID is waited for as cfg.Spent says, for
+// as long as ctx allows. Every other reason ends the start at once, with an
+// *[Error] whose text says what to do; no token, lease or goroutine is left.
+func Start(ctx context.Context, cfg Config) (*Session, error) {
+	real := cfg.LookupEnv == nil
+	cfg, err := FromEnv(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.fromEnv != "" {
+		cfg.Logger.Warn("the SecretID came in the environment, where /proc shows it for as long as this process lives; put it in a file and name that in VAULT_SECRET_ID_FILE", "variable", cfg.fromEnv)
+		if real {
+			_ = os.Unsetenv(cfg.fromEnv) // our children shall not inherit it
+		}
+	}
+	client, err := vault.New(cfg.vault())
+	if err != nil {
+		return nil, &Error{Step: "read the configuration", Err: fmt.Errorf("%w: %w", ErrConfig, err)}
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = vault.DefaultTimeout
+	}
+	s := &Session{cfg: cfg, done: make(chan struct{})}
+	s.broker = &broker{cfg: &s.cfg, client: client, source: &source{cfg: &s.cfg}}
+	s.status.Store(&Status{State: Starting, Since: time.Now()})
+	s.tell(Starting, nil)
+	if err := s.start(ctx); err != nil {
+		client.Close()
+		s.tell(Closed, err)
+		return nil, err
+	}
+	return s, nil
+}
+
+// start tries SecretIDs until one gives a session.
+func (s *Session) start(ctx context.Context) error {
+	c, err := s.source.next()
+	for {
+		if err == nil {
+			err = s.boot(ctx, c)
+		}
+		if err == nil {
+			return nil
+		}
+		var named *Error
+		if !errors.As(err, &named) {
+			err = &Error{Step: "find the SecretID", Err: err, Remedy: "issue one with phoenix issue and name its file in VAULT_SECRET_ID_FILE"}
+		}
+		if !s.canWait(err) {
+			return err
+		}
+		s.tell(Waiting, err)
+		s.cfg.Logger.Warn("waiting for a new SecretID", "file", s.source.path(), "reason", err)
+		if recErr := s.record(ctx, auditlog.Event{Action: "bootstrap.waiting", Outcome: auditlog.Pending, Severity: auditlog.Warning,
+			Attributes: map[string]string{"reason": err.Error(), "file": s.source.path()}}); recErr != nil {
+			return errors.Join(err, recErr)
+		}
+		why := err
+		if c, err = s.source.wait(ctx, parkedPoll, s.unusable); err != nil {
+			return errors.Join(why, err)
+		}
+		s.tell(Starting, nil)
+	}
+}
+
+// canWait reports whether a new SecretID would help, and one may come.
+func (s *Session) canWait(err error) bool {
+	return s.cfg.Spent == WaitForHandover && s.source.path() != "" &&
+		(errors.Is(err, ErrSecretIDSpent) || errors.Is(err, ErrNoSecretID))
+}
+
+func (s *Session) unusable(err error) {
+	s.cfg.Logger.Warn("the SecretID's file is there but cannot be used", "file", s.source.path(), "error", err)
+}
+
+// boot makes the session from one SecretID.
+func (s *Session) boot(ctx context.Context, c candidate) error {
+	begin := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Budget)
+	defer cancel()
+	l, err := s.login(ctx, c)
+	if err != nil {
+		return err
+	}
+	if err := s.load(ctx, l); err != nil {
+		s.closeParts()
+		return errors.Join(err, s.discard(ctx, l))
+	}
+	l.boot.Took = time.Since(begin)
+	if err := s.record(ctx, auditlog.Event{Action: "bootstrap.ready", Category: auditlog.System, Attributes: map[string]string{
+		"secrets": strconv.Itoa(l.boot.Secrets), "leases": strconv.Itoa(l.boot.Leases), "secret_id": string(l.boot.Proof), "took": l.boot.Took.String()}}); err != nil {
+		s.closeParts()
+		return errors.Join(err, s.discard(ctx, l))
+	}
+	s.report = l.boot
+	s.current = l
+	s.tell(Ready, nil)
+	// The session outlives the context of its start, but keeps its values.
+	s.life, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	s.wg.Go(func() { s.run(s.life) })
+	return nil
+}
+
+// load does in parallel what a token is needed for: bury the SecretID, read
+// the secrets, obtain the leases.
+func (s *Session) load(ctx context.Context, l *login) error {
+	s.keepers = make(map[string]*vault.LeaseKeeper, len(s.cfg.Leases))
+	var mu sync.Mutex // keepers and l.boot.Steps
+	group, ctx := errgroup.WithContext(ctx)
+	begin := time.Now()
+	timed := func(name string) {
+		mu.Lock()
+		defer mu.Unlock()
+		l.step(name, begin)
+	}
+	group.Go(func() (err error) {
+		defer timed("destroy the SecretID and prove it")
+		l.boot.Proof, err = s.bury(ctx, l)
+		return err
+	})
+	group.Go(func() error {
+		store, err := secrets.NewStore(ctx, kv{l.client, true}, s.cfg.store(s.cfg.Logger))
+		if err != nil {
+			return s.loadFailed(ctx, "load the secrets", err)
+		}
+		store.SetSource(kv{l.client, false})
+		s.store = store
+		l.boot.Secrets = len(store.Declared())
+		timed("load the secrets")
+		return s.record(ctx, auditlog.Event{Action: "bootstrap.secrets.loaded", Category: auditlog.DataAccess, Attributes: map[string]string{"count": strconv.Itoa(l.boot.Secrets)}})
+	})
+	for _, ref := range s.cfg.Leases {
+		group.Go(func() error {
+			keeper, err := vault.KeepLease(ctx, l.client, s.keeperConfig(ref))
+			if err != nil {
+				return s.loadFailed(ctx, "obtain the lease "+ref, err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			s.keepers[ref] = keeper
+			l.boot.Leases++
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+func (s *Session) keeperConfig(ref string) vault.KeeperConfig {
+	return vault.KeeperConfig{
+		Ref: ref, Drain: s.cfg.Drain, Log: s.cfg.Logger, Rand: s.cfg.Rand, Now: s.cfg.Now,
+		Published: func(lease *secrets.Lease) {
+			s.note(auditlog.Event{Action: "session.lease.published", Category: auditlog.DataAccess, Resource: ref, Attributes: map[string]string{
+				"lease_id": lease.ID(), "expires": lease.Expires().UTC().Format(time.RFC3339)}})
+		},
+		Returned: func(lease *secrets.Lease, holders int, err error) {
+			e := auditlog.Event{Action: "session.lease.returned", Category: auditlog.DataAccess, Resource: ref, Attributes: map[string]string{
+				"lease_id": lease.ID(), "users_left": strconv.Itoa(holders)}}
+			if err != nil {
+				e.Outcome, e.Severity = auditlog.Failure, auditlog.Warning
+				e.Attributes["reason"] = err.Error()
+			}
+			s.note(e)
+		},
+	}
+}
+
+// loadFailed says what a secret or lease that cannot be had means.
+func (s *Session) loadFailed(ctx context.Context, step string, err error) error {
+	remedy := ""
+	switch {
+	case ctx.Err() != nil && vault.Retryable(err):
+		return s.unavailable(ctx, err)
+	case errors.Is(err, vault.ErrDenied):
+		remedy = "the role's policies do not allow it: add the path to the service in the estate and run phoenix provision apply"
+	case errors.Is(err, secrets.ErrNotFound), errors.Is(err, secrets.ErrDeleted), errors.Is(err, secrets.ErrNoField), errors.Is(err, vault.ErrNotFound):
+		remedy = "check the reference, or give it a value: phoenix provision apply writes the initial ones"
+	case errors.Is(err, secrets.ErrType):
+		remedy = "write a value of the type that the service expects"
+	}
+	return s.refuse(ctx, auditlog.Event{Action: "bootstrap.load", Category: auditlog.Authorization}, step, err, remedy)
+}
+
+// kv reads a store's secrets with one client.
+type kv struct {
+	client *vault.Client
+	wait   bool // wait out what may pass; polling need not, it comes again
+}
+
+func (k kv) ReadKV(ctx context.Context, mount, path string) (data secrets.Data, err error) {
+	if !k.wait {
+		return k.client.ReadKV(ctx, mount, path)
+	}
+	err = k.client.Retry(ctx, mount+"/"+path, func(ctx context.Context) (err error) {
+		data, err = k.client.ReadKV(ctx, mount, path)
+		return err
+	})
+	return data, err
+}
+
+func (k kv) KVVersion(ctx context.Context, mount, path string) (int, error) {
+	return k.client.KVVersion(ctx, mount, path)
+}
