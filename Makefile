@@ -10,8 +10,8 @@ export PHOENIX_CACHE ?= $(CURDIR)/.cache
 
 # Nothing but "build" needs the commit in its binaries, and asking git for it
 # fails in a clone that belongs to another user.
-GOFLAGS_GIVEN := $(GOFLAGS)
-export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
+GOFLAGS_GIVEN := $(shell go env GOFLAGS)
+export GOFLAGS := $(strip $(GOFLAGS_GIVEN) -buildvcs=false)
 
 TEST_TIMEOUT  ?= 10m
 BENCH         ?= .

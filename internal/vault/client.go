@@ -396,8 +396,8 @@ func (c *Client) Retry(ctx context.Context, what string, f func(context.Context)
 		}
 		return retry.RetryableError(err)
 	})
-	if err != nil && last != nil && ctx.Err() != nil && !errors.Is(err, last) {
-		return errors.Join(last, err)
+	if err != nil && last != nil && ctx.Err() != nil {
+		return errors.Join(last, context.Cause(ctx))
 	}
 	return err
 }
