@@ -87,8 +87,13 @@ func (k *LeaseKeeper) Close() {
 	k.wg.Wait()
 }
 
-// The gap after a failed attempt to replace a lease, doubled each time.
-const minReplaceGap, maxReplaceGap = 5 * time.Second, time.Minute
+const (
+	// replaceTimeout bounds one attempt to replace a lease, so that its failure
+	// gets known.
+	replaceTimeout = 30 * time.Second
+	// The gap after a failed attempt, doubled each time.
+	minReplaceGap, maxReplaceGap = 5 * time.Second, time.Minute
+)
 
 // keep renews each lease until it has to be replaced, and replaces it.
 func (k *LeaseKeeper) keep() {
@@ -97,7 +102,9 @@ func (k *LeaseKeeper) keep() {
 		reason := k.renew(h, replaced)
 		for gap := minReplaceGap; k.life.Err() == nil && !isClosed(replaced); gap = min(2*gap, maxReplaceGap) {
 			k.cfg.Log.Info("a lease has to be replaced", "lease", h.lease, "reason", reason)
-			err := k.Replace(k.life, h.lease)
+			ctx, cancel := context.WithTimeout(k.life, replaceTimeout)
+			err := k.Replace(ctx, h.lease)
+			cancel()
 			if err == nil {
 				break
 			}

@@ -157,8 +157,9 @@ func (r *Renewer) renew(ctx context.Context, expires deadline) (Grant, error) {
 		if errors.As(err, &e) {
 			asked = e.After
 		}
-		wait := max(time.Duration((1+r.Rand())/2*float64(gap)), asked, minRetry)
-		wait = min(wait, max(time.Until(expires.mono), minDelay))
+		// The shorter the life that is left, the closer the tries.
+		wait := time.Duration((1 + r.Rand()) / 2 * float64(min(gap, expires.left()/3)))
+		wait = min(max(wait, asked, minRetry), max(time.Until(expires.mono), minDelay))
 		gap = min(2*gap, maxRetry)
 		r.Log.Warn("renewal failed; trying again", "of", r.Name, "in", wait.Round(time.Second), "left", expires.left().Round(time.Second), "error", err)
 		if err := (deadline{now: expires.now}).after(wait).wait(ctx); err != nil {
