@@ -4,13 +4,15 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 )
 
-// Everything that the suite logged, recorded, returned as an error or printed,
-// and every secret value that it used: searchForSecrets compares them when all
+// Everything that the suite logged, recorded, returned as an error or left in a
+// file, Vault's own logs included, and every secret value that it used: searchForSecrets compares them when all
 // tests have passed.
 var (
 	collected collector
@@ -26,6 +28,24 @@ func (c *collector) add(text string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.texts = append(c.texts, text)
+}
+
+// addFiles adds the names and contents of all files below a path, but for those
+// that are as expected.
+func (c *collector) addFiles(path string, expected map[string]string) {
+	_ = filepath.WalkDir(path, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return nil
+		}
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return nil
+		}
+		if content, ok := expected[name]; !ok || content != string(data) {
+			c.add(name + "\n" + string(data))
+		}
+		return nil
+	})
 }
 
 // secretValue marks a value that must not be seen anywhere.

@@ -71,7 +71,9 @@ func (s *source) next() (candidate, error) {
 	c, err := candidate{}, error(nil)
 	if s.cfg.SealedFile != "" {
 		var vars map[string]secrets.Secret
-		if vars, err = sealed.Open(data, s.cfg.IdentityFile); err == nil {
+		if vars, err = sealed.Open(data, s.cfg.IdentityFile); err != nil {
+			err = fmt.Errorf("%w: %w", ErrConfig, err)
+		} else {
 			c, err = fromVars(s.cfg.Service, vars)
 		}
 	} else {

@@ -67,7 +67,11 @@ func (s *Session) start(ctx context.Context) error {
 		}
 		var named *Error
 		if !errors.As(err, &named) {
-			err = &Error{Step: "find the SecretID", Err: err, Remedy: "issue one with phoenix issue and name its file in VAULT_SECRET_ID_FILE"}
+			find := &Error{Step: "find the SecretID", Err: err}
+			if !errors.Is(err, ErrConfig) {
+				find.Remedy = "issue one with phoenix issue and name its file in VAULT_SECRET_ID_FILE"
+			}
+			err = find
 		}
 		if !s.canWait(err) {
 			return err

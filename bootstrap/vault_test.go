@@ -39,10 +39,20 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	theReal = server
+	temp, err := os.MkdirTemp("", "phoenix-bootstrap-test-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Setenv("TMPDIR", temp) // whatever is left behind, is here
 	code := m.Run()
 	if code == 0 {
+		collected.add(server.Log())
+		collected.addFiles(temp, nil)
+		collected.addFiles(server.AuditLog(), nil)
 		code = searchForSecrets()
 	}
+	_ = os.RemoveAll(temp)
 	if err := server.Close(); err != nil {
 		fmt.Fprintln(os.Stderr, "real Vault:", err)
 		code = 1
@@ -60,6 +70,8 @@ type vaultT struct {
 	log        *bytes.Buffer
 	logMu      *sync.Mutex
 	events     *recorder
+	onLog      func(line string) // may be nil
+	dropped    map[string]string // what the test itself wrote, by path
 }
 
 var names atomic.Int64
@@ -88,12 +100,12 @@ func oneShotClient(ca []byte) *http.Client {
 
 func newVaultT(t *testing.T, addr, root string, ca []byte, client *http.Client) *vaultT {
 	return &vaultT{T: t, addr: addr, root: root, ca: ca, client: client,
-		name: fmt.Sprintf("svc-%d", names.Add(1)), log: &bytes.Buffer{}, logMu: &sync.Mutex{}, events: &recorder{}}
+		name: fmt.Sprintf("svc-%d", names.Add(1)), log: &bytes.Buffer{}, logMu: &sync.Mutex{}, events: &recorder{}, dropped: map[string]string{}}
 }
 
 func (v *vaultT) setUp() {
 	v.Helper()
-	if _, status := v.do("GET", "sys/auth/approle/tune", nil); status != 200 {
+	if _, status := v.do("GET", "sys/auth/approle", nil); status != 200 {
 		v.must("POST", "sys/auth/approle", obj{"type": "approle"})
 	}
 	v.must("POST", "sys/mounts/"+v.name, obj{"type": "kv", "options": obj{"version": "2"}})
@@ -204,12 +216,23 @@ func (v *vaultT) withFile(content string) bootstrap.Config {
 	return cfg
 }
 
+// TempDir is a directory whose files are searched for secrets at the end of the
+// test, but for those that the test itself put there.
+func (v *vaultT) TempDir() string {
+	dir := v.T.TempDir()
+	v.Cleanup(func() { collected.addFiles(dir, v.dropped) })
+	return dir
+}
+
 // drop writes a file as an issuer does: whole, by a rename.
 func (v *vaultT) drop(path, content string) {
 	v.Helper()
 	if content == "" {
 		return
 	}
+	v.logMu.Lock()
+	v.dropped[path] = content
+	v.logMu.Unlock()
 	if err := os.WriteFile(path+".new", []byte(content), 0o600); err != nil {
 		v.Fatal(err)
 	}
@@ -228,6 +251,9 @@ func (w writer) Write(p []byte) (int, error) {
 	w.v.logMu.Lock()
 	defer w.v.logMu.Unlock()
 	collected.add(string(p))
+	if w.v.onLog != nil {
+		w.v.onLog(string(p))
+	}
 	return w.v.log.Write(p)
 }
 
