@@ -537,6 +537,42 @@ func TestCloseIsIdempotent(t *testing.T) {
 	}
 }
 
+// Close is often deferred with the context whose end ended the service.
+func TestCloseWithAContextThatIsOver(t *testing.T) {
+	v := onReal(t)
+	s, err := bootstrap.Start(t.Context(), v.config(v.wrapped()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Close(ctx); err != nil {
+		t.Error(err)
+	}
+	if left := v.tokens(); len(left) > 0 {
+		t.Errorf("tokens left: %v", left)
+	}
+}
+
+// A newer SecretID that arrives while the last one is buried is not removed.
+func TestHandoverDuringTheBoot(t *testing.T) {
+	v := onReal(t)
+	cfg := v.withFile(v.wrapped())
+	next := v.wrapped()
+	p, proxied := v.proxied("", func(_ int, r string) verdict {
+		if strings.HasSuffix(r, "secret-id/destroy") {
+			return verdict{before: func() { v.drop(cfg.SecretIDFile, next) }}
+		}
+		return verdict{}
+	})
+	cfg.Addr, cfg.CACertPEM = proxied.Addr, nil
+	v.start(cfg)
+	v.events.await(t, "session.handover", 1)
+	if n := p.count("login"); n != 2 {
+		t.Errorf("%d logins", n)
+	}
+}
+
 func TestUndeclared(t *testing.T) {
 	v := onReal(t)
 	s := v.start(v.config(v.wrapped()))

@@ -513,6 +513,46 @@ func TestStormOfErrors(t *testing.T) {
 	})
 }
 
+// Ten leases and a token, and Vault refuses every renewal: they share one
+// allowance.
+func TestManyLeasesInAStorm(t *testing.T) {
+	inFakeTime(t, func(t *testing.T, d *doubleT) {
+		cfg := d.with(d.config(d.wrapped()))
+		policy := obj{}
+		for i := range 10 {
+			ref := fmt.Sprintf("database/creds/%s-%d", d.name, i)
+			d.server.HandleLease(ref, d.db.handler())
+			policy[ref] = caps("read")
+			cfg.Leases = append(cfg.Leases, ref)
+		}
+		d.policy(policy)
+		s := d.start(cfg)
+		remove := d.server.Inject(vaulttest.Fault{Path: "*renew*", Status: 500})
+		d.server.ResetRequests()
+		time.Sleep(50 * time.Minute)
+		remove()
+		time.Sleep(9 * time.Minute)
+		synctest.Wait()
+		var at []time.Time
+		for _, r := range d.server.Requests() {
+			if strings.Contains(r.Path, "renew") {
+				at = append(at, r.Time)
+			}
+		}
+		for i := range at {
+			if i+12 < len(at) && at[i+12].Sub(at[i]) < time.Minute {
+				t.Fatalf("13 renewals within %v", at[i+12].Sub(at[i]))
+			}
+		}
+		if len(at) < 50 {
+			t.Errorf("only %d renewals were tried", len(at))
+		}
+		if err := s.Ready(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestBatchTokens(t *testing.T) {
 	inFakeTime(t, func(t *testing.T, d *doubleT) {
 		d.role(obj{"token_type": "batch", "token_period": 0, "token_ttl": "1h"})

@@ -284,6 +284,9 @@ func (b *broker) bury(ctx context.Context, l *login) (Proof, error) {
 	proof, exists := NotProven, true
 	err := l.client.Retry(ctx, "destroy the SecretID", destroy)
 	if err == nil {
+		if err := b.record(ctx, auditlog.Event{Action: "bootstrap.secret_id.destroyed", Category: auditlog.Security}); err != nil {
+			return proof, err
+		}
 		err = l.client.Retry(ctx, "prove the SecretID gone", func(ctx context.Context) (err error) {
 			exists, err = l.client.SecretIDExists(ctx, b.cfg.Mount, b.cfg.Role, l.secretID)
 			return err
@@ -310,8 +313,11 @@ func (b *broker) bury(ctx context.Context, l *login) (Proof, error) {
 		}
 		b.cfg.Logger.Warn("it is not proven that the SecretID is gone", "error", err, "remedy", remedy)
 	}
-	if err := b.source.remove(l.used); err != nil {
+	switch removed, err := b.source.remove(l.used); {
+	case err != nil: // a read-only source
 		b.cfg.Logger.Info("the SecretID's file stays; its content is worthless now", "file", l.used.from, "reason", err)
+	case removed:
+		return proof, b.record(ctx, auditlog.Event{Action: "bootstrap.secret_id.file_removed", Category: auditlog.System, Resource: l.used.from})
 	}
 	return proof, nil
 }

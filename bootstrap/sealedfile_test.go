@@ -56,10 +56,12 @@ func TestSealedFile(t *testing.T) {
 	}
 
 	for name, change := range map[string]func(){
-		"another identity":     func() { vars["PHOENIX_IDENTITY_FILE"] = write("stranger", secretValue(stranger.String())) },
-		"no identity file":     func() { vars["PHOENIX_IDENTITY_FILE"] = filepath.Join(dir, "nothing") },
-		"an identity of words": func() { vars["PHOENIX_IDENTITY_FILE"] = write("words", "AGE-SECRET-KEY-"+secretValue("not-a-key-at-all")) },
-		"not sealed":           func() { write(".env.enc", lines) },
+		"another identity": func() { vars["PHOENIX_IDENTITY_FILE"] = write("stranger", secretValue(stranger.String())) },
+		"no identity file": func() { vars["PHOENIX_IDENTITY_FILE"] = filepath.Join(dir, "nothing") },
+		"an identity of words": func() {
+			vars["PHOENIX_IDENTITY_FILE"] = write("words", "AGE-SECRET-KEY-"+secretValue("not-a-key-at-all"))
+		},
+		"not sealed": func() { write(".env.enc", lines) },
 		"truncated": func() {
 			data, _ := os.ReadFile(seal(lines))
 			write(".env.enc", string(data[:len(data)/2]))

@@ -2,6 +2,7 @@ package bootstrap
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -68,6 +69,9 @@ func (s *source) next() (candidate, error) {
 	case err != nil:
 		return candidate{}, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
+	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 && s.cfg.SealedFile == "" {
+		s.cfg.Logger.Warn("others on this host may read the SecretID's file; give it mode 0600", "file", path, "mode", info.Mode().Perm())
+	}
 	c, err := candidate{}, error(nil)
 	if s.cfg.SealedFile != "" {
 		var vars map[string]secrets.Secret
@@ -111,27 +115,30 @@ func (s *source) use(c candidate) {
 }
 
 // remove deletes the file that c came from, unless it holds something newer by
-// now. The error says why it is still there.
-func (s *source) remove(c candidate) error {
+// now, and reports whether it did. The error says why it is still there.
+func (s *source) remove(c candidate) (bool, error) {
+	path := s.cfg.SecretIDFile
 	// A sealed file holds other services' SecretIDs too.
-	if s.cfg.SecretIDFile == "" || s.cfg.SealedFile != "" {
-		return nil
+	if path == "" || s.cfg.SealedFile != "" || c.from != path {
+		return false, nil
 	}
-	data, err := readSmall(s.cfg.SecretIDFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	// First out of the way, then looked at: between a look and a removal a
+	// hand-over could replace it.
+	private := path + "." + rand.Text()
+	if err := os.Rename(path, private); errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	} else if err != nil {
+		return false, err
 	}
-	if err != nil {
-		return err
+	if data, err := readSmall(private); err == nil {
+		now, err := parseSecretID(s.cfg.Service, data)
+		if err == nil && sha256.Sum256(now.secretID.Bytes()) != c.digest {
+			// It was newer. It goes back, unless there is something newer still.
+			_ = os.Link(private, path)
+			return false, os.Remove(private)
+		}
 	}
-	now, err := parseSecretID(s.cfg.Service, data)
-	if err != nil || sha256.Sum256(now.secretID.Bytes()) != c.digest {
-		return nil
-	}
-	if err := os.Remove(s.cfg.SecretIDFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	return true, os.Remove(private)
 }
 
 // How often a hand-over is looked for, and while nothing else can happen.

@@ -124,16 +124,27 @@ func (s *Session) end(reason error) {
 	})
 }
 
+// closeGrace is what Close takes at most to revoke the token when ctx sets no
+// deadline, or is over already.
+const closeGrace = 5 * time.Second
+
 // Close ends the session: it stops everything that runs, and revokes the
-// token, and with it every lease. Close what uses leases first. Its error
-// says what could not be revoked before ctx ended; it ends with its TTL. Later
-// calls return the same.
+// token, and with it every lease. Close what uses leases first. It waits for
+// Vault until ctx's deadline; without one, or if ctx is over already, for five
+// seconds. Its error says what could not be revoked; that ends with its TTL.
+// Later calls return the same.
 func (s *Session) Close(ctx context.Context) error {
 	s.closing.Do(func() {
 		s.stop()
 		s.wg.Wait()
 		s.closeParts()
 		var errs []error
+		deadline, ok := ctx.Deadline()
+		if !ok || ctx.Err() != nil {
+			deadline = time.Now().Add(closeGrace)
+		}
+		ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
+		defer cancel()
 		err := s.current.client.Retry(ctx, "revoke the token", s.current.client.RevokeSelf)
 		e := auditlog.Event{Action: "session.closed", Attributes: map[string]string{"token_accessor": s.current.auth.Accessor}}
 		if err != nil {

@@ -69,7 +69,8 @@ func TestBoot(t *testing.T) {
 	got := v.events.actions()
 	slices.Sort(got)
 	want := []string{
-		"bootstrap.login", "bootstrap.ready", "bootstrap.secret_id.found", "bootstrap.secret_id.proven_gone",
+		"bootstrap.login", "bootstrap.ready", "bootstrap.secret_id.destroyed", "bootstrap.secret_id.file_removed",
+		"bootstrap.secret_id.found", "bootstrap.secret_id.proven_gone",
 		"bootstrap.secrets.loaded", "bootstrap.unwrap", "bootstrap.verify",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -45,13 +45,14 @@ type Config struct {
 }
 
 // Client speaks to one Vault with one token, or none. It is safe for
-// concurrent use. Clients made from each other share connections and what they
-// know to be secret.
+// concurrent use. Clients made from each other share connections, what they
+// know to be secret, and the pace of renewals.
 type Client struct {
 	cfg       Config
 	log       *slog.Logger
 	transport *transport
 	scrub     *secrets.Scrubber
+	renewals  *pace
 	token     secrets.Secret
 	// A function, because fmt shows the token in vault/api's own type.
 	api func() *api.Client
@@ -76,7 +77,7 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{cfg: cfg, log: log, transport: transport, scrub: &secrets.Scrubber{}}
+	c := &Client{cfg: cfg, log: log, transport: transport, scrub: &secrets.Scrubber{}, renewals: &pace{}}
 	return c.with(secrets.Secret{}, "")
 }
 

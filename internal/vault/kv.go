@@ -120,9 +120,12 @@ func (c *Client) ReadLease(ctx context.Context, ref string) (*secrets.Lease, Gra
 	return secrets.NewLease(ref, resp.LeaseID, fields, time.Now(), grant.TTL), grant, nil
 }
 
-// RenewLease renews a lease.
+// RenewLease renews a lease. It waits its turn as RenewSelf does.
 func (c *Client) RenewLease(ctx context.Context, id string) (Grant, error) {
 	const op, path = "renew a lease", "sys/leases/renew"
+	if err := c.renewals.wait(ctx); err != nil {
+		return Grant{}, err
+	}
 	resp, err := c.write(ctx, op, path, map[string]any{"lease_id": id})
 	if err != nil {
 		return Grant{}, err

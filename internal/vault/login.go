@@ -215,9 +215,13 @@ func (c *Client) LookupSelf(ctx context.Context) (*Token, error) {
 	return t, nil
 }
 
-// RenewSelf renews the Client's token and returns what it is good for now.
+// RenewSelf renews the Client's token and returns what it is good for now. It
+// waits its turn: a Client and its relatives send at most 12 renewals a minute.
 func (c *Client) RenewSelf(ctx context.Context) (Grant, error) {
 	const op, path = "renew the token", "auth/token/renew-self"
+	if err := c.renewals.wait(ctx); err != nil {
+		return Grant{}, err
+	}
 	resp, err := c.write(ctx, op, path, nil)
 	if err != nil {
 		return Grant{}, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 )
 
@@ -200,6 +201,39 @@ func (d deadline) wait(ctx context.Context) error {
 			return nil
 		}
 		timer := time.NewTimer(min(left, wallCheck))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-timer.C:
+		}
+	}
+}
+
+// maxRenewals is how many renewals a session sends within a minute, its token's
+// and its leases' together.
+const maxRenewals = 12
+
+// pace spaces renewals out when many of them fail at once.
+type pace struct {
+	mu   sync.Mutex
+	sent [maxRenewals]time.Time // a ring
+	next int
+}
+
+// wait returns when a renewal may be sent.
+func (p *pace) wait(ctx context.Context) error {
+	for {
+		p.mu.Lock()
+		left := time.Until(p.sent[p.next].Add(time.Minute))
+		if left <= 0 {
+			p.sent[p.next] = time.Now()
+			p.next = (p.next + 1) % maxRenewals
+			p.mu.Unlock()
+			return nil
+		}
+		p.mu.Unlock()
+		timer := time.NewTimer(left)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
