@@ -17,24 +17,18 @@ func run(ctx context.Context, addr string) error {
 	var cfg struct {
 		ClaudeKey secrets.Secret `secret:"tamshai/mcp-gateway#claude_api_key"`
 	}
-	sigterm, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
-	defer stop()
-	s, err := bootstrap.Start(sigterm, bootstrap.Config{Service: "mcp-gateway", Into: &cfg})
+	s, err := bootstrap.Start(ctx, bootstrap.Config{Service: "mcp-gateway", Into: &cfg})
 	if err != nil {
 		return err // says what happened and what to do
 	}
 	defer s.Close(ctx) // revokes the token
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		if err := s.Ready(); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-		}
-	})
+	mux.HandleFunc("GET /readyz", s.ServeReady)
 	mux.HandleFunc("POST /ask", func(w http.ResponseWriter, r *http.Request) {
 		ask(w, r, cfg.ClaudeKey.Reveal()) // the newest version, on each request
 	})
 	srv, drained := &http.Server{Addr: addr, Handler: mux}, make(chan error, 1)
-	go func() { <-sigterm.Done(); drained <- srv.Shutdown(ctx) }()
+	go func() { <-ctx.Done(); drained <- srv.Shutdown(context.WithoutCancel(ctx)) }()
 	if err := srv.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
@@ -51,7 +45,9 @@ func ask(w http.ResponseWriter, _ *http.Request, apiKey string) {
 // back at SIGTERM. VAULT_ADDR, VAULT_CACERT, VAULT_ROLE_ID and
 // VAULT_SECRET_ID_FILE say the rest.
 func Example_service() {
-	if err := run(context.Background(), ":3100"); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, ":3100"); err != nil {
 		log.Fatal(err)
 	}
 }

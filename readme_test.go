@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -66,7 +65,9 @@ func TestReadmeServiceRuns(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	ended := make(chan error, 1)
-	go func() { ended <- run(ctx, addr) }()
+	serving, sigterm := context.WithCancel(ctx)
+	defer sigterm()
+	go func() { ended <- run(serving, addr) }()
 
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	call := func(method, path string) (int, string) {
@@ -106,13 +107,7 @@ func TestReadmeServiceRuns(t *testing.T) {
 	if _, err := os.Stat(file); !os.IsNotExist(err) {
 		t.Errorf("the SecretID's file is still there: %v", err)
 	}
-	self, err := os.FindProcess(os.Getpid())
-	if err == nil {
-		err = self.Signal(syscall.SIGTERM)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	sigterm()
 	select {
 	case err := <-ended:
 		if err != nil {

@@ -3,6 +3,7 @@ package bootstrap_test
 import (
 	"errors"
 	"fmt"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"sync"
@@ -153,11 +154,22 @@ func TestTokenNearItsMaximum(t *testing.T) {
 		if err != nil || password.Reveal() == "" {
 			t.Errorf("the secrets are gone: %v", err)
 		}
+		probe := func() string {
+			w := httptest.NewRecorder()
+			s.ServeReady(w, nil)
+			return fmt.Sprint(w.Code, " ", w.Body)
+		}
+		if got := probe(); got != "503 waiting\n" {
+			t.Errorf("the probe sees %q", got)
+		}
 		d.drop(cfg.SecretIDFile, d.wrapped())
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		if err := s.Ready(); err != nil {
 			t.Errorf("after the hand-over: %v", err)
+		}
+		if got := probe(); got != "200 ready\n" {
+			t.Errorf("the probe sees %q", got)
 		}
 	})
 }

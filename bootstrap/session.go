@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"net/http"
 	"slices"
 	"strconv"
 	"sync"
@@ -99,6 +101,17 @@ func (s *Session) Ready() error {
 		}
 	}
 	return nil
+}
+
+// ServeReady is a handler for readiness probes: 200 while Ready returns nil,
+// else 503. It tells the state and not the reason, which is for the log: a
+// probe's port is often open to more than the orchestrator.
+func (s *Session) ServeReady(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	if s.Ready() != nil {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	_, _ = io.WriteString(w, string(s.Status().State)+"\n")
 }
 
 // Done is closed when the session has ended: by Close, or because its token is
