@@ -1,0 +1,123 @@
+package vaulttest_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tamshai/phoenix/vaulttest"
+)
+
+// fetch is the code under test of these examples: it logs in and reads a secret.
+func fetch(client *http.Client, addr, roleID, secretID, path string) (map[string]any, error) {
+	resp, err := client.Post(addr+"/v1/auth/approle/login", "application/json",
+		strings.NewReader(fmt.Sprintf(`{"role_id":%q,"secret_id":%q}`, roleID, secretID)))
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	var login struct {
+		Errors []string
+		Auth   struct {
+			Token string `json:"client_token"`
+		}
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&login); err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("login: %d %s", resp.StatusCode, strings.Join(login.Errors, ", "))
+	}
+	req, err := http.NewRequest("GET", addr+"/v1/"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("X-Vault-Token", login.Auth.Token)
+	if resp, err = client.Do(req); err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	var secret struct{ Data map[string]any }
+	return secret.Data, json.NewDecoder(resp.Body).Decode(&secret)
+}
+
+func ExampleNew() {
+	test := func(t *testing.T) {
+		v := vaulttest.New(t)
+		v.PutKV("tamshai/mcp-hr", map[string]any{"api_key": "k"})
+		roleID, secretID := v.AppRole("mcp-hr")
+		if _, err := fetch(v.Client(), v.Addr(), roleID, secretID, "tamshai/data/mcp-hr"); err != nil {
+			t.Error(err)
+		}
+	}
+	_ = test
+}
+
+func ExampleStart() {
+	v, err := vaulttest.Start(vaulttest.Config{TLS: true})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer v.Close()
+	resp, err := v.Client().Get(v.Addr() + "/v1/sys/health")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	resp.Body.Close()
+	fmt.Println(resp.StatusCode)
+	// Output: 200
+}
+
+// A SecretID that the server makes is good for one login.
+func ExampleServer_AppRole() {
+	v, _ := vaulttest.Start(vaulttest.Config{})
+	defer v.Close()
+	v.PutKV("tamshai/mcp-hr", map[string]any{"api_key": "k"})
+	roleID, secretID := v.AppRole("mcp-hr")
+	for range 2 {
+		data, err := fetch(v.Client(), v.Addr(), roleID, secretID, "tamshai/data/mcp-hr")
+		fmt.Println(data["data"], err)
+	}
+	// Output:
+	// map[api_key:k] <nil>
+	// <nil> login: 400 invalid role or secret ID
+}
+
+func ExampleServer_HandleLease() {
+	v, _ := vaulttest.Start(vaulttest.Config{})
+	defer v.Close()
+	v.HandleLease("database/creds/mcp-hr", vaulttest.LeaseHandler{
+		Create: func() (vaulttest.Credential, error) {
+			return vaulttest.Credential{Data: map[string]any{"username": "hr-1", "password": "p"}, TTL: time.Hour}, nil
+		},
+		Revoke: func(string) { fmt.Println("revoked") },
+	})
+	roleID, secretID := v.AppRole("mcp-hr")
+	data, err := fetch(v.Client(), v.Addr(), roleID, secretID, "database/creds/mcp-hr")
+	fmt.Println(data["username"], err)
+	v.Advance(time.Hour)
+	// Output:
+	// hr-1 <nil>
+	// revoked
+}
+
+// A proxy that answers 502 after Vault has processed the login: the SecretID is
+// spent, and the client cannot know.
+func ExampleServer_Inject() {
+	v, _ := vaulttest.Start(vaulttest.Config{})
+	defer v.Close()
+	v.Inject(vaulttest.Fault{Path: "auth/*/login", Status: http.StatusBadGateway, Process: true, Count: 1})
+	roleID, secretID := v.AppRole("mcp-hr")
+	for range 2 {
+		_, err := fetch(v.Client(), v.Addr(), roleID, secretID, "sys/mounts")
+		fmt.Println(err)
+	}
+	// Output:
+	// login: 502 Bad Gateway
+	// login: 400 invalid role or secret ID
+}
