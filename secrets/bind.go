@@ -47,10 +47,13 @@ func collect(v reflect.Value, prefix string, out *[]bound) error {
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
 		name := prefix + f.Name
-		tag, tagged := f.Tag.Lookup("secret")
-		if !tagged {
-			if f.Type.Kind() == reflect.Struct && f.Type != secretType && f.IsExported() {
+		tag, ok := f.Tag.Lookup("secret")
+		if !ok {
+			switch {
+			case f.Type.Kind() == reflect.Struct && f.Type != secretType && f.IsExported():
 				problems = append(problems, collect(v.Field(i), name+".", out))
+			case f.Type.Kind() == reflect.Pointer && tagged(f.Type.Elem()):
+				problems = append(problems, fmt.Errorf("field %s: secrets: it is a pointer to a struct with secrets, which would not be filled; make it a struct", name))
 			}
 			continue
 		}
@@ -72,6 +75,19 @@ func collect(v reflect.Value, prefix string, out *[]bound) error {
 		*out = append(*out, bound{ref: ref, optional: option == "optional", field: v.Field(i), name: name})
 	}
 	return errors.Join(problems...)
+}
+
+// tagged reports whether a struct has a field of its own that wants a secret.
+func tagged(t reflect.Type) bool {
+	if t.Kind() != reflect.Struct {
+		return false
+	}
+	for i := range t.NumField() {
+		if _, ok := t.Field(i).Tag.Lookup("secret"); ok {
+			return true
+		}
+	}
+	return false
 }
 
 func convertible(t reflect.Type) bool {

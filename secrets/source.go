@@ -3,6 +3,9 @@ package secrets
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"log/slog"
 )
 
 // The errors of a Source, and of a declared reference that cannot be filled.
@@ -36,6 +39,18 @@ type Value struct {
 	Kind  Kind
 	Bytes []byte // the text, or the literal of a number or boolean; else nil
 }
+
+// Format writes Redacted for every verb.
+func (v Value) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, Redacted) }
+
+// LogValue returns Redacted.
+func (v Value) LogValue() slog.Value { return slog.StringValue(Redacted) }
+
+// MarshalText returns Redacted; encoding/json uses it too.
+func (v Value) MarshalText() ([]byte, error) { return []byte(Redacted), nil }
+
+// GobEncode refuses, as a Secret does.
+func (v Value) GobEncode() ([]byte, error) { return Secret{}.GobEncode() }
 
 // Kind is the JSON type of a field.
 type Kind int
