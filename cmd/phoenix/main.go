@@ -1,0 +1,68 @@
+// Command phoenix is the operator's side of Phoenix: it makes Vault what an
+// estate file says, and issues the SecretIDs that services boot from. Run
+// "phoenix help" for its commands.
+//
+// Exit codes: 0 fine; 1 a finding (drift, a refusal); 2 usage, an unsound
+// estate file included; 3 Vault cannot be reached, is sealed or failing.
+//
+// Only data is written to standard output; errors are one line each on
+// standard error. What --json prints is documented at each command.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/urfave/cli/v3"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args)
+	stop()
+	os.Exit(code)
+}
+
+func run(ctx context.Context, args []string) int {
+	root := &cli.Command{
+		Name:                  "phoenix",
+		Usage:                 "provision Vault from an estate file and issue SecretIDs",
+		Description:           "Start here:\n   phoenix provision plan -f estate.yaml",
+		Version:               version(),
+		EnableShellCompletion: true,
+		Suggest:               true,
+		ExitErrHandler:        func(context.Context, *cli.Command, error) {}, // report does it
+		Action:                needsCommand,
+		Commands: []*cli.Command{
+			provisionCommand(),
+			issueCommand(),
+			demoCommand(),
+		},
+	}
+	namesUsageErrors(root)
+	return report(os.Stderr, root.Run(ctx, args))
+}
+
+// version is the module's version, or the commit it was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	v, revision, dirty := info.Main.Version, "", ""
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			revision = s.Value
+		case s.Key == "vcs.modified" && s.Value == "true":
+			dirty = "+dirty"
+		}
+	}
+	if (v == "" || v == "(devel)") && revision != "" {
+		v = revision[:min(12, len(revision))] + dirty
+	}
+	return v + " " + info.GoVersion
+}

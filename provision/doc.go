@@ -1,0 +1,96 @@
+// Package provision is the operator's side: it makes Vault what an estate file
+// says, and issues the SecretIDs that services boot from.
+//
+// [LoadFile] reads an estate, [NewPlan] compares it with Vault, [Plan.Apply]
+// makes the difference go away, [Issue] issues. Nothing is kept outside Vault:
+// planning again is the way to find out where things stand.
+//
+// # The estate file
+//
+// One YAML document, without aliases or tags. What is unknown, doubled,
+// dangling or out of reason is an error with its line, and all errors are
+// reported at once. See examples/tamshai/estate.yaml for a whole deployment.
+//
+//	owner: tamshai-stage     # required: marks what this file owns in Vault
+//	environment: stage       # for audit events
+//
+//	vault:
+//	  kv: [tamshai]          # KV v2 mounts; references start with one of them
+//	  approle:
+//	    mount: approle                                # the default
+//	    secret_id: {ttl: 10m}                         # 1m to 1h; uses: N needs allow_reuse: true
+//	    token: {period: 1h, explicit_max_ttl: 30d}    # at most 30d
+//	    cidrs: [10.0.0.0/8]                           # where logins may come from; default: anywhere
+//	    max_wrap: 15m                                 # the longest wrapping that may be asked for
+//	    lockout: {threshold: 100, duration: 1m, reset: 1m}    # or {disabled: true}
+//	  pipeline:
+//	    policy: phoenix-pipeline                      # the default
+//	    github:                                       # a JWT role for GitHub Actions
+//	      audience: https://github.com/tamshai
+//	      repository: tamshai/infrastructure
+//	      ref: refs/heads/main                        # this, environment, or both
+//	      environment: stage
+//	      mount: jwt                                  # and role: deploy, ttl: 15m, issuer, key_files
+//
+//	networks: [data-network]
+//
+//	secrets:                 # mount/path (mount//path if the mount has slashes), then fields
+//	  tamshai/mcp-gateway:   # and where each one's first value comes from
+//	    claude_api_key: {env: CLAUDE_API_KEY}
+//	    tls_key:        {file: keys/gateway.pem}      # without its last line break
+//	    cookie_secret:  {generate: {length: 40, alphabet: alnum}}   # or bytes: 32; lower, hex, base64url
+//
+//	policies:                # shared; each path gives data and metadata
+//	  mcp-service: {read: [tamshai/mcp-gateway]}
+//
+//	services:
+//	  mcp-hr:
+//	    role_id: mcp-hr-role-id-tamshai-v1            # required, 16 characters or more
+//	    policies: [mcp-service]
+//	    read: [tamshai/mcp-hr]                        # for it alone
+//	    leases: [database/creds/mcp-hr]
+//	    # secret_id, token and cidrs as under approle, for this service
+//	    port: 3101                                    # and health, networks, calls, sans, databases
+//
+//	servers:                 # what does not boot through Phoenix
+//	  postgres: {kind: postgres, port: 5432, networks: [data-network], sans: [postgres]}
+//	databases:
+//	  tamshai_hr: {server: postgres, owner: tamshai, role: tamshai_app}
+//	keycloak:
+//	  realm: tamshai-corp
+//	  clients: {mcp-gateway: tamshai/mcp-gateway#keycloak_client_secret}
+//
+// Networks, places, servers, databases and Keycloak are checked and kept for
+// other commands; provisioning does not look at them.
+//
+// # What is made of it
+//
+// In this order: the AppRole mount and its lockout, the KV mounts, the
+// policies, the roles, the pipeline's policy and login, the initial values.
+//
+// A service's own policy is named phoenix-SERVICE. It reads the secrets and
+// leases of the service, revokes exactly those leases, and destroys and looks
+// up exactly the service's own SecretIDs, which is the proof that a used one is
+// gone. The pipeline's policy issues SecretIDs only wrapped, takes them back by
+// accessor, and sees all that a plan compares, of secrets the names of fields
+// and no value.
+//
+// The lockout is loosened rather than left alone. Vault's own (five failures,
+// fifteen minutes) lets one service that restarts on a spent SecretID, or
+// anybody who knows a RoleID, which is no secret, keep the fresh and valid
+// SecretID of that service out for fifteen minutes. A SecretID is 122 random
+// bits and lives ten minutes; a hundred guesses a minute do not find it, and a
+// hundred failures a minute are no service that restarts.
+//
+// An initial value is written with check-and-set onto a secret that does not
+// exist, with all its fields. What exists is never changed: a field that is
+// declared and missing is added to the version that was seen.
+//
+// # The owner's marker
+//
+// Pruning removes what the owner has made and the estate has no more, and
+// nothing else: a policy carries "phoenix owner=NAME" as the name in its text,
+// an auth mount as its description. A role is the owner's if it carries its own
+// generated policy, and that is the owner's. KV mounts and their data are never
+// removed. Two estates in one Vault need two owners.
+package provision
