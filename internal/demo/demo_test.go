@@ -1,0 +1,41 @@
+package demo_test
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/tamshai/phoenix/internal/demo"
+	"github.com/tamshai/phoenix/secrets"
+)
+
+func TestDemo(t *testing.T) {
+	for name, real := range map[string]bool{"on the double": false, "on real Vault": true} {
+		t.Run(name, func(t *testing.T) {
+			defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+			var out bytes.Buffer
+			if err := demo.Run(t.Context(), demo.Config{Out: &out, Real: real}); err != nil {
+				t.Fatalf("%v\n%s", err, out.String())
+			}
+			for _, want := range []string{
+				"0 writes", "destroyed and proven", "the SecretID is spent", "security event", "tampered with", "sees version 2", "From an empty Vault",
+			} {
+				if !strings.Contains(out.String(), want) {
+					t.Errorf("the output does not say %q:\n%s", want, out.String())
+				}
+			}
+			if n := strings.Count(out.String(), "ready\n"); n != 6 {
+				t.Errorf("%d services came up, want three twice", n)
+			}
+			// Every line is scrubbed of the values; none should have needed it.
+			if strings.Contains(out.String(), secrets.Redacted) {
+				t.Errorf("a value had to be taken out:\n%s", out.String())
+			}
+			if strings.Contains(out.String(), "\x1b") {
+				t.Error("colour without being asked")
+			}
+		})
+	}
+}
