@@ -44,6 +44,17 @@ type Session struct {
 	endReason error // set before done is closed
 }
 
+// String names the session's service and state.
+func (s *Session) String() string {
+	return fmt.Sprintf("session of %s: %s", s.cfg.Service, s.Status().State)
+}
+
+// Format writes String for every verb: fmt must not walk through what lives.
+func (s *Session) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
+
+// MarshalText is String; encoding/json and log/slog use it too.
+func (s *Session) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
 // Boot says how the session came about.
 func (s *Session) Boot() Boot { return s.report }
 

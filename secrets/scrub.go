@@ -3,6 +3,8 @@ package secrets
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
+	"io"
 	"net/url"
 	"slices"
 	"strings"
@@ -54,6 +56,9 @@ func (s *Scrubber) Remove(values ...Secret) {
 		s.known = slices.DeleteFunc(s.known, func(k knownValue) bool { return k.value.Equal(v) })
 	}
 }
+
+// Format writes Redacted for every verb: fmt must not walk through what lives.
+func (s *Scrubber) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, Redacted) }
 
 // Scrub returns text with every known value replaced by Redacted.
 func (s *Scrubber) Scrub(text string) string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -270,6 +271,15 @@ func (s *Store) Secret(ref string) (Secret, error) {
 	}
 	return s.handle(s.entries[parsed.Secret()], parsed.Field), nil
 }
+
+// String says how many references the Store holds.
+func (s *Store) String() string { return fmt.Sprintf("store of %d secrets", len(s.refs)) }
+
+// Format writes String for every verb: fmt must not walk through what lives.
+func (s *Store) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
+
+// MarshalText is String; encoding/json and log/slog use it too.
+func (s *Store) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // Declared returns the declared references, sorted.
 func (s *Store) Declared() []string {
