@@ -15,6 +15,7 @@ export GOFLAGS := $(strip $(GOFLAGS_GIVEN) -buildvcs=false)
 
 TEST_TIMEOUT  ?= 10m
 BENCH         ?= .
+BENCH_FLAGS   ?=
 BENCH_TIMEOUT ?= 60m
 FUZZTIME      ?= 20s
 GOLANGCI      ?= v2.15.0
@@ -33,7 +34,7 @@ test: servers ## Run every check and test, against real Vault too
 
 .PHONY: bench
 bench: servers ## Run the benchmarks (BENCH=regexp) and print the figures
-	@go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout $(BENCH_TIMEOUT) ./test/bench/...
+	@go test -timeout $(BENCH_TIMEOUT) -count=1 ./test/bench/... -run '^$$' -bench '$(BENCH)' $(BENCH_FLAGS)
 
 .PHONY: build
 build: ## Build static binaries of every command into bin/

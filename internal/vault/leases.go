@@ -89,7 +89,7 @@ func (k *LeaseKeeper) Close() {
 
 const (
 	// replaceTimeout bounds one attempt to replace a lease, so that its failure
-	// gets known.
+	// gets known and a hand-over does not wait for it for long.
 	replaceTimeout = 30 * time.Second
 	// The gap after a failed attempt, doubled each time.
 	minReplaceGap, maxReplaceGap = 5 * time.Second, time.Minute
@@ -102,9 +102,7 @@ func (k *LeaseKeeper) keep() {
 		reason := k.renew(h, replaced)
 		for gap := minReplaceGap; k.life.Err() == nil && !isClosed(replaced); gap = min(2*gap, maxReplaceGap) {
 			k.cfg.Log.Info("a lease has to be replaced", "lease", h.lease, "reason", reason)
-			ctx, cancel := context.WithTimeout(k.life, replaceTimeout)
-			err := k.Replace(ctx, h.lease)
-			cancel()
+			err := k.Replace(k.life, h.lease)
 			if err == nil {
 				break
 			}
@@ -197,6 +195,8 @@ func (k *LeaseKeeper) Replace(ctx context.Context, old *secrets.Lease) error {
 	if h.lease != old {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, replaceTimeout)
+	defer cancel()
 	next, err := k.obtain(ctx, h.client)
 	if err != nil {
 		k.mu.Lock()

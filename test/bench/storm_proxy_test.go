@@ -32,13 +32,17 @@ type weather struct {
 	calm   atomic.Bool
 
 	mu       sync.Mutex
-	sessions map[string]*traffic // by the client's end of the connection
-	logins   map[[32]byte]int    // by SecretID
-	unwraps  map[[32]byte]int    // by wrapping token
-	requests int                 // all
-	faults   map[fault]int       // while it stormed
-	broken   []string            // the rules that were broken
+	sessions map[wire]*traffic
+	logins   map[[32]byte]int // by SecretID
+	unwraps  map[[32]byte]int // by wrapping token
+	requests int              // all
+	faults   map[fault]int    // while it stormed
+	broken   []string         // the rules that were broken
 }
+
+// A wire is a connection by its two ends: two connections to different fronts
+// may share the client's.
+type wire struct{ client, front string }
 
 // traffic is what one session sends. Its faults come from a sequence of its
 // own, so that they do not depend on how the sessions interleave.
@@ -75,7 +79,7 @@ func newWeather(tb testing.TB, v server, outOf int) *weather {
 	pool.AppendCertsFromPEM(v.CACertPEM())
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, MaxIdleConnsPerHost: 32}
 	w := &weather{
-		vault: v, outOf: outOf, client: &http.Client{Transport: transport, Timeout: time.Minute}, sessions: map[string]*traffic{},
+		vault: v, outOf: outOf, client: &http.Client{Transport: transport, Timeout: time.Minute}, sessions: map[wire]*traffic{},
 		logins: map[[32]byte]int{}, unwraps: map[[32]byte]int{}, faults: map[fault]int{},
 	}
 	for _, h2 := range []bool{true, false} {
@@ -110,7 +114,7 @@ func (w *weather) dialer(t *traffic) dialer {
 		if err == nil {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			w.sessions[conn.LocalAddr().String()] = t
+			w.sessions[wire{conn.LocalAddr().String(), conn.RemoteAddr().String()}] = t
 		}
 		return conn, err
 	}
@@ -168,9 +172,10 @@ func (w *weather) pass(r *http.Request, body []byte) (*http.Response, error) {
 // count keeps account of a request and says what is to become of it.
 func (w *weather) count(r *http.Request, body []byte) fault {
 	path, now := strings.TrimPrefix(r.URL.Path, "/v1/"), time.Now()
+	front, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	t := w.sessions[r.RemoteAddr]
+	t := w.sessions[wire{r.RemoteAddr, front.String()}]
 	if t == nil {
 		w.broken = append(w.broken, "a request of nobody: "+path)
 		return none
