@@ -36,6 +36,7 @@ type Config struct {
 	// no variable for it.
 	AllowPlaintext bool
 	// Timeout is for one request to Vault: VAULT_CLIENT_TIMEOUT; 0 means 15 s.
+	// Unwrap and login, which are sent once, have what is left of Budget.
 	Timeout time.Duration
 	// DialContext, if not nil, makes the connections to Vault.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)

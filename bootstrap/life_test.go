@@ -610,3 +610,25 @@ func TestSecretThatTurnsBad(t *testing.T) {
 		}
 	})
 }
+
+// In a herd Vault answers late. What is sent once is worth waiting for, as long
+// as the budget allows: to give up would spend the SecretID for nothing.
+func TestLateAnswersAreWaitedFor(t *testing.T) {
+	inFakeTime(t, func(t *testing.T, d *doubleT) {
+		d.server.Inject(vaulttest.Fault{Path: "sys/wrapping/unwrap", Latency: 20 * time.Second})
+		d.server.Inject(vaulttest.Fault{Path: "auth/approle/login", Latency: 25 * time.Second})
+		s := d.start(d.with(d.config(d.wrapped())))
+		if took := s.Boot().Took; took < 45*time.Second || took > time.Minute {
+			t.Errorf("it took %v", took)
+		}
+	})
+	inFakeTime(t, func(t *testing.T, d *doubleT) {
+		d.server.Inject(vaulttest.Fault{Path: "auth/approle/login", Latency: time.Hour})
+		cfg := d.with(d.config(d.wrapped()))
+		begin := time.Now()
+		d.fails(cfg, bootstrap.ErrSecretIDSpent, "never sent twice")
+		if took := time.Since(begin); took != 75*time.Second {
+			t.Errorf("it gave up after %v, not after the budget of a minute and one time-out", took)
+		}
+	})
+}

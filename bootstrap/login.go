@@ -165,15 +165,26 @@ func (b *broker) login(ctx context.Context, c candidate) (*login, error) {
 	return l, nil
 }
 
-// trade logs in. Once sent, the login is seen through even if ctx ends: an
-// answer that nobody reads would leave a token behind.
+// trade logs in. It waits for the answer as long as ctx lasts, because an
+// impatient service in a herd would spend its SecretID for nothing, and one
+// Timeout beyond ctx's end: an answer that nobody reads leaves a token behind.
 func (b *broker) trade(ctx context.Context, roleID string, secretID secrets.Secret) (*vault.Auth, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.cfg.Timeout)
+	seen, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	return b.client.Login(ctx, b.cfg.Mount, roleID, secretID)
+	stop := context.AfterFunc(ctx, func() {
+		grace := time.NewTimer(b.cfg.Timeout)
+		defer grace.Stop()
+		select {
+		case <-grace.C:
+			cancel()
+		case <-seen.Done():
+		}
+	})
+	defer stop()
+	return b.client.Login(seen, b.cfg.Mount, roleID, secretID)
 }
 
 // verify looks up what the wrapping token wraps, before it is spent.

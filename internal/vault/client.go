@@ -38,7 +38,7 @@ type Config struct {
 	// and secrets then cross the network readable.
 	AllowPlaintext bool
 
-	Timeout     time.Duration // for one request; 0 means DefaultTimeout
+	Timeout     time.Duration // for one request that may be repeated; 0 means DefaultTimeout
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 	Logger      *slog.Logger   // nil discards
 	Rand        func() float64 // uniform in [0,1) for jitter; nil means math/rand/v2
@@ -135,6 +135,16 @@ func (c *Client) with(token secrets.Secret, wrapTTL string) (*Client, error) {
 
 // WithToken returns a Client for the same Vault that uses token.
 func (c *Client) WithToken(token secrets.Secret) (*Client, error) { return c.with(token, "") }
+
+// patient returns a Client whose requests end with their context alone. It is
+// for what is sent once: to stop waiting for its answer loses it.
+func (c *Client) patient(token secrets.Secret) (*Client, error) {
+	next, err := c.with(token, "")
+	if err == nil {
+		next.api().SetClientTimeout(0)
+	}
+	return next, err
+}
 
 // Token is the token that the Client uses.
 func (c *Client) Token() secrets.Secret { return c.token }

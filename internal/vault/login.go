@@ -62,10 +62,10 @@ type SecretID struct {
 }
 
 // Unwrap spends a wrapping token for the SecretID in it. It is sent once: an
-// error that may hide a success is ErrOutcomeUnknown.
+// error that may hide a success is ErrOutcomeUnknown. ctx alone bounds it.
 func (c *Client) Unwrap(ctx context.Context, token secrets.Secret) (*SecretID, error) {
 	const op, path = "unwrap the SecretID", "sys/wrapping/unwrap"
-	unwrapping, err := c.WithToken(token)
+	unwrapping, err := c.patient(token)
 	if err != nil {
 		return nil, err
 	}
@@ -112,8 +112,8 @@ func once(err error) error {
 }
 
 // Login trades a SecretID for a token at the AppRole mount ("approle"). It is
-// sent once: an error that may hide a success is ErrOutcomeUnknown. Other
-// errors: ErrSpent, ErrLockedOut.
+// sent once: an error that may hide a success is ErrOutcomeUnknown. ctx alone
+// bounds it. Other errors: ErrSpent, ErrLockedOut.
 //
 // Vault answers 403 to a login from a role that is locked out after five
 // failures, and to one from an address that the role does not allow.
@@ -124,8 +124,12 @@ func (c *Client) Login(ctx context.Context, mount, roleID string, secretID secre
 	if err != nil {
 		return nil, &Error{Op: "log in", Path: path, Class: ErrInvalid, Detail: c.detail(err.Error())}
 	}
+	waiting, err := c.patient(c.token)
+	if err != nil {
+		return nil, err
+	}
 	ctx, try := watched(ctx)
-	answer, err := method.Login(ctx, c.api())
+	answer, err := method.Login(ctx, waiting.api())
 	if err != nil {
 		return nil, loginClass(once(c.failed("log in", path, try, err)))
 	}

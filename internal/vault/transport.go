@@ -129,12 +129,11 @@ func (t *transport) build(pool *x509.CertPool) *http.Transport {
 			t.conns[tracked] = struct{}{}
 			return tracked, nil
 		},
-		TLSClientConfig:       config,
-		ForceAttemptHTTP2:     true,
-		TLSHandshakeTimeout:   10 * time.Second,
-		MaxIdleConnsPerHost:   4,
-		IdleConnTimeout:       90 * time.Second,
-		ResponseHeaderTimeout: t.cfg.Timeout,
+		TLSClientConfig:     config,
+		ForceAttemptHTTP2:   true,
+		TLSHandshakeTimeout: 10 * time.Second,
+		MaxIdleConnsPerHost: 4,
+		IdleConnTimeout:     90 * time.Second,
 	}
 }
 
