@@ -46,7 +46,7 @@ type room struct {
 // yet is simply not there.
 var rooms = []room{
 	{".", nil},
-	{"secrets", nil},
+	{"secrets", []string{"internal/secmem"}},
 	{"auditlog", []string{xsync}},
 	{"auditlog/sink/...", []string{"auditlog", anything}},
 	{"guard", []string{xtext}},
@@ -56,15 +56,17 @@ var rooms = []room{
 	{"tlsconfig/tlsgrpc", []string{"tlsconfig", "secrets", "auditlog", grpc}},
 	{"dbconn", []string{"secrets", "tlsconfig", "auditlog", pgx}},
 	{"dbconn/mongoconn", []string{"dbconn", "secrets", "tlsconfig", "auditlog", mongo}},
-	{"internal/vault", []string{"secrets", vaultAPI, appRole, goRetry}},
+	{"internal/secmem", nil},
+	{"internal/memscan", nil},
+	{"internal/vault", []string{"secrets", "internal/secmem", vaultAPI, appRole, goRetry}},
 	{"internal/sealed", []string{"secrets", age}},
-	{"bootstrap", []string{"secrets", "auditlog", "tlsconfig", "internal/vault", "internal/sealed", xsync}},
+	{"bootstrap", []string{"secrets", "auditlog", "tlsconfig", "internal/vault", "internal/sealed", "internal/secmem", xsync}},
 	{"provision", []string{"secrets", "auditlog", "internal/vault", "internal/sealed", yaml, xsync, renameio}},
 	{"vaulttest", nil},
 	{"vaulttest/conformance", []string{"vaulttest", "internal/realvault"}},
 	{"internal/realvault", []string{xsys}},
 	{"internal/demo", []string{"bootstrap", "provision", "vaulttest", "internal/realvault", "internal/vault", "auditlog", "secrets", "examples/tamshai"}},
-	{"internal/agent/...", []string{"bootstrap", "tlsconfig", "dbconn", "auditlog", "secrets", xsys}},
+	{"internal/agent/...", []string{"bootstrap", "tlsconfig", "dbconn", "auditlog", "secrets", "internal/secmem", xsys}},
 	{"internal/demo", []string{anything}},
 	{"cmd/phoenix-agent", []string{"internal/agent"}},
 	{"cmd/phoenix/...", []string{anything}},
@@ -84,7 +86,7 @@ type reach struct {
 }
 
 var (
-	coreRooms   = []string{"secrets", "auditlog", "guard", "tlsconfig"}
+	coreRooms   = []string{"secrets", "auditlog", "guard", "tlsconfig", "internal/secmem"}
 	coreModules = []string{xsync, xtext}
 )
 

@@ -47,6 +47,12 @@ func (s Secret) Bytes() []byte {
 	return append([]byte{}, value...)
 }
 
+// AppendTo appends the newest published value to dst.
+func (s Secret) AppendTo(dst []byte) []byte {
+	value, _ := s.load()
+	return append(dst, value...)
+}
+
 // Reveal returns the newest published value as a string. The name is chosen to
 // stand out in a review: whatever it returns is no longer protected.
 func (s Secret) Reveal() string {
