@@ -46,6 +46,15 @@ type login struct {
 	used     candidate
 	secretID secrets.Secret // unwrapped
 	boot     Boot
+	doubted  chan struct{} // holds a token while somebody doubts that the token lives
+}
+
+// doubt has the token renewed at once, which shows whether it lives.
+func (l *login) doubt() {
+	select {
+	case l.doubted <- struct{}{}:
+	default:
+	}
 }
 
 // step times a step and keeps it for the report.
@@ -107,7 +116,7 @@ func (b *broker) login(ctx context.Context, c candidate) (*login, error) {
 	if c.roleID == "" {
 		return nil, &Error{Step: "log in", Err: fmt.Errorf("%w: no RoleID", ErrConfig), Remedy: "set VAULT_ROLE_ID or " + EnvName(b.cfg.Service, "ROLE_ID")}
 	}
-	l := &login{used: c, secretID: c.secretID}
+	l := &login{used: c, secretID: c.secretID, doubted: make(chan struct{}, 1)}
 	b.client.Scrubber().Add(c.secretID)
 	l.boot.Wrapped = vault.IsWrapping(c.secretID)
 	if err := b.record(ctx, auditlog.Event{Action: "bootstrap.secret_id.found", Outcome: auditlog.Pending, Attributes: map[string]string{

@@ -277,7 +277,7 @@ func (s *Session) live(ctx context.Context, handovers <-chan candidate) {
 func (s *Session) renewer(l *login) *vault.Renewer {
 	return &vault.Renewer{
 		Name: "token " + l.auth.Accessor, Start: vault.Grant{TTL: l.auth.TTL, Renewable: l.auth.Renewable},
-		Renew: l.client.RenewSelf, ToTheEnd: true,
+		Renew: l.client.RenewSelf, ToTheEnd: true, Doubt: l.doubted,
 		Ending: func(reason error, expires time.Time) {
 			if reason == nil {
 				s.tell(Ready, nil)
@@ -336,7 +336,7 @@ func (s *Session) handover(ctx context.Context, c candidate) bool {
 	for ref, lease := range prepared {
 		returned = append(returned, s.keepers[ref].Handover(lease))
 	}
-	s.store.SetSource(kv{next.client, false})
+	s.store.SetSource(kv{next.client, false, next.doubt})
 	old := s.current
 	s.current = next
 	s.note(auditlog.Event{Action: "session.handover", Attributes: map[string]string{

@@ -146,11 +146,11 @@ func (s *Session) load(ctx context.Context, l *login) error {
 		return err
 	})
 	group.Go(func() error {
-		store, err := secrets.NewStore(ctx, kv{l.client, true}, s.cfg.store(s.cfg.Logger))
+		store, err := secrets.NewStore(ctx, kv{l.client, true, nil}, s.cfg.store(s.cfg.Logger))
 		if err != nil {
 			return s.loadFailed(ctx, "load the secrets", err)
 		}
-		store.SetSource(kv{l.client, false})
+		store.SetSource(kv{l.client, false, l.doubt})
 		s.store = store
 		l.boot.Secrets = len(store.Declared())
 		timed("load the secrets")
@@ -210,12 +210,15 @@ func (s *Session) loadFailed(ctx context.Context, step string, err error) error 
 // kv reads a store's secrets with one client.
 type kv struct {
 	client *vault.Client
-	wait   bool // wait out what may pass; polling need not, it comes again
+	wait   bool   // wait out what may pass; polling need not, it comes again
+	doubt  func() // told when Vault does not know the token; nil: nobody
 }
 
 func (k kv) ReadKV(ctx context.Context, mount, path string) (data secrets.Data, err error) {
 	if !k.wait {
-		return k.client.ReadKV(ctx, mount, path)
+		data, err = k.client.ReadKV(ctx, mount, path)
+		k.judge(err)
+		return data, err
 	}
 	err = k.client.Retry(ctx, mount+"/"+path, func(ctx context.Context) (err error) {
 		data, err = k.client.ReadKV(ctx, mount, path)
@@ -225,5 +228,15 @@ func (k kv) ReadKV(ctx context.Context, mount, path string) (data secrets.Data, 
 }
 
 func (k kv) KVVersion(ctx context.Context, mount, path string) (int, error) {
-	return k.client.KVVersion(ctx, mount, path)
+	version, err := k.client.KVVersion(ctx, mount, path)
+	k.judge(err)
+	return version, err
+}
+
+// judge lets an answer tell that the token is gone, long before its next
+// renewal would.
+func (k kv) judge(err error) {
+	if k.doubt != nil && errors.Is(err, vault.ErrTokenInvalid) {
+		k.doubt()
+	}
 }

@@ -43,6 +43,10 @@ type Renewer struct {
 	Renew func(context.Context) (Grant, error)
 	// Renewed, if not nil, is told each new expiry.
 	Renewed func(expires time.Time)
+	// Doubt, if not nil, makes the Renewer renew at once when something
+	// arrives: an answer of Vault has let somebody think that the token or
+	// lease is gone.
+	Doubt <-chan struct{}
 	// ToTheEnd says that nothing new can take its place: Run goes on until
 	// the end instead of returning ErrNearMax or ErrNotRenewable.
 	ToTheEnd bool
@@ -99,10 +103,13 @@ func (r *Renewer) Run(ctx context.Context) error {
 			}
 		}
 		at := deadline{now: now}.after(max(time.Duration(point*float64(expires.left())), minDelay))
-		if err := at.wait(ctx); err != nil {
-			return err
-		}
+		doubted, err := at.wait(ctx, r.Doubt)
 		switch {
+		case err != nil:
+			return err
+		case doubted && !grant.Renewable:
+			continue // nothing can be asked for
+		case doubted: // whatever is ending, the answer says
 		case ending != nil && !r.ToTheEnd:
 			return ending
 		case !grant.Renewable:
@@ -163,7 +170,7 @@ func (r *Renewer) renew(ctx context.Context, expires deadline) (Grant, error) {
 		wait = min(max(wait, asked, minRetry), max(time.Until(expires.mono), minDelay))
 		gap = min(2*gap, maxRetry)
 		r.Log.Warn("renewal failed; trying again", "of", r.Name, "in", wait.Round(time.Second), "left", expires.left().Round(time.Second), "error", err)
-		if err := (deadline{now: expires.now}).after(wait).wait(ctx); err != nil {
+		if _, err := (deadline{now: expires.now}).after(wait).wait(ctx, nil); err != nil {
 			return Grant{}, err
 		}
 	}
@@ -194,17 +201,22 @@ func (d deadline) over() bool {
 	return time.Until(d.mono) <= 0 && d.wall.Sub(d.now().Round(0)) <= 0
 }
 
-func (d deadline) wait(ctx context.Context) error {
+// wait returns at the deadline, or early when something arrives on doubt, which
+// may be nil.
+func (d deadline) wait(ctx context.Context, doubt <-chan struct{}) (early bool, err error) {
 	for {
 		left := d.left()
 		if left <= 0 {
-			return nil
+			return false, nil
 		}
 		timer := time.NewTimer(min(left, wallCheck))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			return ctx.Err()
+			return false, ctx.Err()
+		case <-doubt:
+			timer.Stop()
+			return true, nil
 		case <-timer.C:
 		}
 	}

@@ -190,6 +190,30 @@ func TestSomebodyLowersTheTTL(t *testing.T) {
 	})
 }
 
+func TestDoubtIsSettledAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		doubt := make(chan struct{}, 1)
+		gone := false
+		r := &vault.Renewer{Start: vault.Grant{TTL: time.Hour, Renewable: true}, Rand: func() float64 { return 0 }, Doubt: doubt,
+			Renew: func(context.Context) (vault.Grant, error) {
+				if gone {
+					return vault.Grant{}, &vault.Error{Class: vault.ErrTokenInvalid}
+				}
+				return vault.Grant{TTL: time.Hour, Renewable: true}, nil
+			}}
+		begin := time.Now()
+		time.AfterFunc(time.Minute, func() { doubt <- struct{}{} }) // without a reason
+		time.AfterFunc(2*time.Minute, func() { gone = true; doubt <- struct{}{} })
+		sent, end := renewals(t, r, 10*time.Hour)
+		if !errors.Is(end, vault.ErrRevoked) || time.Since(begin) != 2*time.Minute {
+			t.Errorf("it ended after %v: %v", time.Since(begin), end)
+		}
+		if len(sent) != 2 {
+			t.Errorf("renewals at %v", sent)
+		}
+	})
+}
+
 func TestTokenThatDoesNotExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sent, end := renewals(t, &vault.Renewer{Renew: always(time.Hour), Rand: rand.Float64}, 100*time.Hour)
