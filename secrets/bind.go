@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tamshai/phoenix/internal/secmem"
 )
 
 // bound is a struct field that a reference fills.
@@ -104,22 +106,26 @@ func convertible(t reflect.Type) bool {
 }
 
 // try reports whether value could fill the field.
-func (b bound) try(value []byte) error {
+func (b bound) try(value Secret) (err error) {
 	if b.field.Type() == secretType {
 		return nil
 	}
-	return convert(reflect.New(b.field.Type()).Elem(), value)
+	secmem.Do(func() { err = convert(reflect.New(b.field.Type()).Elem(), value.Bytes()) })
+	return err
 }
 
 // set fills the field: a Secret with the live handle, any other type with the
 // value as it is now.
 func (b bound) set(s Secret) {
-	switch value := s.Bytes(); {
-	case b.field.Type() == secretType:
+	if b.field.Type() == secretType {
 		b.field.Set(reflect.ValueOf(s))
-	case value != nil:
-		_ = convert(b.field, value) // try has succeeded with the same value
+		return
 	}
+	secmem.Do(func() {
+		if value := s.Bytes(); value != nil {
+			_ = convert(b.field, value) // try has succeeded with the same value
+		}
+	})
 }
 
 // convert parses value into target. Its errors never hold the value.

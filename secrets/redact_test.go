@@ -53,8 +53,8 @@ func TestNothingShowsASecret(t *testing.T) {
 	values := map[string]any{
 		"Secret": s, "pointer": &s, "struct": plain{s, s}, "bound struct": bound, "slice": []secrets.Secret{s}, "map": map[string]secrets.Secret{"k": s},
 		"Store": store, "Watcher": watcher, "Derived": derived, "Scrubber": &scrubber,
-		"Value": secrets.Value{Kind: secrets.Text, Bytes: []byte(theValue)},
-		"Data":  secrets.Data{Version: 1, Fields: map[string]secrets.Value{"password": {Kind: secrets.Text, Bytes: []byte(theValue)}}},
+		"Value": secrets.Value{Kind: secrets.Text, Secret: secrets.NewString(theValue)},
+		"Data":  secrets.Data{Version: 1, Fields: map[string]secrets.Value{"password": {Kind: secrets.Text, Secret: secrets.NewString(theValue)}}},
 		"Lease": secrets.NewLease("db/creds/app", "db/creds/app/1", map[string]secrets.Secret{"password": s}, time.Now(), time.Hour),
 		"error": fmt.Errorf("it failed: %v %w", s, &secrets.ReferenceError{Ref: "kv/app#password", Err: errors.New("x")}),
 	}
@@ -130,7 +130,7 @@ func TestScrubberFindsEverySpelling(t *testing.T) {
 		"in base64+": func(s string) string { return base64.StdEncoding.EncodeToString([]byte("ab" + s + "c")) },
 	}
 	rapid.Check(t, func(t *rapid.T) {
-		value := rapid.StringOfN(rapid.RuneFrom([]rune(`abcXYZ019-_/+=<>&"'\ é🙂`)), 12, 40, -1).Draw(t, "value")
+		value := rapid.StringOfN(rapid.RuneFrom([]rune("abcXYZ019-_/+=<>&\"'\\ é🙂\n\t\b\x01\x7f\u2028\ufffd")), 12, 40, -1).Draw(t, "value")
 		before, after := rapid.StringN(0, 20, -1).Draw(t, "before"), rapid.StringN(0, 20, -1).Draw(t, "after")
 		var s secrets.Scrubber
 		s.Add(secrets.NewString("another-value"), secrets.NewString(value))
@@ -165,5 +165,44 @@ func TestScrubber(t *testing.T) {
 	s.Remove(long)
 	if got := s.Scrub("abcdefgh"); got != "abcdefgh" {
 		t.Errorf("forgotten, but %q", got)
+	}
+	// Bytes that are no text are written by JSON as marks of what is missing.
+	odd := "pass\xffword\ufffd<"
+	s.Add(secrets.NewString(odd), secrets.NewString("password"))
+	quoted, _ := json.Marshal(odd)
+	if got := s.Scrub(string(quoted) + " passport password"); got != `"`+secrets.Redacted+`" passport `+secrets.Redacted {
+		t.Errorf("broken text: %q", got)
+	}
+	// Where values overlap, none leaves a rest.
+	s.Add(secrets.NewString("overlap-lapped"), secrets.NewString("lapped-over"), secrets.NewString("lapped"))
+	if got := s.Scrub("<overlap-lapped-over>lappedlapped"); got != "<"+secrets.Redacted+">"+secrets.Redacted+secrets.Redacted {
+		t.Errorf("overlapping: %q", got)
+	}
+	// What is wiped may still stand in a text.
+	wiped := secrets.NewString("wiped-away")
+	s.Add(wiped)
+	wiped.Wipe()
+	if got := s.Scrub("wiped-away"); got != secrets.Redacted {
+		t.Errorf("wiped, but %q", got)
+	}
+}
+
+// A value is in one place, whoever holds it; Wipe empties all copies, but not a
+// Store's.
+func TestWipe(t *testing.T) {
+	s := secrets.NewString(theValue)
+	other := s
+	s.Wipe()
+	if !other.IsZero() || other.Reveal() != "" || len(other.AppendTo(nil)) != 0 {
+		t.Error("a copy still has the value")
+	}
+	source := newSource()
+	source.put("kv/app", map[string]string{"password": theValue})
+	store := newStore(t, source, secrets.Config{Secrets: []string{"kv/app#password"}, Poll: -1})
+	live, _ := store.Secret("kv/app#password")
+	live.Wipe()
+	secrets.Secret{}.Wipe()
+	if string(live.AppendTo([]byte("a "))) != "a "+theValue {
+		t.Error("the Store's value is gone")
 	}
 }

@@ -2,13 +2,16 @@ package secrets
 
 import (
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"net/url"
 	"slices"
 	"strings"
 	"sync"
+	"unicode/utf8"
+
+	"github.com/tamshai/phoenix/internal/secmem"
 )
 
 // minScrubbed is the length in bytes below which a value is not searched for:
@@ -23,68 +26,128 @@ const minScrubbed = 5
 // It finds a value as it is, in JSON and URL escapes, in hexadecimal, and in
 // base64 at each of the three alignments a longer encoded text can give it.
 // Values shorter than five bytes are left alone.
+//
+// It keeps no value: of each spelling it knows the length and keyed hashes, of
+// the whole and of its first five bytes.
 type Scrubber struct {
 	mu    sync.RWMutex
-	known []knownValue
+	seed  maphash.Seed          // drawn with the first value
+	known map[uint64]struct{}   // hashes of values
+	heads map[uint64][]spelling // by the hash of their first five bytes
 }
 
-// knownValue holds a value as a Secret does, out of the reach of fmt.
-type knownValue struct {
-	value    Secret
-	patterns func() []string
+// spelling is a way in which a value may stand in a text, without the text.
+type spelling struct {
+	value  uint64 // the hash of the value that is spelled
+	length int
+	hash   uint64
 }
 
 // Add makes values known. Adding one twice does nothing.
 func (s *Scrubber) Add(values ...Secret) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.known == nil {
+		s.seed, s.known, s.heads = maphash.MakeSeed(), map[uint64]struct{}{}, map[uint64][]spelling{}
+	}
 	for _, v := range values {
-		value := v.Bytes()
-		if len(value) < minScrubbed || slices.ContainsFunc(s.known, func(k knownValue) bool { return k.value.Equal(v) }) {
+		id, length := s.identify(v)
+		if _, twice := s.known[id]; twice || length < minScrubbed {
 			continue
 		}
-		patterns := spellings(value)
-		s.known = append(s.known, knownValue{New(value), func() []string { return patterns }})
+		s.known[id] = struct{}{}
+		secmem.Do(func() {
+			for _, text := range spellings(v.Bytes()) {
+				head := maphash.String(s.seed, text[:minScrubbed])
+				s.heads[head] = append(s.heads[head], spelling{id, len(text), maphash.String(s.seed, text)})
+			}
+		})
 	}
+}
+
+// identify returns the hash by which a value is known, and its length.
+func (s *Scrubber) identify(v Secret) (id uint64, length int) {
+	value, _ := v.load()
+	value.Use(func(b []byte) { id, length = maphash.Bytes(s.seed, b), len(b) })
+	return id, length
 }
 
 // Remove forgets values that are not secret any more, like a dead SecretID.
 func (s *Scrubber) Remove(values ...Secret) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.known == nil {
+		return
+	}
 	for _, v := range values {
-		s.known = slices.DeleteFunc(s.known, func(k knownValue) bool { return k.value.Equal(v) })
+		id, _ := s.identify(v)
+		if _, ok := s.known[id]; !ok {
+			continue
+		}
+		delete(s.known, id)
+		for head, all := range s.heads {
+			if all = slices.DeleteFunc(all, func(sp spelling) bool { return sp.value == id }); len(all) > 0 {
+				s.heads[head] = all
+			} else {
+				delete(s.heads, head)
+			}
+		}
 	}
 }
 
 // Format writes Redacted for every verb: fmt must not walk through what lives.
 func (s *Scrubber) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, Redacted) }
 
-// Scrub returns text with every known value replaced by Redacted.
+// Scrub returns text with every known value replaced by Redacted. Where values
+// overlap, all of what they cover is replaced.
 func (s *Scrubber) Scrub(text string) string {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	for _, k := range s.known {
-		for _, pattern := range k.patterns() {
-			text = strings.ReplaceAll(text, pattern, Redacted)
-		}
+	if len(s.known) == 0 {
+		return text
 	}
-	return text
+	var out strings.Builder
+	kept, until := 0, 0 // what comes before kept is written; what comes before until is covered
+	for i := range len(text) - minScrubbed + 1 {
+		end := s.match(text, i)
+		if end == 0 {
+			continue
+		}
+		if i >= until {
+			out.WriteString(text[kept:i])
+			out.WriteString(Redacted)
+		}
+		until = max(until, end)
+		kept = until
+	}
+	if kept == 0 {
+		return text
+	}
+	out.WriteString(text[kept:])
+	return out.String()
 }
 
-// spellings returns the ways in which value may stand in a text, the longest
-// first, so that no replacement leaves a rest of another.
+// match returns where the longest spelling that begins at i ends, 0 if none
+// begins there.
+func (s *Scrubber) match(text string, i int) (end int) {
+	for _, sp := range s.heads[maphash.String(s.seed, text[i:i+minScrubbed])] {
+		if to := i + sp.length; to > end && to <= len(text) && maphash.String(s.seed, text[i:to]) == sp.hash {
+			end = to
+		}
+	}
+	return end
+}
+
+// spellings returns the ways in which value may stand in a text, each
+// of them once.
 func spellings(value []byte) []string {
 	plain := string(value)
-	quoted, _ := json.Marshal(plain)
-	jsonText := string(quoted[1 : len(quoted)-1])
-	const digits = "0123456789abcdef"
 	hexText := make([]byte, 0, 2*len(value))
 	for _, b := range value {
-		hexText = append(hexText, digits[b>>4], digits[b&15])
+		hexText = append(hexText, hexDigits[b>>4], hexDigits[b&15])
 	}
 	all := []string{
-		plain, jsonText, url.QueryEscape(plain), url.PathEscape(plain),
+		plain, jsonText(plain), url.QueryEscape(plain), url.PathEscape(plain),
 		string(hexText), strings.ToUpper(string(hexText)),
 	}
 	// In a longer base64 text the value starts at one of three alignments;
@@ -101,7 +164,30 @@ func spellings(value []byte) []string {
 			base64.RawURLEncoding.EncodeToString(padded)[first:last])
 	}
 	slices.Sort(all)
-	all = slices.Compact(all)
-	slices.SortStableFunc(all, func(a, b string) int { return len(b) - len(a) })
-	return all
+	return slices.Compact(all)
+}
+
+const hexDigits = "0123456789abcdef"
+
+// jsonText is text as encoding/json writes it between quotes. That package
+// itself would leave a copy in its pool of buffers.
+func jsonText(text string) string {
+	short := map[rune]byte{'"': '"', '\\': '\\', '\b': 'b', '\f': 'f', '\n': 'n', '\r': 'r', '\t': 't'}
+	var b strings.Builder
+	for i, r := range text {
+		broken := r == utf8.RuneError && !strings.HasPrefix(text[i:], string(r))
+		switch {
+		case short[r] != 0:
+			b.WriteByte('\\')
+			b.WriteByte(short[r])
+		case r < ' ', r == '<', r == '>', r == '&', r == '\u2028', r == '\u2029', broken:
+			b.WriteString(`\u`)
+			for shift := 12; shift >= 0; shift -= 4 {
+				b.WriteByte(hexDigits[r>>shift&15])
+			}
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
 }

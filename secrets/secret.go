@@ -1,11 +1,12 @@
 package secrets
 
 import (
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+
+	"github.com/tamshai/phoenix/internal/secmem"
 )
 
 // Redacted is what every Secret shows of itself.
@@ -15,22 +16,29 @@ const Redacted = "[redacted]"
 //
 // The value lives behind a function, so that no formatting verb, logger or
 // encoder reaches it by reflection, not even when the Secret sits in an
-// unexported field, where fmt ignores its methods. A Secret may be copied; all
-// copies follow the same value. It is safe for concurrent use.
+// unexported field, where fmt ignores its methods. It is kept once, in memory
+// that is locked and left out of core dumps where the system can do that. A
+// Secret may be copied; all copies follow the same value. It is safe for
+// concurrent use.
 type Secret struct {
-	read func() ([]byte, int)
+	read func() (*secmem.Buffer, int)
+	live bool // a Store's, not the holder's
 }
 
 // New returns a Secret that always holds a copy of value, version 0.
-func New(value []byte) Secret {
-	kept := append([]byte(nil), value...)
-	return Secret{read: func() ([]byte, int) { return kept, 0 }}
-}
+func New(value []byte) Secret { return fixed(secmem.New(value)) }
 
 // NewString is New for a value that is a string already.
-func NewString(value string) Secret { return New([]byte(value)) }
+func NewString(value string) (s Secret) {
+	secmem.Do(func() { s = New([]byte(value)) })
+	return s
+}
 
-func (s Secret) load() ([]byte, int) {
+func fixed(b *secmem.Buffer) Secret {
+	return Secret{read: func() (*secmem.Buffer, int) { return b, 0 }}
+}
+
+func (s Secret) load() (*secmem.Buffer, int) {
 	if s.read == nil {
 		return nil, 0
 	}
@@ -44,26 +52,36 @@ func (s Secret) Bytes() []byte {
 	if value == nil {
 		return nil
 	}
-	return append([]byte{}, value...)
+	return value.AppendTo(make([]byte, 0, value.Len()))
 }
 
 // AppendTo appends the newest published value to dst.
 func (s Secret) AppendTo(dst []byte) []byte {
 	value, _ := s.load()
-	return append(dst, value...)
+	return value.AppendTo(dst)
 }
 
 // Reveal returns the newest published value as a string. The name is chosen to
 // stand out in a review: whatever it returns is no longer protected.
-func (s Secret) Reveal() string {
+func (s Secret) Reveal() (text string) {
 	value, _ := s.load()
-	return string(value)
+	value.Use(func(b []byte) { text = string(b) })
+	return text
 }
 
 // IsZero reports whether the Secret holds no value, or an empty one.
 func (s Secret) IsZero() bool {
 	value, _ := s.load()
-	return len(value) == 0
+	return value.Len() == 0
+}
+
+// Wipe zeroes a value that New or NewString made, for all copies of the Secret:
+// they are empty from then on. The value of a Store's handle is the Store's and
+// stays.
+func (s Secret) Wipe() {
+	if value, _ := s.load(); !s.live {
+		value.Wipe()
+	}
 }
 
 // Version is the KV version of the newest published value, counted from 1; 0
@@ -77,7 +95,7 @@ func (s Secret) Version() int {
 func (s Secret) Equal(other Secret) bool {
 	a, _ := s.load()
 	b, _ := other.load()
-	return subtle.ConstantTimeCompare(a, b) == 1
+	return a.Equal(b)
 }
 
 // String returns Redacted.

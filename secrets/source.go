@@ -36,8 +36,8 @@ type Data struct {
 
 // A Value is a field of a KV secret.
 type Value struct {
-	Kind  Kind
-	Bytes []byte // the text, or the literal of a number or boolean; else nil
+	Kind   Kind
+	Secret Secret // the text, or the literal of a number or boolean; else the zero Secret
 }
 
 // Format writes Redacted for every verb.

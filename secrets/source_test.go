@@ -25,7 +25,7 @@ func newSource() *source { return &source{data: map[string]secrets.Data{}} }
 func (s *source) put(path string, fields map[string]string) {
 	values := map[string]secrets.Value{}
 	for name, value := range fields {
-		values[name] = secrets.Value{Kind: secrets.Text, Bytes: []byte(value)}
+		values[name] = secrets.Value{Kind: secrets.Text, Secret: secrets.NewString(value)}
 	}
 	s.putValues(path, values)
 }

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/tamshai/phoenix/internal/secmem"
 )
 
 // Config is what a Store holds and how it follows it.
@@ -200,8 +202,8 @@ func (e *entry) fit(data Data) error {
 		}
 	}
 	for _, f := range e.check {
-		if value, ok := data.Fields[f.ref.Field]; ok && value.Bytes != nil {
-			if err := f.try(value.Bytes); err != nil {
+		if value, ok := data.Fields[f.ref.Field]; ok && value.Kind != Null && value.Kind != Composite {
+			if err := f.try(value.Secret); err != nil {
 				problems = append(problems, &ReferenceError{Ref: f.ref.String(), Err: fmt.Errorf("%w: %w", ErrType, err)})
 			}
 		}
@@ -228,9 +230,10 @@ func (e *entry) allOptional() bool {
 }
 
 func (s *Store) handle(e *entry, field string) Secret {
-	return Secret{read: func() ([]byte, int) {
+	return Secret{live: true, read: func() (*secmem.Buffer, int) {
 		data := e.current.Load()
-		return data.Fields[field].Bytes, data.Version
+		value, _ := data.Fields[field].Secret.load()
+		return value, data.Version
 	}}
 }
 
@@ -414,7 +417,7 @@ func (s *Store) refresh(ctx context.Context, e *entry) ([]Change, error) {
 	e.current.Store(&data)
 	var changed []Change
 	for _, ref := range e.refs {
-		if string(have.Fields[ref.Field].Bytes) != string(data.Fields[ref.Field].Bytes) {
+		if !have.Fields[ref.Field].Secret.Equal(data.Fields[ref.Field].Secret) {
 			changed = append(changed, Change{Ref: ref.String(), Version: data.Version})
 		}
 	}

@@ -119,9 +119,9 @@ func TestUndeclared(t *testing.T) {
 func TestBinding(t *testing.T) {
 	from := newSource()
 	from.putValues("kv/app", map[string]secrets.Value{
-		"text": {Kind: secrets.Text, Bytes: []byte("text")}, "port": {Kind: secrets.Number, Bytes: []byte("5432")}, "on": {Kind: secrets.Bool, Bytes: []byte("true")},
-		"ratio": {Kind: secrets.Number, Bytes: []byte("0.5")}, "wait": {Kind: secrets.Text, Bytes: []byte("1m30s")},
-		"url": {Kind: secrets.Text, Bytes: []byte("https://example.com/x")}, "ip": {Kind: secrets.Text, Bytes: []byte("10.0.0.1")},
+		"text": {Kind: secrets.Text, Secret: secrets.NewString("text")}, "port": {Kind: secrets.Number, Secret: secrets.NewString("5432")}, "on": {Kind: secrets.Bool, Secret: secrets.NewString("true")},
+		"ratio": {Kind: secrets.Number, Secret: secrets.NewString("0.5")}, "wait": {Kind: secrets.Text, Secret: secrets.NewString("1m30s")},
+		"url": {Kind: secrets.Text, Secret: secrets.NewString("https://example.com/x")}, "ip": {Kind: secrets.Text, Secret: secrets.NewString("10.0.0.1")},
 	})
 	var got struct {
 		Text   string         `secret:"kv/app#text"`

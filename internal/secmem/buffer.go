@@ -48,9 +48,9 @@ func (b *Buffer) AppendTo(dst []byte) []byte {
 	return dst
 }
 
-// Len is the number of bytes that New was given.
+// Len is the number of bytes.
 func (b *Buffer) Len() int {
-	if b == nil {
+	if b == nil || b.held.state.Load()&wiped != 0 {
 		return 0
 	}
 	return len(b.held.bytes)

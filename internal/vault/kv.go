@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/tamshai/phoenix/secrets"
@@ -39,7 +40,7 @@ func (c *Client) ReadKV(ctx context.Context, mount, path string) (secrets.Data, 
 		value := valueOf(v)
 		data.Fields[name] = value
 		if value.Kind == secrets.Text {
-			c.scrub.Add(secrets.New(value.Bytes))
+			c.scrub.Add(value.Secret)
 		}
 	}
 	return data, nil
@@ -48,11 +49,11 @@ func (c *Client) ReadKV(ctx context.Context, mount, path string) (secrets.Data, 
 func valueOf(v any) secrets.Value {
 	switch v := v.(type) {
 	case string:
-		return secrets.Value{Kind: secrets.Text, Bytes: []byte(v)}
+		return secrets.Value{Kind: secrets.Text, Secret: secrets.NewString(v)}
 	case json.Number:
-		return secrets.Value{Kind: secrets.Number, Bytes: []byte(v)}
+		return secrets.Value{Kind: secrets.Number, Secret: secrets.NewString(v.String())}
 	case bool:
-		return secrets.Value{Kind: secrets.Bool, Bytes: fmt.Appendf(nil, "%t", v)}
+		return secrets.Value{Kind: secrets.Bool, Secret: secrets.NewString(strconv.FormatBool(v))}
 	case nil:
 		return secrets.Value{Kind: secrets.Null}
 	default:
@@ -111,7 +112,7 @@ func (c *Client) ReadLease(ctx context.Context, ref string) (*secrets.Lease, Gra
 	fields := make(map[string]secrets.Secret, len(resp.Data))
 	for name, v := range resp.Data {
 		value := valueOf(v)
-		fields[name] = secrets.New(value.Bytes)
+		fields[name] = value.Secret
 		if name != "username" {
 			c.scrub.Add(fields[name])
 		}

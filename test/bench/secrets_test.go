@@ -38,7 +38,7 @@ const password = "0123456789abcdef0123456789abcdef"
 type fixed struct{}
 
 func (fixed) ReadKV(context.Context, string, string) (secrets.Data, error) {
-	return secrets.Data{Version: 1, Fields: map[string]secrets.Value{"password": {Kind: secrets.Text, Bytes: []byte(password)}}}, nil
+	return secrets.Data{Version: 1, Fields: map[string]secrets.Value{"password": {Kind: secrets.Text, Secret: secrets.NewString(password)}}}, nil
 }
 
 func (fixed) KVVersion(context.Context, string, string) (int, error) { return 1, nil }
