@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/tamshai/phoenix/auditlog"
+	"github.com/tamshai/phoenix/internal/secmem"
 	"github.com/tamshai/phoenix/internal/vault"
 	"github.com/tamshai/phoenix/secrets"
 )
@@ -294,7 +295,7 @@ func (cfg *Config) vault() vault.Config {
 	return vault.Config{
 		Addr: cfg.Addr, Namespace: cfg.Namespace, CACertFile: cfg.CACertFile, CACertPEM: cfg.CACertPEM, ServerName: cfg.ServerName,
 		ClientCertFile: cfg.ClientCertFile, ClientKeyFile: cfg.ClientKeyFile, AllowPlaintext: cfg.AllowPlaintext,
-		Timeout: cfg.Timeout, DialContext: cfg.DialContext, Logger: cfg.Logger, Rand: cfg.Rand,
+		Timeout: cfg.Timeout, DialContext: cfg.DialContext, Logger: cfg.Logger, Rand: cfg.Rand, Erase: secmem.Erases,
 	}
 }
 

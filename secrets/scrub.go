@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"unicode/utf8"
 
 	"github.com/tamshai/phoenix/internal/secmem"
 )
@@ -142,12 +141,13 @@ func (s *Scrubber) match(text string, i int) (end int) {
 // of them once.
 func spellings(value []byte) []string {
 	plain := string(value)
+	quoted := string(secmem.AppendJSON(nil, value))
 	hexText := make([]byte, 0, 2*len(value))
 	for _, b := range value {
 		hexText = append(hexText, hexDigits[b>>4], hexDigits[b&15])
 	}
 	all := []string{
-		plain, jsonText(plain), url.QueryEscape(plain), url.PathEscape(plain),
+		plain, quoted[1 : len(quoted)-1], url.QueryEscape(plain), url.PathEscape(plain),
 		string(hexText), strings.ToUpper(string(hexText)),
 	}
 	// In a longer base64 text the value starts at one of three alignments;
@@ -168,26 +168,3 @@ func spellings(value []byte) []string {
 }
 
 const hexDigits = "0123456789abcdef"
-
-// jsonText is text as encoding/json writes it between quotes. That package
-// itself would leave a copy in its pool of buffers.
-func jsonText(text string) string {
-	short := map[rune]byte{'"': '"', '\\': '\\', '\b': 'b', '\f': 'f', '\n': 'n', '\r': 'r', '\t': 't'}
-	var b strings.Builder
-	for i, r := range text {
-		broken := r == utf8.RuneError && !strings.HasPrefix(text[i:], string(r))
-		switch {
-		case short[r] != 0:
-			b.WriteByte('\\')
-			b.WriteByte(short[r])
-		case r < ' ', r == '<', r == '>', r == '&', r == '\u2028', r == '\u2029', broken:
-			b.WriteString(`\u`)
-			for shift := 12; shift >= 0; shift -= 4 {
-				b.WriteByte(hexDigits[r>>shift&15])
-			}
-		default:
-			b.WriteRune(r)
-		}
-	}
-	return b.String()
-}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 	"github.com/hashicorp/vault/api"
 	"github.com/sethvargo/go-retry"
 
+	"github.com/tamshai/phoenix/internal/secmem"
 	"github.com/tamshai/phoenix/secrets"
 )
 
@@ -37,6 +39,11 @@ type Config struct {
 	// AllowPlaintext permits http:// to a host that is not this one. Tokens
 	// and secrets then cross the network readable.
 	AllowPlaintext bool
+
+	// Erase says that requests are to leave no copy of a secret in memory, as
+	// far as secmem.Do can: they then run in the goroutine that makes them, over
+	// HTTP/1.1. Set it where secmem.Erases.
+	Erase bool
 
 	Timeout     time.Duration // for one request that may be repeated; 0 means DefaultTimeout
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -122,9 +129,10 @@ func (c *Client) with(token secrets.Secret, wrapTTL string) (*Client, error) {
 		// vault/api parses the environment even when it is given everything.
 		return nil, fmt.Errorf("vault: the environment holds a malformed VAULT_ variable, unset it: %w", err)
 	}
-	// What NewClient took from the environment all the same.
+	// What NewClient took from the environment all the same. The token is put
+	// in by the transport.
 	client.SetHeaders(http.Header{api.RequestHeaderName: {"true"}})
-	client.SetToken(token.Reveal())
+	client.SetToken("")
 	client.SetNamespace(c.cfg.Namespace)
 	client.SetWrappingLookupFunc(func(string, string) string { return wrapTTL })
 	c.scrub.Add(token)
@@ -215,22 +223,33 @@ func (r Response) LogValue() slog.Value { return slog.StringValue(secrets.Redact
 // body (204). A 404 with data, as KV gives for a deleted version, is a
 // Response.
 func (c *Client) do(ctx context.Context, op, path string, send func(context.Context, *api.Logical) (*api.Secret, error)) (*Response, error) {
-	ctx, try := watched(ctx)
-	answer, err := send(ctx, c.api().Logical())
-	if err != nil {
-		return nil, c.failed(op, path, try, err)
-	}
-	// vault/api takes a missing path, and a standby that sends it in a circle,
-	// for an empty success.
-	if status := int(try.status.Load()); answer == nil && status >= 300 {
-		return nil, &Error{Op: op, Path: c.scrub.Scrub(path), Status: status, Class: classify(status, ""), Sent: true}
-	}
-	if answer == nil {
-		return nil, nil
-	}
-	resp := c.response(answer)
-	resp.ServerTime = try.serverTime()
-	return resp, nil
+	return c.try(ctx, op, path, func(ctx context.Context, _ *attempt) (*api.Secret, error) {
+		return send(ctx, c.api().Logical())
+	})
+}
+
+// try is do for a request with secrets in its body, which the attempt hides.
+// What it leaves in memory is erased.
+func (c *Client) try(ctx context.Context, op, path string, send func(context.Context, *attempt) (*api.Secret, error)) (resp *Response, err error) {
+	secmem.Do(func() {
+		var answer *api.Secret
+		ctx, try := c.watched(ctx)
+		if answer, err = send(ctx, try); err != nil {
+			err = c.failed(op, path, try, err)
+			return
+		}
+		// vault/api takes a missing path, and a standby that sends it in a
+		// circle, for an empty success.
+		if status := int(try.status.Load()); answer == nil && status >= 300 {
+			err = &Error{Op: op, Path: c.scrub.Scrub(path), Status: status, Class: classify(status, ""), Sent: true}
+			return
+		}
+		if answer != nil {
+			resp = c.response(answer)
+			resp.ServerTime = try.serverTime()
+		}
+	})
+	return resp, err
 }
 
 func (c *Client) response(answer *api.Secret) *Response {
@@ -297,14 +316,21 @@ func (c *Client) List(ctx context.Context, path string) ([]string, error) {
 	return keys, nil
 }
 
-// Write writes body to a path (PUT). The Response is nil when there is none.
+// Write writes body to a path (PUT). Its values may be Secrets. The Response is
+// nil when there is none.
 func (c *Client) Write(ctx context.Context, path string, body map[string]any) (*Response, error) {
 	return c.write(ctx, "write", path, body)
 }
 
 func (c *Client) write(ctx context.Context, op, path string, body map[string]any) (*Response, error) {
-	return c.do(ctx, op, path, func(ctx context.Context, l *api.Logical) (*api.Secret, error) {
-		return l.WriteWithContext(ctx, path, body)
+	return c.try(ctx, op, path, func(ctx context.Context, try *attempt) (*api.Secret, error) {
+		sent := maps.Clone(body)
+		for name, value := range body {
+			if secret, ok := value.(secrets.Secret); ok {
+				sent[name] = try.hide(secret)
+			}
+		}
+		return c.api().Logical().WriteWithContext(ctx, path, sent)
 	})
 }
 
@@ -346,7 +372,7 @@ type Health struct {
 // Health asks for the server's state; no token is needed. It is an error only
 // if there is no answer.
 func (c *Client) Health(ctx context.Context) (*Health, error) {
-	ctx, try := watched(ctx)
+	ctx, try := c.watched(ctx)
 	h, err := c.api().Sys().HealthWithContext(ctx)
 	if err != nil {
 		return nil, c.failed("ask for health", "sys/health", try, err)

@@ -27,9 +27,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tamshai/phoenix/internal/secmem"
 	"github.com/tamshai/phoenix/internal/vault"
 	"github.com/tamshai/phoenix/secrets"
 )
+
+// newClient is vault.New, as bootstrap uses it: in a build that can erase, with
+// the transport that does. The tests run in both builds.
+func newClient(cfg vault.Config) (*vault.Client, error) {
+	cfg.Erase = secmem.Erases
+	return vault.New(cfg)
+}
 
 // serve starts a server that answers as handler does, and a Client for it.
 func serve(t *testing.T, handler http.HandlerFunc, change ...func(*vault.Config)) *vault.Client {
@@ -40,7 +48,7 @@ func serve(t *testing.T, handler http.HandlerFunc, change ...func(*vault.Config)
 	for _, c := range change {
 		c(&cfg)
 	}
-	c, err := vault.New(cfg)
+	c, err := newClient(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +82,7 @@ func TestNothingComesFromTheEnvironment(t *testing.T) {
 	s := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer s.Close()
 	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
-	strict, err := vault.New(vault.Config{Addr: s.URL})
+	strict, err := newClient(vault.Config{Addr: s.URL})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +174,7 @@ func TestNothingIsSentTwice(t *testing.T) {
 		}
 	}
 	// One that never left is known not to have been carried out.
-	c, err := vault.New(vault.Config{Addr: "http://127.0.0.1:1"})
+	c, err := newClient(vault.Config{Addr: "http://127.0.0.1:1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -264,19 +272,19 @@ func TestPlaintextOnlyAtHome(t *testing.T) {
 		"http://vault:8200": false, "http://10.0.0.1:8200": false, "http://localhost.evil.example": false, "http://127.0.0.1.evil.example": false,
 		"": false, "vault:8200": false, "unix:///run/vault.sock": false, "https://": false, "https://u:p@vault": false, "https://vault?x=y": false, "https://vault:bad": false,
 	} {
-		_, err := vault.New(vault.Config{Addr: addr})
+		_, err := newClient(vault.Config{Addr: addr})
 		if (err == nil) != ok {
 			t.Errorf("%q: %v", addr, err)
 		}
 	}
-	if _, err := vault.New(vault.Config{Addr: "http://vault:8200", AllowPlaintext: true}); err != nil {
+	if _, err := newClient(vault.Config{Addr: "http://vault:8200", AllowPlaintext: true}); err != nil {
 		t.Errorf("allowed by name: %v", err)
 	}
 }
 
 func TestMalformedEnvironmentIsNamed(t *testing.T) {
 	t.Setenv("VAULT_RATE_LIMIT", "much")
-	if _, err := vault.New(vault.Config{Addr: "https://vault:8200"}); err == nil || !strings.Contains(err.Error(), "VAULT_RATE_LIMIT") {
+	if _, err := newClient(vault.Config{Addr: "https://vault:8200"}); err == nil || !strings.Contains(err.Error(), "VAULT_RATE_LIMIT") {
 		t.Errorf("error: %v", err)
 	}
 }
@@ -289,7 +297,7 @@ func TestRedirectsDoNotDowngradeOrLoop(t *testing.T) {
 	s := tlsServer(t, serverCert, func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, target.URL+r.URL.Path, http.StatusTemporaryRedirect)
 	})
-	c, err := vault.New(vault.Config{Addr: s, CACertPEM: ca})
+	c, err := newClient(vault.Config{Addr: s, CACertPEM: ca})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -331,7 +339,7 @@ func TestCAFileIsFollowed(t *testing.T) {
 		}
 	}
 	write(oldCA)
-	c, err := vault.New(vault.Config{Addr: s.URL, CACertFile: file})
+	c, err := newClient(vault.Config{Addr: s.URL, CACertFile: file})
 	if err != nil {
 		t.Fatal(err)
 	}

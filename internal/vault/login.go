@@ -11,19 +11,19 @@ import (
 	"github.com/hashicorp/vault/api"
 	"github.com/hashicorp/vault/api/auth/approle"
 
+	"github.com/tamshai/phoenix/internal/secmem"
 	"github.com/tamshai/phoenix/secrets"
 )
 
 // IsWrapping reports whether value has the form of a Vault token, as a wrapped
 // SecretID has and a bare one (a UUID) has not.
 func IsWrapping(value secrets.Secret) bool {
-	text := value.Reveal()
-	for _, prefix := range []string{"hvs.", "s."} {
-		if strings.HasPrefix(text, prefix) {
-			return true
-		}
-	}
-	return false
+	wrapping := false
+	secmem.Do(func() {
+		text := value.Reveal()
+		wrapping = strings.HasPrefix(text, "hvs.") || strings.HasPrefix(text, "s.")
+	})
+	return wrapping
 }
 
 // LookupWrapping asks what token wraps, without spending it: CreationPath,
@@ -32,7 +32,7 @@ func IsWrapping(value secrets.Secret) bool {
 func (c *Client) LookupWrapping(ctx context.Context, token secrets.Secret) (*Wrap, error) {
 	c.scrub.Add(token)
 	const path = "sys/wrapping/lookup"
-	resp, err := c.write(ctx, "look up the wrapping token", path, map[string]any{"token": token.Reveal()})
+	resp, err := c.write(ctx, "look up the wrapping token", path, map[string]any{"token": token})
 	if err != nil {
 		return nil, err
 	}
@@ -120,23 +120,27 @@ func once(err error) error {
 func (c *Client) Login(ctx context.Context, mount, roleID string, secretID secrets.Secret) (*Auth, error) {
 	c.scrub.Add(secretID)
 	path := "auth/" + mount + "/login"
-	method, err := approle.NewAppRoleAuth(roleID, &approle.SecretID{FromString: secretID.Reveal()}, approle.WithMountPath(mount))
-	if err != nil {
-		return nil, &Error{Op: "log in", Path: path, Class: ErrInvalid, Detail: c.detail(err.Error())}
+	if roleID == "" || secretID.IsZero() {
+		return nil, &Error{Op: "log in", Path: path, Class: ErrInvalid, Detail: "the RoleID or the SecretID is empty"}
 	}
 	waiting, err := c.patient(c.token)
 	if err != nil {
 		return nil, err
 	}
-	ctx, try := watched(ctx)
-	answer, err := method.Login(ctx, waiting.api())
+	resp, err := waiting.try(ctx, "log in", path, func(ctx context.Context, try *attempt) (*api.Secret, error) {
+		method, err := approle.NewAppRoleAuth(roleID, &approle.SecretID{FromString: try.hide(secretID)}, approle.WithMountPath(mount))
+		if err != nil {
+			return nil, err
+		}
+		return method.Login(ctx, waiting.api())
+	})
 	if err != nil {
-		return nil, loginClass(once(c.failed("log in", path, try, err)))
+		return nil, loginClass(once(err))
 	}
-	if answer == nil || answer.Auth == nil || answer.Auth.ClientToken == "" {
+	if resp == nil || resp.Auth == nil || resp.Auth.Token.IsZero() {
 		return nil, &Error{Op: "log in", Path: path, Class: ErrOutcomeUnknown, Sent: true, Detail: "the answer holds no token"}
 	}
-	return c.response(answer).Auth, nil
+	return resp.Auth, nil
 }
 
 // loginClass reads the classes of an error as a login means them.
@@ -157,7 +161,7 @@ func loginClass(err error) error {
 // DestroySecretID destroys a SecretID of role. One that is gone already is no
 // error. It may be retried.
 func (c *Client) DestroySecretID(ctx context.Context, mount, role string, secretID secrets.Secret) error {
-	_, err := c.write(ctx, "destroy the SecretID", secretIDPath(mount, role)+"/destroy", map[string]any{"secret_id": secretID.Reveal()})
+	_, err := c.write(ctx, "destroy the SecretID", secretIDPath(mount, role)+"/destroy", map[string]any{"secret_id": secretID})
 	return err
 }
 
@@ -165,7 +169,7 @@ func (c *Client) DestroySecretID(ctx context.Context, mount, role string, secret
 // worth something if role is the one that the SecretID was made for: of
 // another role's live SecretID Vault says that it does not exist.
 func (c *Client) SecretIDExists(ctx context.Context, mount, role string, secretID secrets.Secret) (bool, error) {
-	resp, err := c.write(ctx, "look up the SecretID", secretIDPath(mount, role)+"/lookup", map[string]any{"secret_id": secretID.Reveal()})
+	resp, err := c.write(ctx, "look up the SecretID", secretIDPath(mount, role)+"/lookup", map[string]any{"secret_id": secretID})
 	if err != nil {
 		return false, err
 	}

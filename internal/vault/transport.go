@@ -1,7 +1,9 @@
 package vault
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -19,6 +21,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/tamshai/phoenix/internal/secmem"
+	"github.com/tamshai/phoenix/secrets"
 )
 
 // maxAnswer bounds a response's body in bytes. Vault's own limit for a
@@ -33,8 +40,14 @@ type transport struct {
 
 	mu      sync.Mutex
 	stamp   fileStamp
-	current *http.Transport
+	current sender
 	conns   map[*trackedConn]struct{} // open
+}
+
+// A sender is what net/http's transport and direct have in common.
+type sender interface {
+	http.RoundTripper
+	CloseIdleConnections()
 }
 
 // trackedConn is a connection that its transport can close: net/http closes
@@ -104,31 +117,36 @@ func (c *Config) roots() (*x509.CertPool, error) {
 	return pool, nil
 }
 
-func (t *transport) build(pool *x509.CertPool) *http.Transport {
+func (t *transport) build(roots *x509.CertPool) sender {
 	dial := t.cfg.DialContext
 	if dial == nil {
 		dial = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool, ServerName: t.cfg.ServerName}
+	tracked := func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		tracked := &trackedConn{conn, t}
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.conns[tracked] = struct{}{}
+		return tracked, nil
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, ServerName: t.cfg.ServerName}
 	if t.cfg.ClientCertFile != "" {
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			pair, err := tls.LoadX509KeyPair(t.cfg.ClientCertFile, t.cfg.ClientKeyFile)
 			return &pair, err
 		}
 	}
+	// No Proxy in either: a stray HTTP_PROXY must not see tokens.
+	if t.cfg.Erase {
+		config.NextProtos = []string{"http/1.1"}
+		return &direct{dial: tracked, tls: config, pools: map[string]*pool{}}
+	}
 	return &http.Transport{
-		// No Proxy: a stray HTTP_PROXY must not see tokens.
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			conn, err := dial(ctx, network, addr)
-			if err != nil {
-				return nil, err
-			}
-			tracked := &trackedConn{conn, t}
-			t.mu.Lock()
-			defer t.mu.Unlock()
-			t.conns[tracked] = struct{}{}
-			return tracked, nil
-		},
+		DialContext:         tracked,
 		TLSClientConfig:     config,
 		ForceAttemptHTTP2:   true,
 		TLSHandshakeTimeout: 10 * time.Second,
@@ -139,7 +157,7 @@ func (t *transport) build(pool *x509.CertPool) *http.Transport {
 
 // get returns the transport for the CA file as it is now. A file that cannot
 // be read or parsed leaves the last good one in force.
-func (t *transport) get() *http.Transport {
+func (t *transport) get() sender {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.cfg.CACertFile == "" {
@@ -163,13 +181,21 @@ func (t *transport) get() *http.Transport {
 	return t.current
 }
 
-// RoundTrip sends one request and keeps account of it in its context's attempt.
+// RoundTrip sends one request, with the secrets that belong into it, and keeps
+// account of it in its context's attempt.
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	try, ok := req.Context().Value(attemptKey{}).(*attempt)
+	if ok {
+		var err error
+		if req, err = try.fill(req); err != nil {
+			return nil, err
+		}
+	}
 	resp, err := t.get().RoundTrip(req)
 	if err != nil {
 		return nil, err
 	}
-	if try, ok := req.Context().Value(attemptKey{}).(*attempt); ok {
+	if ok {
 		try.status.Store(int32(resp.StatusCode))
 		if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && seconds > 0 {
 			try.after.Store(int64(min(seconds, 3600)))
@@ -197,12 +223,49 @@ func (t *transport) close() {
 	}
 }
 
-// attempt is what is known of one request beyond its answer.
+// attempt is what is known of one request beyond its answer, and the secrets
+// that vault/api is not to see: it would leave copies of them in a client that
+// lives on, and in encoding/json's pool of buffers.
 type attempt struct {
+	token  secrets.Secret
+	hidden map[string]secrets.Secret // by what stands for them in the body
+
 	sent   atomic.Bool // at least its headers were written
 	status atomic.Int32
 	after  atomic.Int64 // seconds
 	date   atomic.Int64 // Unix seconds: the server's clock
+}
+
+// hide returns a text that stands for secret in the request's body.
+func (a *attempt) hide(secret secrets.Secret) string {
+	if a.hidden == nil {
+		a.hidden = map[string]secrets.Secret{}
+	}
+	standIn := rand.Text()
+	a.hidden[standIn] = secret
+	return standIn
+}
+
+// fill returns the request with its token, and with the secrets in its body.
+func (a *attempt) fill(req *http.Request) (*http.Request, error) {
+	req = req.Clone(req.Context())
+	if !a.token.IsZero() {
+		req.Header.Set(api.AuthHeaderName, a.token.Reveal())
+	}
+	if len(a.hidden) == 0 || req.Body == nil {
+		return req, nil
+	}
+	defer req.Body.Close()
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
+		return nil, err
+	}
+	for standIn, secret := range a.hidden {
+		body = bytes.ReplaceAll(body, strconv.AppendQuote(nil, standIn), secmem.AppendJSON(nil, secret.Bytes()))
+	}
+	req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	return req, nil
 }
 
 // serverTime is the server's clock at its answer, to the second; ours if it
@@ -218,9 +281,10 @@ func (a *attempt) retryAfter() time.Duration { return time.Duration(a.after.Load
 
 type attemptKey struct{}
 
-// watched returns a context whose request is accounted for in the attempt.
-func watched(ctx context.Context) (context.Context, *attempt) {
-	try := &attempt{}
+// watched returns a context whose request has the Client's token and is
+// accounted for in the attempt.
+func (c *Client) watched(ctx context.Context) (context.Context, *attempt) {
+	try := &attempt{token: c.token}
 	ctx = context.WithValue(ctx, attemptKey{}, try)
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		WroteHeaderField: func(string, []string) { try.sent.Store(true) },

@@ -1,0 +1,334 @@
+package vault
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tamshai/phoenix/internal/secmem"
+)
+
+// direct is an http.RoundTripper that dials, shakes hands, writes and reads in
+// the goroutine that calls it. net/http's own transport starts goroutines for
+// that, and what those leave in memory secmem.Do does not erase.
+//
+// It speaks HTTP/1.1 over a few connections. An answer is read whole before it
+// is returned. No request is sent twice.
+type direct struct {
+	dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	tls  *tls.Config
+
+	mu     sync.Mutex
+	pools  map[string]*pool // by scheme and address: a standby redirects to another
+	open   int              // connections of all pools
+	timer  *time.Timer      // closes what is idle, nil if nothing is
+	reaped chan struct{}    // closed when timer's function has returned
+}
+
+// pool is the connections to one address.
+type pool struct {
+	idle    []*wire // what was used last is at the end
+	open    int     // idle, in use or being dialled
+	changed chan struct{}
+}
+
+// wire is a connection that carries one request at a time.
+type wire struct {
+	net.Conn
+	pool *pool
+	raw  net.Conn // below TLS
+	in   *bufio.Reader
+	idle time.Time // since when
+}
+
+const (
+	maxWires = 4
+	// wireWait is how long a request waits for a connection that others use
+	// before it dials another. On loopback requests are shorter than a dial;
+	// over a network they are not.
+	wireWait = 3 * time.Millisecond
+	// maxIdle bounds how long the buffers of a connection that nobody uses hold
+	// the last plaintext.
+	maxIdle        = time.Second
+	connectTimeout = 10 * time.Second
+)
+
+// RoundTrip implements http.RoundTripper.
+func (d *direct) RoundTrip(req *http.Request) (*http.Response, error) {
+	message, err := encode(req)
+	if err != nil {
+		return nil, err
+	}
+	w, err := d.take(req.Context(), req.URL)
+	if err != nil {
+		return nil, err
+	}
+	resp, again, err := w.exchange(req, message)
+	d.give(w, again)
+	return resp, err
+}
+
+// encode is the whole of a request as it is sent. net/http's would leave parts
+// of it in pools that are shared with the rest of the process.
+func encode(req *http.Request) ([]byte, error) {
+	var body []byte
+	if req.Body != nil {
+		defer req.Body.Close()
+		var err error
+		if body, err = io.ReadAll(req.Body); err != nil {
+			return nil, err
+		}
+	}
+	host := req.Host
+	if host == "" {
+		host = req.URL.Host
+	}
+	m := fmt.Appendf(nil, "%s %s HTTP/1.1\r\nHost: %s\r\n", req.Method, req.URL.RequestURI(), host)
+	for name, values := range req.Header {
+		for _, value := range values {
+			if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+				return nil, fmt.Errorf("the value of the header %s holds a control character", name)
+			}
+			m = append(append(append(append(m, name...), ": "...), value...), "\r\n"...)
+		}
+	}
+	if len(body) > 0 || req.Method != http.MethodGet {
+		m = fmt.Appendf(m, "Content-Length: %d\r\n", len(body))
+	}
+	return append(append(m, "\r\n"...), body...), nil
+}
+
+// exchange sends a request and reads its answer. again says whether the
+// connection is good for another.
+func (w *wire) exchange(req *http.Request, message []byte) (resp *http.Response, again bool, err error) {
+	ctx := req.Context()
+	stop := interrupt(ctx, w)
+	defer func() {
+		if !stop() {
+			resp, again, err = nil, false, ctx.Err()
+		}
+	}()
+	if ctx.Err() != nil {
+		return nil, false, ctx.Err()
+	}
+	if try, ok := ctx.Value(attemptKey{}).(*attempt); ok {
+		try.sent.Store(true)
+	}
+	if _, err := w.Write(message); err != nil {
+		return nil, false, err
+	}
+	for {
+		if resp, err = http.ReadResponse(w.in, req); err != nil {
+			if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+				err = errors.New("the server closed the connection without an answer")
+			}
+			return nil, false, err
+		}
+		if resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
+			break
+		}
+	}
+	body := bytes.NewBuffer(make([]byte, 0, max(0, min(resp.ContentLength, maxAnswer))+bytes.MinRead))
+	n, err := body.ReadFrom(io.LimitReader(resp.Body, maxAnswer+1))
+	if err != nil {
+		return nil, false, err
+	}
+	resp.Body = io.NopCloser(body)
+	return resp, n <= maxAnswer && !resp.Close && w.in.Buffered() == 0, nil
+}
+
+// interrupt ends what conn is doing when ctx ends. stop reports whether that
+// has not happened; it is false for a connection that is of no more use.
+func interrupt(ctx context.Context, conn net.Conn) (stop func() bool) {
+	return context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+}
+
+// take returns a connection for one request.
+func (d *direct) take(ctx context.Context, u *url.URL) (*wire, error) {
+	waited := false
+	patience := time.NewTimer(wireWait)
+	defer patience.Stop()
+	d.mu.Lock()
+	key := u.Scheme + "://" + u.Host
+	p := d.pools[key]
+	if p == nil {
+		p = &pool{changed: make(chan struct{})}
+		d.pools[key] = p
+	}
+	for {
+		for len(p.idle) > 0 {
+			w := p.idle[len(p.idle)-1]
+			p.idle = p.idle[:len(p.idle)-1]
+			if quiet(w.raw) {
+				d.mu.Unlock()
+				return w, nil
+			}
+			d.close(w)
+		}
+		if p.open == 0 || waited && p.open < maxWires {
+			p.open++
+			d.open++
+			d.mu.Unlock()
+			return d.connect(ctx, p, u)
+		}
+		changed := p.changed
+		d.mu.Unlock()
+		select {
+		case <-changed:
+		case <-patience.C:
+			waited = true
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		d.mu.Lock()
+	}
+}
+
+// connect dials for a place in p that is taken already.
+func (d *direct) connect(ctx context.Context, p *pool, u *url.URL) (*wire, error) {
+	w, err := d.shake(ctx, p, u)
+	if err != nil {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		p.leave()
+		d.open--
+		return nil, err
+	}
+	return w, nil
+}
+
+func (d *direct) shake(parent context.Context, p *pool, u *url.URL) (*wire, error) {
+	ctx, cancel := context.WithTimeout(parent, connectTimeout)
+	defer cancel()
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	raw, err := d.dial(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+	if err != nil {
+		return nil, err
+	}
+	w := &wire{Conn: raw, pool: p, raw: raw}
+	if u.Scheme == "https" {
+		config := d.tls.Clone()
+		if config.ServerName == "" {
+			config.ServerName = u.Hostname()
+		}
+		conn := tls.Client(raw, config)
+		stop := interrupt(ctx, raw)
+		err := conn.Handshake() // HandshakeContext starts a goroutine
+		if !stop() && err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			_ = raw.Close()
+			if parent.Err() == nil && ctx.Err() != nil {
+				return nil, errors.New("TLS handshake timeout")
+			}
+			return nil, errors.Join(parent.Err(), err)
+		}
+		w.Conn = conn
+	}
+	w.in = bufio.NewReader(w.Conn)
+	return w, nil
+}
+
+// give takes a connection back.
+func (d *direct) give(w *wire, again bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !again {
+		d.close(w)
+		return
+	}
+	w.idle = time.Now()
+	w.pool.idle = append(w.pool.idle, w)
+	w.pool.tell()
+	if d.timer == nil {
+		d.arm(maxIdle)
+	}
+}
+
+// close closes a connection. The caller holds d.mu and has taken it out of its
+// pool's idle ones.
+func (d *direct) close(w *wire) {
+	_ = w.Close()
+	w.pool.leave()
+	d.open--
+}
+
+func (p *pool) leave() {
+	p.open--
+	p.tell()
+}
+
+// tell wakes those who wait for a connection.
+func (p *pool) tell() {
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+func (d *direct) arm(after time.Duration) {
+	reaped := make(chan struct{})
+	d.reaped = reaped
+	d.timer = time.AfterFunc(after, func() {
+		defer close(reaped)
+		if d.reap(time.Now().Add(-maxIdle)) {
+			secmem.Collect() // what the connections' buffers held
+		}
+	})
+}
+
+// reap closes connections that are idle since before, and reports whether none
+// is left.
+func (d *direct) reap(before time.Time) (none bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.timer = nil
+	next := time.Duration(-1)
+	for _, p := range d.pools {
+		for len(p.idle) > 0 && !p.idle[0].idle.After(before) {
+			w := p.idle[0]
+			p.idle = p.idle[1:]
+			d.close(w)
+		}
+		if len(p.idle) > 0 {
+			next = max(next, p.idle[0].idle.Sub(before))
+		}
+	}
+	if next >= 0 {
+		d.arm(next)
+	}
+	return d.open == 0
+}
+
+// CloseIdleConnections closes what no request uses, and waits for whatever was
+// about to.
+func (d *direct) CloseIdleConnections() {
+	d.mu.Lock()
+	reaped := d.reaped
+	if d.timer != nil && d.timer.Stop() {
+		reaped = nil
+	}
+	d.timer, d.reaped = nil, nil
+	for _, p := range d.pools {
+		for _, w := range p.idle {
+			d.close(w)
+		}
+		p.idle = nil
+	}
+	d.mu.Unlock()
+	if reaped != nil {
+		<-reaped
+	}
+}
