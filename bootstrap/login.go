@@ -111,8 +111,9 @@ func (b *broker) refuse(ctx context.Context, e auditlog.Event, step string, err 
 
 // login spends a SecretID for a token: look up and verify what wraps it,
 // unwrap it, log in, check the role. On an error there is no token, or none
-// that still lives.
-func (b *broker) login(ctx context.Context, c candidate) (*login, error) {
+// that still lives. Whatever becomes of it, c is not used again: the caller
+// wipes it.
+func (b *broker) login(ctx context.Context, c candidate) (_ *login, err error) {
 	if c.roleID == "" {
 		return nil, &Error{Step: "log in", Err: fmt.Errorf("%w: no RoleID", ErrConfig), Remedy: "set VAULT_ROLE_ID or " + EnvName(b.cfg.Service, "ROLE_ID")}
 	}
@@ -136,6 +137,11 @@ func (b *broker) login(ctx context.Context, c candidate) (*login, error) {
 			return nil, b.loginFailed(ctx, "bootstrap.unwrap", "unwrap the SecretID", err)
 		}
 		l.secretID = unwrapped.Value
+		defer func() {
+			if err != nil {
+				unwrapped.Value.Wipe()
+			}
+		}()
 		l.step("unwrap", begin)
 		if err := b.record(ctx, auditlog.Event{Action: "bootstrap.unwrap", Attributes: map[string]string{
 			"secret_id_accessor": unwrapped.Accessor, "secret_id_ttl": unwrapped.TTL.String()}}); err != nil {
@@ -295,9 +301,10 @@ func (b *broker) discard(ctx context.Context, l *login) error {
 	return b.record(ctx, auditlog.Event{Action: "session.token.revoked", Attributes: map[string]string{"token_accessor": l.auth.Accessor}})
 }
 
-// bury destroys the SecretID, asks Vault whether it is gone, and removes its
-// file.
+// bury destroys the SecretID, asks Vault whether it is gone, removes its file
+// and wipes it from memory.
 func (b *broker) bury(ctx context.Context, l *login) (Proof, error) {
+	defer l.secretID.Wipe()
 	destroy := func(ctx context.Context) error {
 		return l.client.DestroySecretID(ctx, b.cfg.Mount, b.cfg.Role, l.secretID)
 	}
@@ -324,6 +331,7 @@ func (b *broker) bury(ctx context.Context, l *login) (Proof, error) {
 		if err := b.record(ctx, auditlog.Event{Action: "bootstrap.secret_id.proven_gone", Category: auditlog.Security}); err != nil {
 			return proof, err
 		}
+		b.client.Scrubber().Remove(l.secretID, l.used.secretID)
 	} else {
 		remedy := "grant update on " + b.role() + "/secret-id/destroy and …/lookup: phoenix provision apply does"
 		refused := b.refuse(ctx, auditlog.Event{Action: "bootstrap.secret_id.proven_gone", Category: auditlog.Security},

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/tamshai/phoenix/internal/sealed"
+	"github.com/tamshai/phoenix/internal/secmem"
 	"github.com/tamshai/phoenix/secrets"
 )
 
@@ -48,7 +49,12 @@ func (s *source) path() string {
 // next returns the SecretID at hand. Errors: ErrNoSecretID if there is none,
 // ErrSecretIDSpent if it is the one that was used before, ErrConfig if it has
 // no usable form.
-func (s *source) next() (candidate, error) {
+func (s *source) next() (c candidate, err error) {
+	secmem.Do(func() { c, err = s.read() })
+	return c, err
+}
+
+func (s *source) read() (candidate, error) {
 	path := s.path()
 	if path == "" {
 		if s.cfg.SecretID.IsZero() {
@@ -102,6 +108,7 @@ func (s *source) fresh(c candidate, err error) (candidate, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c.digest == s.tried {
+		c.secretID.Wipe()
 		return c, fmt.Errorf("%w: %s still holds the last one", ErrSecretIDSpent, c.from)
 	}
 	return c, nil
@@ -130,15 +137,27 @@ func (s *source) remove(c candidate) (bool, error) {
 	} else if err != nil {
 		return false, err
 	}
-	if data, err := readSmall(private); err == nil {
-		now, err := parseSecretID(s.cfg.Service, data)
-		if err == nil && sha256.Sum256(now.secretID.Bytes()) != c.digest {
-			// It was newer. It goes back, unless there is something newer still.
-			_ = os.Link(private, path)
-			return false, os.Remove(private)
-		}
+	if s.holdsAnother(private, c) {
+		// It was newer. It goes back, unless there is something newer still.
+		_ = os.Link(private, path)
+		return false, os.Remove(private)
 	}
 	return true, os.Remove(private)
+}
+
+// holdsAnother reports whether a file has a SecretID that is not c.
+func (s *source) holdsAnother(path string, c candidate) (another bool) {
+	secmem.Do(func() {
+		data, err := readSmall(path)
+		if err != nil {
+			return
+		}
+		if now, err := parseSecretID(s.cfg.Service, data); err == nil {
+			another = sha256.Sum256(now.secretID.Bytes()) != c.digest
+			now.secretID.Wipe()
+		}
+	})
+	return another
 }
 
 // How often a hand-over is looked for, and while nothing else can happen.

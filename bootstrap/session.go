@@ -318,6 +318,7 @@ func (s *Session) tokenLost(reason error) {
 // reports whether it succeeded; if not, all is as before.
 func (s *Session) handover(ctx context.Context, c candidate) bool {
 	begin := time.Now()
+	defer c.secretID.Wipe()
 	bounded, cancel := context.WithTimeout(ctx, s.cfg.Budget)
 	defer cancel()
 	next, err := s.login(bounded, c)

@@ -35,6 +35,7 @@ func Start(ctx context.Context, cfg Config) (*Session, error) {
 		if real {
 			_ = os.Unsetenv(cfg.fromEnv) // our children shall not inherit it
 		}
+		defer cfg.SecretID.Wipe()
 	}
 	client, err := vault.New(cfg.vault())
 	if err != nil {
@@ -103,6 +104,7 @@ func (s *Session) unusable(err error) {
 // boot makes the session from one SecretID.
 func (s *Session) boot(ctx context.Context, c candidate) error {
 	begin := time.Now()
+	defer c.secretID.Wipe()
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Budget)
 	defer cancel()
 	l, err := s.login(ctx, c)
@@ -119,6 +121,7 @@ func (s *Session) boot(ctx context.Context, c candidate) error {
 		s.closeParts()
 		return errors.Join(err, s.discard(ctx, l))
 	}
+	s.cfg.SecretID = secrets.Secret{}
 	s.report = l.boot
 	s.current = l
 	s.tell(Ready, nil)

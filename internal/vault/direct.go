@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -30,8 +31,8 @@ type direct struct {
 
 	mu     sync.Mutex
 	pools  map[string]*pool // by scheme and address: a standby redirects to another
-	open   int              // connections of all pools
-	timer  *time.Timer      // closes what is idle, nil if nothing is
+	closed bool             // a connection was closed, and its buffers are not erased yet
+	timer  *time.Timer      // cleans up, nil if there is nothing to clean
 	reaped chan struct{}    // closed when timer's function has returned
 }
 
@@ -48,6 +49,7 @@ type wire struct {
 	pool *pool
 	raw  net.Conn // below TLS
 	in   *bufio.Reader
+	born time.Time
 	idle time.Time // since when
 }
 
@@ -57,10 +59,9 @@ const (
 	// before it dials another. On loopback requests are shorter than a dial;
 	// over a network they are not.
 	wireWait = 3 * time.Millisecond
-	// maxIdle bounds how long the buffers of a connection that nobody uses hold
-	// the last plaintext.
-	maxIdle        = time.Second
-	connectTimeout = 10 * time.Second
+	// A connection's buffers hold plaintext for as long as it lives.
+	maxIdle, maxAge = time.Second, 5 * time.Second
+	connectTimeout  = 10 * time.Second
 )
 
 // RoundTrip implements http.RoundTripper.
@@ -177,7 +178,6 @@ func (d *direct) take(ctx context.Context, u *url.URL) (*wire, error) {
 		}
 		if p.open == 0 || waited && p.open < maxWires {
 			p.open++
-			d.open++
 			d.mu.Unlock()
 			return d.connect(ctx, p, u)
 		}
@@ -201,7 +201,6 @@ func (d *direct) connect(ctx context.Context, p *pool, u *url.URL) (*wire, error
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		p.leave()
-		d.open--
 		return nil, err
 	}
 	return w, nil
@@ -218,7 +217,7 @@ func (d *direct) shake(parent context.Context, p *pool, u *url.URL) (*wire, erro
 	if err != nil {
 		return nil, err
 	}
-	w := &wire{Conn: raw, pool: p, raw: raw}
+	w := &wire{Conn: raw, pool: p, raw: raw, born: time.Now()}
 	if u.Scheme == "https" {
 		config := d.tls.Clone()
 		if config.ServerName == "" {
@@ -247,13 +246,13 @@ func (d *direct) shake(parent context.Context, p *pool, u *url.URL) (*wire, erro
 func (d *direct) give(w *wire, again bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !again {
-		d.close(w)
-		return
-	}
 	w.idle = time.Now()
-	w.pool.idle = append(w.pool.idle, w)
-	w.pool.tell()
+	if again && w.idle.Sub(w.born) < maxAge {
+		w.pool.idle = append(w.pool.idle, w)
+		w.pool.tell()
+	} else {
+		d.close(w)
+	}
 	if d.timer == nil {
 		d.arm(maxIdle)
 	}
@@ -264,7 +263,7 @@ func (d *direct) give(w *wire, again bool) {
 func (d *direct) close(w *wire) {
 	_ = w.Close()
 	w.pool.leave()
-	d.open--
+	d.closed = true
 }
 
 func (p *pool) leave() {
@@ -284,32 +283,35 @@ func (d *direct) arm(after time.Duration) {
 	d.timer = time.AfterFunc(after, func() {
 		defer close(reaped)
 		if d.reap(time.Now().Add(-maxIdle)) {
-			secmem.Collect() // what the connections' buffers held
+			secmem.Collect()
 		}
 	})
 }
 
-// reap closes connections that are idle since before, and reports whether none
-// is left.
-func (d *direct) reap(before time.Time) (none bool) {
+// reap closes connections that are idle since before, and reports whether
+// there are buffers to be erased.
+func (d *direct) reap(before time.Time) (dirty bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.timer = nil
-	next := time.Duration(-1)
+	var next time.Duration // until the oldest that is left is to be closed
 	for _, p := range d.pools {
-		for len(p.idle) > 0 && !p.idle[0].idle.After(before) {
-			w := p.idle[0]
-			p.idle = p.idle[1:]
+		p.idle = slices.DeleteFunc(p.idle, func(w *wire) bool {
+			if w.idle.After(before) {
+				if next == 0 || w.idle.Sub(before) < next {
+					next = w.idle.Sub(before)
+				}
+				return false
+			}
 			d.close(w)
-		}
-		if len(p.idle) > 0 {
-			next = max(next, p.idle[0].idle.Sub(before))
-		}
+			return true
+		})
 	}
-	if next >= 0 {
+	if next > 0 {
 		d.arm(next)
 	}
-	return d.open == 0
+	dirty, d.closed = d.closed, false
+	return dirty
 }
 
 // CloseIdleConnections closes what no request uses, and waits for whatever was
