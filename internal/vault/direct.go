@@ -38,8 +38,9 @@ type direct struct {
 
 // pool is the connections to one address.
 type pool struct {
-	idle    []*wire // what was used last is at the end
-	open    int     // idle, in use or being dialled
+	idle    []*wire       // what was used last is at the end
+	open    int           // idle, in use or being dialled
+	rtt     time.Duration // that of the last dial
 	changed chan struct{}
 }
 
@@ -55,10 +56,10 @@ type wire struct {
 
 const (
 	maxWires = 4
-	// wireWait is how long a request waits for a connection that others use
-	// before it dials another. On loopback requests are shorter than a dial;
-	// over a network they are not.
-	wireWait = 3 * time.Millisecond
+	// Where a round trip takes as long as farRTT, a request dials another
+	// connection at once if the others are in use. Where it takes less, a dial
+	// costs more than to wait, and nearWait is for a request that is stuck.
+	farRTT, nearWait = time.Millisecond, 50 * time.Millisecond
 	// A connection's buffers hold plaintext for as long as it lives.
 	maxIdle, maxAge = time.Second, 5 * time.Second
 	connectTimeout  = 10 * time.Second
@@ -157,7 +158,7 @@ func interrupt(ctx context.Context, conn net.Conn) (stop func() bool) {
 // take returns a connection for one request.
 func (d *direct) take(ctx context.Context, u *url.URL) (*wire, error) {
 	waited := false
-	patience := time.NewTimer(wireWait)
+	patience := time.NewTimer(nearWait)
 	defer patience.Stop()
 	d.mu.Lock()
 	key := u.Scheme + "://" + u.Host
@@ -176,7 +177,7 @@ func (d *direct) take(ctx context.Context, u *url.URL) (*wire, error) {
 			}
 			d.close(w)
 		}
-		if p.open == 0 || waited && p.open < maxWires {
+		if p.open == 0 || (waited || p.rtt >= farRTT) && p.open < maxWires {
 			p.open++
 			d.mu.Unlock()
 			return d.connect(ctx, p, u)
@@ -213,10 +214,14 @@ func (d *direct) shake(parent context.Context, p *pool, u *url.URL) (*wire, erro
 	if port == "" {
 		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
 	}
+	begin := time.Now()
 	raw, err := d.dial(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
 	if err != nil {
 		return nil, err
 	}
+	d.mu.Lock()
+	p.rtt = time.Since(begin)
+	d.mu.Unlock()
 	w := &wire{Conn: raw, pool: p, raw: raw, born: time.Now()}
 	if u.Scheme == "https" {
 		config := d.tls.Clone()
