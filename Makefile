@@ -36,10 +36,11 @@ test: servers ## Run every check and test, against real Vault too
 bench: servers ## Run the benchmarks (BENCH=regexp) and print the figures
 	@go test -timeout $(BENCH_TIMEOUT) -count=1 ./test/bench/... -run '^$$' -bench '$(BENCH)' $(BENCH_FLAGS)
 
+# runtimesecret erases what handled a secret; see SECURITY.md.
 .PHONY: build
 build: ## Build static binaries of every command into bin/
 	@mkdir -p bin
-	@export GOFLAGS='$(GOFLAGS_GIVEN)' CGO_ENABLED=0; vcs=; \
+	@export GOFLAGS='$(GOFLAGS_GIVEN)' CGO_ENABLED=0 GOEXPERIMENT=runtimesecret; vcs=; \
 	git rev-parse -q --verify HEAD >/dev/null 2>&1 || vcs=-buildvcs=false; \
 	set -x; go build $$vcs -trimpath -ldflags '-s -w' -o bin/ ./cmd/...
 
