@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -15,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -205,11 +207,11 @@ func (f *fixture) spent(logins int) []credentials {
 	}
 }
 
-// build builds the service as make build does, with one experiment.
-func (f *fixture) build(experiment string) string {
+// build builds a program as make build does, with one experiment.
+func (f *fixture) build(dir, experiment string) string {
 	f.Helper()
-	program := filepath.Join(f.dir, "service")
-	cmd := exec.CommandContext(f.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-buildvcs=false", "-o", program, "./boot")
+	program := filepath.Join(f.dir, "program")
+	cmd := exec.CommandContext(f.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-buildvcs=false", "-o", program, dir)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOEXPERIMENT="+experiment)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		f.Fatalf("go build: %v\n%s", err, out)
@@ -217,22 +219,26 @@ func (f *fixture) build(experiment string) string {
 	return program
 }
 
+// refs returns the references of all secrets, sorted.
+func (f *fixture) refs() []string { return slices.Sorted(maps.Keys(f.values)) }
+
 // service is a process that has booted.
 type service struct {
 	*exec.Cmd
 	f *fixture
 }
 
-// start boots the service from a SecretID.
-func (f *fixture) start(program, secretID string) *service {
+// start boots a program from a SecretID. It writes a line when it has booted,
+// and ends when its standard input does.
+func (f *fixture) start(secretID, program string, args ...string) *service {
 	f.Helper()
 	addr, caFile := f.proxy()
 	f.drop(secretID)
-	s := &service{exec.Command(program), f}
-	for ref := range f.values {
-		s.Args = append(s.Args, ref)
+	s := &service{exec.Command(program, args...), f}
+	s.Env = []string{"PATH=" + os.Getenv("PATH"), "VAULT_ADDR=" + addr, "VAULT_CACERT=" + caFile, "VAULT_ROLE_ID=the-role-id", "VAULT_SECRET_ID_FILE=" + f.secretIDFile()}
+	if os.Getuid() != 0 {
+		s.Env = append(s.Env, "MEMORY_READABLE=yes") // the service, not the agent, then lets its parent read it
 	}
-	s.Env = []string{"VAULT_ADDR=" + addr, "VAULT_CACERT=" + caFile, "VAULT_ROLE_ID=the-role-id", "VAULT_SECRET_ID_FILE=" + f.secretIDFile()}
 	var stderr bytes.Buffer
 	s.Stderr = &stderr
 	stdin, err := s.StdinPipe()
@@ -252,10 +258,8 @@ func (f *fixture) start(program, secretID string) *service {
 			f.Errorf("the service: %v\n%s", err, stderr.String())
 		}
 	})
-	took, err := bufio.NewReader(stdout).ReadString('\n')
-	if err != nil {
+	if _, err := bufio.NewReader(stdout).ReadString('\n'); err != nil {
 		f.Fatalf("the service has not booted: %v", err)
 	}
-	f.Logf("booted in %s", took)
 	return s
 }

@@ -1,6 +1,10 @@
 package memory_test
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
 	"testing"
 	"time"
 
@@ -16,7 +20,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // after a new version of a secret and after a hand-over.
 func TestReleaseBuild(t *testing.T) {
 	f := newFixture(t)
-	s := f.start(f.build("runtimesecret"), f.issue())
+	s := f.start(f.issue(), f.build("./boot", "runtimesecret"), f.refs()...)
 	seen := f.spent(1)
 	for name, value := range f.values {
 		s.holds(name, value, 1)
@@ -44,11 +48,36 @@ func TestReleaseBuild(t *testing.T) {
 	}
 }
 
+// The agent holds no more than a service, with a child that has every value in
+// its environment.
+func TestAgent(t *testing.T) {
+	f := newFixture(t)
+	args := []string{"exec", "-service", "memory", "-require-proof"}
+	for i, ref := range f.refs() {
+		args = append(args, "-env", fmt.Sprintf("VALUE_%d=%s", i, ref))
+	}
+	args = append(args, "--", "sh", "-c", "echo the child runs; exec cat")
+	s := f.start(f.issue(), f.build("../../cmd/phoenix-agent", "runtimesecret"), args...)
+	seen := f.spent(1)[0]
+	if os.Getuid() != 0 { // then there is nothing to count, and that is right
+		if _, err := memscan.Scan(s.Process.Pid, []byte(seen.token)); !errors.Is(err, fs.ErrPermission) {
+			t.Errorf("an ordinary user reads the agent's memory: %v", err)
+		}
+		return
+	}
+	s.holds("the wrapping token", seen.wrapping, 0)
+	s.holds("the SecretID", seen.secretID, 0)
+	s.holds("the token", seen.token, 1)
+	for name, value := range f.values {
+		s.holds(name, value, 1)
+	}
+}
+
 // A SecretID that comes bare is gone as well.
 func TestReleaseBuildFromABareSecretID(t *testing.T) {
 	f := newFixture(t)
 	id := f.issueBare()
-	s := f.start(f.build("runtimesecret"), id)
+	s := f.start(id, f.build("./boot", "runtimesecret"), f.refs()...)
 	f.spent(1)
 	s.holds("the SecretID", id, 0)
 }
@@ -57,7 +86,7 @@ func TestReleaseBuildFromABareSecretID(t *testing.T) {
 // promised. That it finds something shows that the scan can.
 func TestPlainBuild(t *testing.T) {
 	f := newFixture(t)
-	s := f.start(f.build("noruntimesecret"), f.issue())
+	s := f.start(f.issue(), f.build("./boot", "noruntimesecret"), f.refs()...)
 	seen := f.spent(1)[0]
 	found := s.scan(seen.wrapping, seen.secretID, seen.token, f.values["secret/s0#value"])
 	t.Logf("without GOEXPERIMENT=runtimesecret, right after the boot: the wrapping token %d copies, the SecretID %d, the token %d, a value %d",
@@ -69,9 +98,9 @@ func TestPlainBuild(t *testing.T) {
 	}
 }
 
-// holds waits until a secret has at most that many copies in the service's
+// holds waits until a secret has exactly that many copies in the service's
 // memory, all of them locked. What a request leaves is erased within seconds.
-func (s *service) holds(name, secret string, most int) {
+func (s *service) holds(name, secret string, want int) {
 	s.f.Helper()
 	deadline := time.NewTimer(30 * time.Second)
 	defer deadline.Stop()
@@ -85,13 +114,13 @@ func (s *service) holds(name, secret string, most int) {
 				locked++
 			}
 		}
-		if len(copies) == most && locked == most {
+		if len(copies) == want && locked == want {
 			return
 		}
 		select {
 		case <-tick.C:
 		case <-deadline.C:
-			s.f.Errorf("%s: %d copies in memory, want %d: %v", name, len(copies), most, copies)
+			s.f.Errorf("%s: %d copies in memory, want %d: %v", name, len(copies), want, copies)
 			return
 		}
 	}
