@@ -55,11 +55,11 @@ type wire struct {
 }
 
 const (
-	maxWires = 4
-	// Where a round trip takes as long as farRTT, a request dials another
-	// connection at once if the others are in use. Where it takes less, a dial
-	// costs more than to wait, and nearWait is for a request that is stuck.
-	farRTT, nearWait = time.Millisecond, 50 * time.Millisecond
+	// Requests that come together share this many connections to a server
+	// nearby, where another handshake costs more than to wait for a turn, and
+	// to one that is farRTT or more away, where it costs less.
+	nearWires, farWires = 2, 4
+	farRTT              = time.Millisecond
 	// A connection's buffers hold plaintext for as long as it lives.
 	maxIdle, maxAge = time.Second, 5 * time.Second
 	connectTimeout  = 10 * time.Second
@@ -157,9 +157,6 @@ func interrupt(ctx context.Context, conn net.Conn) (stop func() bool) {
 
 // take returns a connection for one request.
 func (d *direct) take(ctx context.Context, u *url.URL) (*wire, error) {
-	waited := false
-	patience := time.NewTimer(nearWait)
-	defer patience.Stop()
 	d.mu.Lock()
 	key := u.Scheme + "://" + u.Host
 	p := d.pools[key]
@@ -177,7 +174,7 @@ func (d *direct) take(ctx context.Context, u *url.URL) (*wire, error) {
 			}
 			d.close(w)
 		}
-		if p.open == 0 || (waited || p.rtt >= farRTT) && p.open < maxWires {
+		if p.open < nearWires || p.rtt >= farRTT && p.open < farWires {
 			p.open++
 			d.mu.Unlock()
 			return d.connect(ctx, p, u)
@@ -186,8 +183,6 @@ func (d *direct) take(ctx context.Context, u *url.URL) (*wire, error) {
 		d.mu.Unlock()
 		select {
 		case <-changed:
-		case <-patience.C:
-			waited = true
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
