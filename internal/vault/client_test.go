@@ -364,6 +364,11 @@ func TestCAFileIsFollowed(t *testing.T) {
 	if err := ask(); err != nil {
 		t.Errorf("the new CA file is not followed: %v", err)
 	}
+	// With a connection still open under the old one.
+	write(newCA)
+	if err := ask(); err != nil {
+		t.Errorf("the CA file changed a second time: %v", err)
+	}
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}

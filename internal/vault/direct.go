@@ -48,8 +48,9 @@ type pool struct {
 type wire struct {
 	net.Conn
 	pool *pool
-	raw  net.Conn // below TLS
-	in   *bufio.Reader
+	raw  net.Conn          // below TLS
+	left *io.LimitedReader // bounds what one answer may take
+	in   *bufio.Reader     // from left
 	born time.Time
 	idle time.Time // since when
 }
@@ -63,6 +64,7 @@ const (
 	// A connection's buffers hold plaintext for as long as it lives.
 	maxIdle, maxAge = time.Second, 5 * time.Second
 	connectTimeout  = 10 * time.Second
+	maxHead         = 1 << 20 // bytes of an answer besides its body
 )
 
 // RoundTrip implements http.RoundTripper.
@@ -116,8 +118,12 @@ func (w *wire) exchange(req *http.Request, message []byte) (resp *http.Response,
 	ctx := req.Context()
 	stop := interrupt(ctx, w)
 	defer func() {
-		if !stop() {
-			resp, again, err = nil, false, ctx.Err()
+		if stop() {
+			return
+		}
+		again = false
+		if err != nil { // an answer that is whole is not thrown away: it may be a login's
+			err = ctx.Err()
 		}
 	}()
 	if ctx.Err() != nil {
@@ -129,6 +135,7 @@ func (w *wire) exchange(req *http.Request, message []byte) (resp *http.Response,
 	if _, err := w.Write(message); err != nil {
 		return nil, false, err
 	}
+	w.left.N = maxHead + maxAnswer
 	for {
 		if resp, err = http.ReadResponse(w.in, req); err != nil {
 			if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
@@ -238,7 +245,8 @@ func (d *direct) shake(parent context.Context, p *pool, u *url.URL) (*wire, erro
 		}
 		w.Conn = conn
 	}
-	w.in = bufio.NewReader(w.Conn)
+	w.left = &io.LimitedReader{R: w.Conn}
+	w.in = bufio.NewReader(w.left)
 	return w, nil
 }
 
@@ -261,7 +269,7 @@ func (d *direct) give(w *wire, again bool) {
 // close closes a connection. The caller holds d.mu and has taken it out of its
 // pool's idle ones.
 func (d *direct) close(w *wire) {
-	_ = w.Close()
+	_ = w.raw.Close() // TLS's farewell could block
 	w.pool.leave()
 	d.closed = true
 }

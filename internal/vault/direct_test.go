@@ -211,6 +211,7 @@ func TestErasingLoginAfterAnIdleConnection(t *testing.T) {
 
 // What a server may write, and what a broken or hostile one does.
 func TestErasingReadsAnswers(t *testing.T) {
+	const endless = "HTTP/1.1 200 OK\r\nX: "
 	const good = "HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n" + `{"data":{"x":"y"}}`
 	for name, test := range map[string]struct {
 		answer string
@@ -227,7 +228,7 @@ func TestErasingReadsAnswers(t *testing.T) {
 		"half a head":            {good[:20], vault.ErrUnreachable, false},
 		"half a body":            {good[:len(good)-5], vault.ErrUnreachable, false},
 		"not HTTP":               {"SSH-2.0-OpenSSH\r\n", vault.ErrUnreachable, false},
-		"a head without an end":  {"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20), vault.ErrUnreachable, false},
+		"a head without an end":  {endless, vault.ErrUnreachable, false},
 		"a length that is wrong": {strings.Replace(good, "18", "-1", 1), vault.ErrUnreachable, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -250,7 +251,11 @@ func TestErasingReadsAnswers(t *testing.T) {
 							if _, err := http.ReadRequest(in); err != nil {
 								return
 							}
-							if _, err := io.WriteString(conn, test.answer); err != nil || test.want != nil {
+							_, err := io.WriteString(conn, test.answer)
+							for chunk := strings.Repeat("x", 1<<20); err == nil && test.answer == endless; {
+								_, err = io.WriteString(conn, chunk)
+							}
+							if err != nil || test.want != nil {
 								return
 							}
 						}

@@ -155,30 +155,38 @@ func (t *transport) build(roots *x509.CertPool) sender {
 	}
 }
 
-// get returns the transport for the CA file as it is now. A file that cannot
-// be read or parsed leaves the last good one in force.
+// get returns the sender for the CA file as it is now. A file that cannot be
+// read or parsed leaves the last good one in force.
 func (t *transport) get() sender {
+	current, old := t.follow()
+	if old != nil {
+		old.CloseIdleConnections() // not under mu, which each connection takes
+	}
+	return current
+}
+
+// follow is get, and returns the sender that is replaced, if one is.
+func (t *transport) follow() (current, old sender) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.cfg.CACertFile == "" {
-		return t.current
+		return t.current, nil
 	}
 	stamp := stampOf(t.cfg.CACertFile)
 	if stamp == t.stamp || stamp.missing {
-		return t.current
+		return t.current, nil
 	}
 	pool, err := t.cfg.roots()
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			t.log.Warn("Vault's CA file has changed but cannot be used; the last one stays", "file", t.cfg.CACertFile, "error", err)
 		}
-		return t.current
+		return t.current, nil
 	}
 	t.log.Info("Vault's CA file has changed", "file", t.cfg.CACertFile)
-	old := t.current
+	old = t.current
 	t.stamp, t.current = stamp, t.build(pool)
-	old.CloseIdleConnections()
-	return t.current
+	return t.current, old
 }
 
 // RoundTrip sends one request, with the secrets that belong into it, and keeps
