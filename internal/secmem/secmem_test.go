@@ -116,6 +116,30 @@ func TestConcurrentUse(t *testing.T) {
 	wg.Wait()
 }
 
+// Who asks for a collection gets one that began after that; those who ask
+// together share it.
+func TestCollectIsShared(t *testing.T) {
+	count := func() uint32 {
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		return stats.NumForcedGC
+	}
+	before := count()
+	secmem.Collect()
+	if n := count() - before; secmem.Erases != (n >= 2) {
+		t.Errorf("%d forced collections in a build that erases: %v", n, secmem.Erases)
+	}
+	before = count()
+	var wg sync.WaitGroup
+	for range 200 {
+		wg.Go(secmem.Collect)
+	}
+	wg.Wait()
+	if n := count() - before; n > 100 {
+		t.Errorf("200 calls at once took %d collections", n)
+	}
+}
+
 func TestDoPassesOnPanics(t *testing.T) {
 	defer func() {
 		if got := recover(); got != "x" {

@@ -62,7 +62,7 @@ const (
 	nearWires, farWires = 2, 4
 	farRTT              = time.Millisecond
 	// A connection's buffers hold plaintext for as long as it lives.
-	maxIdle, maxAge = time.Second, 5 * time.Second
+	maxIdle, maxAge = time.Second, time.Minute
 	connectTimeout  = 10 * time.Second
 	maxHead         = 1 << 20 // bytes of an answer besides its body
 )
