@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -193,17 +194,17 @@ func TestSomebodyLowersTheTTL(t *testing.T) {
 func TestDoubtIsSettledAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		doubt := make(chan struct{}, 1)
-		gone := false
+		var gone atomic.Bool
 		r := &vault.Renewer{Start: vault.Grant{TTL: time.Hour, Renewable: true}, Rand: func() float64 { return 0 }, Doubt: doubt,
 			Renew: func(context.Context) (vault.Grant, error) {
-				if gone {
+				if gone.Load() {
 					return vault.Grant{}, &vault.Error{Class: vault.ErrTokenInvalid}
 				}
 				return vault.Grant{TTL: time.Hour, Renewable: true}, nil
 			}}
 		begin := time.Now()
 		time.AfterFunc(time.Minute, func() { doubt <- struct{}{} }) // without a reason
-		time.AfterFunc(2*time.Minute, func() { gone = true; doubt <- struct{}{} })
+		time.AfterFunc(2*time.Minute, func() { gone.Store(true); doubt <- struct{}{} })
 		sent, end := renewals(t, r, 10*time.Hour)
 		if !errors.Is(end, vault.ErrRevoked) || time.Since(begin) != 2*time.Minute {
 			t.Errorf("it ended after %v: %v", time.Since(begin), end)
