@@ -32,7 +32,7 @@ type direct struct {
 	mu     sync.Mutex
 	pools  map[string]*pool // by scheme and address: a standby redirects to another
 	closed bool             // a connection was closed, and its buffers are not erased yet
-	timer  *time.Timer      // cleans up, nil if there is nothing to clean
+	timer  *time.Timer      // cleans up, nil if there is nothing to clean and nobody does
 	reaped chan struct{}    // closed when timer's function has returned
 }
 
@@ -67,8 +67,15 @@ const (
 	maxHead         = 1 << 20 // bytes of an answer besides its body
 )
 
-// RoundTrip implements http.RoundTripper.
-func (d *direct) RoundTrip(req *http.Request) (*http.Response, error) {
+// RoundTrip implements http.RoundTripper. Whoever calls it, the buffers of its
+// connections are such that are erased: the next caller's secrets pass through
+// them.
+func (d *direct) RoundTrip(req *http.Request) (resp *http.Response, err error) {
+	secmem.Do(func() { resp, err = d.roundTrip(req) })
+	return resp, err
+}
+
+func (d *direct) roundTrip(req *http.Request) (*http.Response, error) {
 	message, err := encode(req)
 	if err != nil {
 		return nil, err
@@ -285,58 +292,70 @@ func (p *pool) tell() {
 	p.changed = make(chan struct{})
 }
 
+// arm cleans up after a while. The caller holds d.mu.
 func (d *direct) arm(after time.Duration) {
 	reaped := make(chan struct{})
 	d.reaped = reaped
 	d.timer = time.AfterFunc(after, func() {
 		defer close(reaped)
-		if d.reap(time.Now().Add(-maxIdle)) {
+		if d.reap() {
 			secmem.Collect()
+		}
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.timer = nil
+		if left, some := d.idleLeft(); some || d.closed {
+			d.arm(left)
 		}
 	})
 }
 
-// reap closes connections that are idle since before, and reports whether
-// there are buffers to be erased.
-func (d *direct) reap(before time.Time) (dirty bool) {
+// reap closes what has been idle for too long, and reports whether there are
+// buffers to be erased.
+func (d *direct) reap() (dirty bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.timer = nil
-	var next time.Duration // until the oldest that is left is to be closed
 	for _, p := range d.pools {
 		p.idle = slices.DeleteFunc(p.idle, func(w *wire) bool {
-			if w.idle.After(before) {
-				if next == 0 || w.idle.Sub(before) < next {
-					next = w.idle.Sub(before)
-				}
-				return false
+			old := time.Since(w.idle) >= maxIdle
+			if old {
+				d.close(w)
 			}
-			d.close(w)
-			return true
+			return old
 		})
-	}
-	if next > 0 {
-		d.arm(next)
 	}
 	dirty, d.closed = d.closed, false
 	return dirty
 }
 
-// CloseIdleConnections closes what no request uses, and waits for whatever was
-// about to.
+// idleLeft returns how long the next idle connection still has, if there is one.
+func (d *direct) idleLeft() (left time.Duration, some bool) {
+	left = maxIdle
+	for _, p := range d.pools {
+		for _, w := range p.idle {
+			left, some = min(left, maxIdle-time.Since(w.idle)), true
+		}
+	}
+	return left, some
+}
+
+// CloseIdleConnections closes what no request uses, and waits for a clean-up
+// that is under way.
 func (d *direct) CloseIdleConnections() {
 	d.mu.Lock()
-	reaped := d.reaped
-	if d.timer != nil && d.timer.Stop() {
-		reaped = nil
+	var reaped chan struct{}
+	if d.timer != nil && !d.timer.Stop() {
+		reaped = d.reaped
+	} else {
+		d.timer = nil
 	}
-	d.timer, d.reaped = nil, nil
 	for _, p := range d.pools {
 		for _, w := range p.idle {
 			d.close(w)
 		}
 		p.idle = nil
 	}
+	d.closed = false // the next collection, whoever asks for it, will do
 	d.mu.Unlock()
 	if reaped != nil {
 		<-reaped

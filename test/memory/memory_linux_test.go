@@ -78,8 +78,12 @@ func TestReleaseBuildFromABareSecretID(t *testing.T) {
 	f := newFixture(t)
 	id := f.issueBare()
 	s := f.start(id, f.build("./boot", "runtimesecret"), f.refs()...)
-	f.spent(1)
+	seen := f.spent(1)[0]
 	s.holds("the SecretID", id, 0)
+	s.holds("the token", seen.token, 1)
+	for name, value := range f.values {
+		s.holds(name, value, 1)
+	}
 }
 
 // What a build without the experiment leaves in memory is told and not
