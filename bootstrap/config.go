@@ -46,7 +46,8 @@ type Config struct {
 	Role   string // the role's name; "" means Service
 	RoleID string // VAULT_<SERVICE>_ROLE_ID or VAULT_ROLE_ID, or in the SecretID's file
 
-	// Where the SecretID comes from; see the package documentation.
+	// Where the SecretID comes from; see the package documentation. One that is
+	// given here is the caller's, who may Wipe it when Start has returned.
 	SecretID     secrets.Secret
 	SecretIDFile string // VAULT_SECRET_ID_FILE
 	SealedFile   string // PHOENIX_SEALED_FILE: an env file sealed with age

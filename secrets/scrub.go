@@ -50,6 +50,8 @@ func (s *Scrubber) Add(values ...Secret) {
 		s.seed, s.known, s.heads = maphash.MakeSeed(), map[uint64]struct{}{}, map[uint64][]spelling{}
 	}
 	for _, v := range values {
+		value, _ := v.load() // a live handle's may change meanwhile
+		v = fixed(value)
 		id, length := s.identify(v)
 		if _, twice := s.known[id]; twice || length < minScrubbed {
 			continue
@@ -106,23 +108,22 @@ func (s *Scrubber) Scrub(text string) string {
 		return text
 	}
 	var out strings.Builder
-	kept, until := 0, 0 // what comes before kept is written; what comes before until is covered
+	done := 0 // what comes before is written, or replaced
 	for i := range len(text) - minScrubbed + 1 {
 		end := s.match(text, i)
 		if end == 0 {
 			continue
 		}
-		if i >= until {
-			out.WriteString(text[kept:i])
+		if i >= done {
+			out.WriteString(text[done:i])
 			out.WriteString(Redacted)
 		}
-		until = max(until, end)
-		kept = until
+		done = max(done, end)
 	}
-	if kept == 0 {
+	if done == 0 {
 		return text
 	}
-	out.WriteString(text[kept:])
+	out.WriteString(text[done:])
 	return out.String()
 }
 
