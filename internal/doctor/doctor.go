@@ -214,7 +214,9 @@ func (x *exam) findings(ctx context.Context, c Check) []Finding {
 		}
 		list = []Finding{{Status: Skipped, Detail: why[min(c.needs, x.have+1)]}}
 	default:
-		list = c.run(x, ctx)
+		if list = c.run(x, ctx); len(list) == 0 {
+			list = []Finding{note(c.Group(), "there is nothing to look at")}
+		}
 	}
 	for i := range list {
 		list[i].Check = c.ID
