@@ -11,6 +11,8 @@ import (
 	"github.com/tamshai/phoenix/secrets"
 )
 
+const networkRemedy = "name this service's network in the estate (cidrs), then " + rolesRemedy
+
 func (x *exam) logIn(ctx context.Context) []Finding {
 	cfg := x.boot
 	cfg.Spent = bootstrap.FailWhenSpent
@@ -21,8 +23,8 @@ func (x *exam) logIn(ctx context.Context) []Finding {
 		if errors.As(err, &e) {
 			what, remedy = fmt.Sprintf("%s: %v", e.Step, e.Err), orElse(e.Remedy, remedy)
 		}
-		if errors.Is(err, vault.ErrLockedOut) {
-			what += " (locked out, or this address is not in the role's secret_id_bound_cidrs or token_bound_cidrs)"
+		if strings.Contains(err.Error(), "CIDR restrictions") { // so Vault says it, with a 400
+			remedy = networkRemedy + "; the SecretID is burnt: issue a new one"
 		}
 		return []Finding{problem("login", what, remedy)}
 	}
@@ -154,7 +156,14 @@ func (x *exam) loginTicket(ctx context.Context) []Finding {
 		[]wanted{{"sys/wrapping/wrap", "update", "the service cannot leave a restart ticket"}})
 }
 
-func (x *exam) loginCIDRs(context.Context) []Finding {
+func (x *exam) loginCIDRs(ctx context.Context) []Finding {
+	// A token that is bound to other addresses is given out all the same, and
+	// then refused at everything.
+	if x.self.Type == "" && x.trial.Boot().Proof == bootstrap.NotAllowed {
+		if _, err := x.may(ctx, []string{"sys/capabilities-self"}); errors.Is(err, vault.ErrDenied) {
+			return []Finding{problem("token", "Vault refuses everything that it asks for: it is bound to other addresses (token_bound_cidrs), or no policy permits anything", networkRemedy)}
+		}
+	}
 	if len(x.self.BoundCIDRs) == 0 {
 		return []Finding{note("token", "works from any address; cidrs in the estate binds it to the service's networks")}
 	}

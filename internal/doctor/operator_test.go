@@ -109,7 +109,9 @@ func TestMistakesInVault(t *testing.T) {
 		{"a secret that is missing", remove("app/metadata/web"), "secret.fields", p, "does not exist"},
 		{"a lease without a role", remove("database/roles/web"), "lease.role", p, "there is no database/roles/web"},
 		{"a short lease", func() { w.must("POST", "database/roles/web", obj{"db_name": "x", "default_ttl": "30s"}) }, "lease.ttl", a, "its TTL is 30s"},
-		{"a lease that ends soon", func() { w.must("POST", "database/roles/web", obj{"db_name": "x", "default_ttl": "20m", "max_ttl": "30m"}) }, "lease.ttl", a, "below the token's period"},
+		{"a lease that ends soon", func() {
+			w.must("POST", "database/roles/web", obj{"db_name": "x", "default_ttl": "20m", "max_ttl": "30m"})
+		}, "lease.ttl", a, "below the token's period"},
 		{"a lease that outlives the token", func() { w.must("POST", "database/roles/web", obj{"db_name": "x", "default_ttl": "1000h"}) }, "lease.ttl", a, "beyond the token's end"},
 		{"no engine", remove("sys/mounts/database"), "lease.role", p, "mount the engine"},
 		{"an older KV", func() {
@@ -219,7 +221,7 @@ func TestOperatorsToken(t *testing.T) {
 	want(t, r, "operator.capabilities", doctor.OK, "provision apply: this token may do all of it")
 	want(t, r, "operator.others", doctor.Warning, "a root token without an end") // the one that tests use
 
-	want(t, w.examine(w.token(obj{"policies": []string{"operator"}, "ttl": "2m"})), "operator.token", doctor.Warning, "ends in 2 minutes")
+	want(t, w.examine(w.token(obj{"policies": []string{"operator"}, "ttl": "2m"})), "operator.token", doctor.Warning, "in the middle of an apply")
 	want(t, w.examine(w.token(obj{"policies": []string{"root"}, "ttl": "1h"})), "operator.token", doctor.Warning, "all of Vault for")
 
 	// Another token that lives for ever.

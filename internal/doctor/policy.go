@@ -105,7 +105,8 @@ func (a acl) add(path string, g grant) {
 }
 
 // at returns the one rule that holds for a path: the exact one, or else the
-// most particular pattern that fits, in Vault's order.
+// most particular pattern that fits, in Vault's order. A path that ends in a
+// slash is a listing's, which Vault reads otherwise; nothing here asks for one.
 func (a acl) at(path string) grant {
 	if g, exact := a[path]; exact && !isPattern(path) {
 		return g
