@@ -105,7 +105,7 @@ func examine(ctx context.Context, cmd *cli.Command) (err error) {
 	case err != nil:
 		return err
 	case service == "" && !r.Reached:
-		return fmt.Errorf("%w, or does not serve this token: what needs it was not looked at; mend the problems of vault and operator first", vault.ErrUnreachable)
+		return fmt.Errorf("%w, or is sealed: what needs it was not looked at; mend the problems of the group vault first", vault.ErrUnreachable)
 	case r.Count(doctor.Problem) > 0, cmd.Bool("strict") && r.Count(doctor.Warning) > 0:
 		return errFinding
 	}

@@ -112,7 +112,7 @@ func (x *exam) secretFields(ctx context.Context) []Finding {
 		case len(missing) > 0:
 			list = append(list, problem(s.Ref(), "it lacks the fields "+strings.Join(missing, ", "), remedy))
 		default:
-			list = append(list, ok(s.Ref(), "has all %d fields", len(s.Fields)))
+			list = append(list, ok(s.Ref(), "has every field (%d)", len(s.Fields)))
 		}
 	}
 	return list

@@ -190,6 +190,7 @@ func TestEnvironment(t *testing.T) {
 		{"half a certificate", []string{addr, "VAULT_CLIENT_KEY=/k"}, "config.env", doctor.Problem, "half a client certificate"},
 		{"two mistakes at once", []string{addr, "VAULT_CLIENT_KEY=/k", "VAULT_CLIENT_TIMEOUT=-1s"}, "config.env", doctor.Problem, "VAULT_CLIENT_TIMEOUT"},
 		{"a RoleID with a space", []string{addr, "VAULT_WEB_ROLE_ID=a b"}, "config.env", doctor.Problem, "RoleID holds a space"},
+		{"a configuration that does not hold", []string{addr, "VAULT_WEB_ROLE_ID=a b"}, "vault.address", doctor.Skipped, "does not hold"},
 		{"no RoleID", []string{addr, "VAULT_SECRET_ID=s3cr3t-bare"}, "config.role_id", doctor.Problem, "VAULT_WEB_ROLE_ID"},
 		{"a token", []string{addr, "VAULT_TOKEN=s3cr3t-token"}, "config.token", doctor.Warning, "every child has it"},
 		{"no token", []string{addr}, "config.token", doctor.OK, "not set"},

@@ -88,7 +88,7 @@ func (x *exam) lacks(ctx context.Context, status Status, subject, remedy string,
 		}
 	}
 	if list == nil {
-		list = []Finding{ok(subject, "%d capabilities are there", len(wants))}
+		list = []Finding{ok(subject, "has what it needs (%d)", len(wants))}
 	}
 	return list
 }

@@ -95,8 +95,8 @@ func TestHealthyLogin(t *testing.T) {
 		t.Errorf("found:\n%s", strings.Join(list, "\n"))
 	}
 	for check, part := range map[string]string{
-		"login.token": "renewed for 60 minutes at a time, 30 days in all", "login.self": "3 capabilities", "login.proof": "proven gone",
-		"login.secrets": "1 capabilities", "login.metadata": "1 capabilities", "login.leases": "3 capabilities", "login.ticket": "1 capabilities",
+		"login.token": "renewed for 60 minutes at a time, 30 days in all", "login.self": "has what it needs (3)", "login.proof": "proven gone",
+		"login.secrets": "has what it needs (1)", "login.metadata": "has what it needs (1)", "login.leases": "has what it needs (3)", "login.ticket": "has what it needs (1)",
 	} {
 		want(t, r, check, doctor.OK, part)
 	}

@@ -35,6 +35,9 @@ func hostPort(addr string) (host, port string, secure bool) {
 }
 
 func (x *exam) address(context.Context) []Finding {
+	if x.estate == nil && x.boot.Service == "" {
+		return badConfig("VAULT_ADDR")
+	}
 	addr := x.target.Addr
 	client, err := vault.New(x.target)
 	if err != nil {

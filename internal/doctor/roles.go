@@ -241,7 +241,7 @@ func (x *exam) lacking(ctx context.Context, status Status, remedy string, of fun
 			}
 		}
 		if list == nil {
-			list = []Finding{ok(s.Name, "%d capabilities are there", len(wants))}
+			list = []Finding{ok(s.Name, "has what it needs (%d)", len(wants))}
 		}
 		return list
 	})

@@ -89,6 +89,12 @@ func (x *exam) environment(context.Context) []Finding {
 	return append(list, ok("environment", "found: %s", orElse(strings.Join(found, ", "), "nothing")))
 }
 
+// badConfig is for what cannot be looked at since config.env found the
+// configuration unusable.
+func badConfig(subject string) []Finding {
+	return []Finding{{Status: Skipped, Subject: subject, Detail: "the configuration does not hold"}}
+}
+
 func (x *exam) strayToken(context.Context) []Finding {
 	if x.host.env("VAULT_TOKEN") == "" {
 		return []Finding{ok("VAULT_TOKEN", "is not set")}
@@ -145,7 +151,7 @@ func exempt(list, host, port string) bool {
 // file.
 func (x *exam) roleID(context.Context) []Finding {
 	if x.boot.Service == "" {
-		return []Finding{{Status: Skipped, Subject: "RoleID", Detail: "the configuration does not hold"}}
+		return badConfig("RoleID")
 	}
 	found, err := bootstrap.Find(x.boot)
 	x.found = found
@@ -164,7 +170,7 @@ func (x *exam) secretIDPath() string { return orElse(x.boot.SealedFile, x.boot.S
 
 func (x *exam) secretIDPresent(context.Context) []Finding {
 	if x.boot.Service == "" {
-		return []Finding{{Status: Skipped, Subject: "SecretID", Detail: "the configuration does not hold"}}
+		return badConfig("SecretID")
 	}
 	found, err := bootstrap.Find(x.boot)
 	path := x.secretIDPath()
