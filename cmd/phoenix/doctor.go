@@ -104,6 +104,8 @@ func examine(ctx context.Context, cmd *cli.Command) (err error) {
 	switch {
 	case err != nil:
 		return err
+	case ctx.Err() != nil:
+		return errors.New("interrupted; not everything was looked at")
 	case service == "" && !r.Reached:
 		return fmt.Errorf("%w, or is sealed: what needs it was not looked at; mend the problems of the group vault first", vault.ErrUnreachable)
 	case r.Count(doctor.Problem) > 0, cmd.Bool("strict") && r.Count(doctor.Warning) > 0:

@@ -14,9 +14,7 @@ import (
 const networkRemedy = "name this service's network in the estate (cidrs), then " + rolesRemedy
 
 func (x *exam) logIn(ctx context.Context) []Finding {
-	cfg := x.boot
-	cfg.Spent = bootstrap.FailWhenSpent
-	trial, err := bootstrap.Try(ctx, cfg)
+	trial, err := bootstrap.Try(ctx, x.boot)
 	if err != nil {
 		var e *bootstrap.Error
 		what, remedy := err.Error(), "see what the other checks found"

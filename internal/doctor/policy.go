@@ -3,6 +3,8 @@ package doctor
 import (
 	"cmp"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -27,47 +29,73 @@ func (g grant) has(capability string) bool {
 // An acl is what several policies permit: by path as written, with its * or +.
 type acl map[string]grant
 
-// parsePolicy reads a policy, in HCL or JSON, with the library that Vault
-// itself uses. It takes what concerns paths and leaves the rest.
+// pathRules is what a policy says about a path.
+type pathRules struct {
+	Policy       string   `hcl:"policy" json:"policy"` // the old short form
+	Capabilities []string `hcl:"capabilities" json:"capabilities"`
+	MinWrap      any      `hcl:"min_wrapping_ttl" json:"min_wrapping_ttl"`
+	MaxWrap      any      `hcl:"max_wrapping_ttl" json:"max_wrapping_ttl"`
+}
+
+func (r pathRules) grant() grant {
+	g := grant{capabilities: r.Capabilities, minWrap: wrapTTL(r.MinWrap), maxWrap: wrapTTL(r.MaxWrap)}
+	more := map[string][]string{
+		"deny": {"deny"}, "read": {"read", "list"},
+		"write": {"create", "read", "update", "delete", "list"},
+		"sudo":  {"create", "read", "update", "delete", "list", "sudo"},
+	}
+	g.capabilities = append(g.capabilities, more[r.Policy]...)
+	return g
+}
+
+// parsePolicy reads a policy in HCL or JSON. It takes what concerns paths and
+// leaves the rest: that it holds together, Vault has checked.
 func parsePolicy(text string) (acl, error) {
+	// As the HCL library tells them apart, whose own reader of JSON does not
+	// end on a broken escape.
+	if strings.HasPrefix(strings.TrimSpace(text), "{") {
+		return parseJSON(text)
+	}
+	return parseHCL(text)
+}
+
+func parseJSON(text string) (acl, error) {
+	var file struct {
+		Path map[string]pathRules `json:"path"`
+	}
+	if err := json.Unmarshal([]byte(text), &file); err != nil {
+		return nil, fmt.Errorf("the policy cannot be read: %w", err)
+	}
+	a := acl{}
+	for path, r := range file.Path {
+		a.add(strings.TrimPrefix(path, "/"), r.grant())
+	}
+	return a, nil
+}
+
+func parseHCL(text string) (acl, error) {
 	file, err := hcl.Parse(text)
 	if err != nil {
 		return nil, fmt.Errorf("the policy cannot be read: %w", err)
 	}
 	root, isList := file.Node.(*ast.ObjectList)
 	if !isList {
-		return nil, fmt.Errorf("the policy cannot be read: it holds no paths")
+		return nil, errors.New("the policy cannot be read: it holds no paths")
 	}
 	a := acl{}
 	for _, item := range root.Filter("path").Items {
 		if len(item.Keys) == 0 {
-			return nil, fmt.Errorf("the policy cannot be read: a path has no name")
+			return nil, errors.New("the policy cannot be read: a path has no name")
 		}
 		path, isText := item.Keys[0].Token.Value().(string)
 		if !isText {
-			return nil, fmt.Errorf("the policy cannot be read: a path is no text")
+			return nil, errors.New("the policy cannot be read: a path is no text")
 		}
-		var body struct {
-			Policy       string   `hcl:"policy"`
-			Capabilities []string `hcl:"capabilities"`
-			MinWrap      any      `hcl:"min_wrapping_ttl"`
-			MaxWrap      any      `hcl:"max_wrapping_ttl"`
-		}
-		if err := hcl.DecodeObject(&body, item.Val); err != nil {
+		var r pathRules
+		if err := hcl.DecodeObject(&r, item.Val); err != nil {
 			return nil, fmt.Errorf("the policy's path %q cannot be read: %w", path, err)
 		}
-		g := grant{capabilities: body.Capabilities, minWrap: wrapTTL(body.MinWrap), maxWrap: wrapTTL(body.MaxWrap)}
-		switch body.Policy { // the old short form
-		case "deny":
-			g.capabilities = append(g.capabilities, "deny")
-		case "read":
-			g.capabilities = append(g.capabilities, "read", "list")
-		case "write":
-			g.capabilities = append(g.capabilities, "create", "read", "update", "delete", "list")
-		case "sudo":
-			g.capabilities = append(g.capabilities, "create", "read", "update", "delete", "list", "sudo")
-		}
-		a.add(strings.TrimPrefix(path, "/"), g)
+		a.add(strings.TrimPrefix(path, "/"), r.grant())
 	}
 	return a, nil
 }
@@ -76,6 +104,8 @@ func parsePolicy(text string) (acl, error) {
 func wrapTTL(v any) time.Duration {
 	switch v := v.(type) {
 	case int:
+		return time.Duration(v) * time.Second
+	case float64: // as JSON has numbers
 		return time.Duration(v) * time.Second
 	case string:
 		if n, err := strconv.Atoi(v); err == nil {

@@ -67,7 +67,7 @@ func TestPoliciesAsVaultReadsThem(t *testing.T) {
 }
 
 func TestPoliciesThatAreNone(t *testing.T) {
-	for _, text := range []string{`path "a" {`, `path { capabilities = ["read"] }`, `path "a" { capabilities = "read" "x" }`, `{"path": 1}`, `[]`, "\x00"} {
+	for _, text := range []string{`path "a" {`, `path { capabilities = ["read"] }`, `path "a" { capabilities = "read" "x" }`, `{"path": 1}`, `[]`, "\x00", "{\"\\0", `{"path": {"a": "read"}}`} {
 		if got, err := doctor.Grants([]string{text}, "a"); err == nil && len(got) > 0 {
 			t.Errorf("%q gives %v", text, got)
 		}
@@ -78,6 +78,7 @@ func FuzzPolicy(f *testing.F) {
 	f.Add(`path "a/+/c*" { capabilities = ["read"] min_wrapping_ttl = "1s" max_wrapping_ttl = 90 }`, "a/b/c")
 	f.Add(`{"path": {"a": {"capabilities": ["deny"]}, "*": {"policy": "read"}}}`, "a")
 	f.Add(`path "+/+" { policy = "sudo" }`, "/")
+	f.Add("{\"\\0", "a") // which the HCL library's reader of JSON never leaves
 	f.Fuzz(func(t *testing.T, text, path string) {
 		got, err := doctor.Grants([]string{text}, path)
 		if err != nil && got != nil {
