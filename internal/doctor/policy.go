@@ -194,19 +194,17 @@ func compareBool(a, b bool) int {
 	return -1
 }
 
+// firstWildcard is where a pattern's first wildcard is; a * is one at the end
+// alone.
 func firstWildcard(pattern string) int {
-	at := strings.IndexByte(pattern, '*')
-	for i, offset := 0, 0; ; i++ {
-		segments := strings.Split(pattern, "/")
-		if i == len(segments) {
-			break
+	at := 0
+	for segment := range strings.SplitSeq(pattern, "/") {
+		if segment == "+" {
+			return at
 		}
-		if segments[i] == "+" && (at < 0 || offset < at) {
-			return offset
-		}
-		offset += len(segments[i]) + 1
+		at += len(segment) + 1
 	}
-	return at
+	return len(pattern) - 1
 }
 
 func policyPath(name string) string { return "sys/policies/acl/" + name }
