@@ -33,6 +33,7 @@ const (
 	mcp      = "github.com/modelcontextprotocol/go-sdk"
 	yaml     = "go.yaml.in/yaml/v4"
 	renameio = "github.com/google/renameio/v2"
+	hcl      = "github.com/hashicorp/hcl"
 )
 
 // A room is a package, or a tree of packages if its path ends in "/...".
@@ -66,6 +67,7 @@ var rooms = []room{
 	{"vaulttest", nil},
 	{"vaulttest/conformance", []string{"vaulttest", "internal/realvault"}},
 	{"internal/realvault", []string{xsys}},
+	{"internal/doctor", []string{"bootstrap", "provision", "internal/vault", "secrets", hcl, xsync}},
 	{"internal/demo", []string{"bootstrap", "provision", "vaulttest", "internal/realvault", "internal/vault", "auditlog", "secrets", "examples/tamshai"}},
 	{"internal/agent/...", []string{"bootstrap", "tlsconfig", "dbconn", "auditlog", "secrets", "internal/secmem", "internal/sdnotify", yaml, xsys}},
 	{"internal/demo", []string{anything}},

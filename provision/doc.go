@@ -15,6 +15,7 @@
 //	environment: stage       # for audit events
 //
 //	vault:
+//	  networks: [data-network]    # those of the networks below that Vault is on
 //	  kv: [tamshai]          # KV v2 mounts; references start with one of them
 //	  approle:
 //	    mount: approle                                # the default

@@ -25,10 +25,13 @@ type Estate struct {
 
 	// The topology: what is where, and who speaks to whom. Provisioning does
 	// not look at it.
-	Networks  []string
-	Servers   []Server
-	Databases []Database
-	Keycloak  *Keycloak // nil: none
+	Networks []string
+	// VaultNetworks are those of the networks that Vault is on; none: the file
+	// does not say.
+	VaultNetworks []string
+	Servers       []Server
+	Databases     []Database
+	Keycloak      *Keycloak // nil: none
 
 	dir string // what relative file names start from
 }

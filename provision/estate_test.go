@@ -48,6 +48,7 @@ func TestEstateErrors(t *testing.T) {
 		{"unknown policy", service("    policies: [sharde]\npolicies: {shared: {read: [kv/a]}}\n"), []string{`6: unknown policy "sharde"; did you mean "shared"?`}},
 		{"unknown callee", service("    calls: [onee]\n"), []string{`6: unknown service or server "onee"; did you mean "one"?`}},
 		{"unknown network", service("    networks: [nowhere-net]\nnetworks: [data]\n"), []string{`6: unknown network "nowhere-net"; known are data`}},
+		{"unknown network of Vault", "owner: o\nnetworks: [data]\nvault: {networks: [dtaa]}\n", []string{`3: unknown network "dtaa"; did you mean "data"?`}},
 		{"unknown database", service("    databases: [d]\n"), []string{`6: unknown database "d"`}},
 		{"unknown mount", service("    read: [vk/a]\n"), []string{`6: mount "vk" of "vk/a" is not in vault.kv; did you mean "kv"?`}},
 		{"dots", service("    read: [kv/../sys/policy]\n"), []string{"6: has a dot segment"}},

@@ -153,7 +153,16 @@ func (l *loader) vault(n *yaml.Node) {
 			)
 		}},
 		field{"pipeline", l.pipeline},
+		field{"networks", func(n *yaml.Node) { l.onNetworks(n, "vault.networks", &e.VaultNetworks) }},
 	)
+}
+
+// onNetworks reads which of the estate's networks something is on.
+func (l *loader) onNetworks(n *yaml.Node, what string, into *[]string) {
+	l.texts(n, what, func(text string, at *yaml.Node) {
+		*into = append(*into, text)
+		l.known(at, "network", text, func() []string { return l.estate.Networks })
+	})
 }
 
 func (l *loader) lockout(n *yaml.Node) {
@@ -468,15 +477,6 @@ func (l *loader) services(n *yaml.Node) {
 	})
 }
 
-func hasKey(n *yaml.Node, key string) bool {
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		if n.Content[i].Value == key {
-			return true
-		}
-	}
-	return false
-}
-
 // place returns the keys of services and servers alike.
 func (l *loader) place(p *Place) []field {
 	return []field{
@@ -486,12 +486,7 @@ func (l *loader) place(p *Place) []field {
 				l.bad(n, "health must be a path on the service's port, like /health")
 			}
 		}},
-		{"networks", func(n *yaml.Node) {
-			l.texts(n, "networks", func(text string, at *yaml.Node) {
-				p.Networks = append(p.Networks, text)
-				l.known(at, "network", text, func() []string { return l.estate.Networks })
-			})
-		}},
+		{"networks", func(n *yaml.Node) { l.onNetworks(n, "networks", &p.Networks) }},
 		{"calls", func(n *yaml.Node) {
 			l.texts(n, "calls", func(text string, at *yaml.Node) {
 				p.Calls = append(p.Calls, text)

@@ -251,6 +251,15 @@ func (r *reader) span(n *yaml.Node, what string, least, most time.Duration, into
 	}
 }
 
+func hasKey(n *yaml.Node, key string) bool {
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == key {
+			return true
+		}
+	}
+	return false
+}
+
 // short writes a duration without the zero parts at its end, whole days as
 // days.
 func short(d time.Duration) string {

@@ -107,17 +107,24 @@ func vaultConfig(cmd *cli.Command) (vault.Config, error) {
 	if cfg.Addr == "" {
 		return cfg, usagef("--address is missing; give Vault's address, like https://vault:8200, or set VAULT_ADDR")
 	}
-	if text := cmd.String("timeout"); text != "" {
-		timeout, err := time.ParseDuration(text)
-		if seconds, err2 := strconv.Atoi(text); err2 == nil {
-			timeout, err = time.Duration(seconds)*time.Second, nil
-		}
-		if err != nil || timeout <= 0 {
-			return cfg, usagef("--timeout (VAULT_CLIENT_TIMEOUT) is no duration; write it like 15s")
-		}
-		cfg.Timeout = timeout
+	var err error
+	cfg.Timeout, err = parseTimeout(cmd.String("timeout"))
+	return cfg, err
+}
+
+// parseTimeout reads seconds or a text like 15s; nothing is 0.
+func parseTimeout(text string) (time.Duration, error) {
+	if text == "" {
+		return 0, nil
 	}
-	return cfg, nil
+	timeout, err := time.ParseDuration(text)
+	if seconds, err2 := strconv.Atoi(text); err2 == nil {
+		timeout, err = time.Duration(seconds)*time.Second, nil
+	}
+	if err != nil || timeout <= 0 {
+		return 0, usagef("--timeout (VAULT_CLIENT_TIMEOUT) is no duration; write it like 15s")
+	}
+	return timeout, nil
 }
 
 const maxToken = 16 << 10

@@ -39,6 +39,7 @@ func run(ctx context.Context, args []string) int {
 		Commands: []*cli.Command{
 			provisionCommand(),
 			issueCommand(),
+			doctorCommand(),
 			demoCommand(),
 		},
 	}

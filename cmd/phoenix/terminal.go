@@ -19,12 +19,17 @@ func isTerminal(w io.Writer) bool {
 // paint returns what colours text by the action, which leaves it alone unless
 // w is a terminal and nobody minds.
 func paint(w io.Writer) func(provision.Action, string) string {
-	_, plain := os.LookupEnv("NO_COLOR")
-	if plain || os.Getenv("TERM") == "dumb" || !isTerminal(w) {
+	if !hasColours(w) {
 		return func(_ provision.Action, text string) string { return text }
 	}
 	codes := map[provision.Action]int{
 		provision.Create: 32, provision.Update: 33, provision.Prune: 31, provision.Unseen: 35, provision.OK: 2,
 	}
 	return func(a provision.Action, text string) string { return fmt.Sprintf("\x1b[%dm%s\x1b[0m", codes[a], text) }
+}
+
+// hasColours reports whether w is a terminal and nobody minds.
+func hasColours(w io.Writer) bool {
+	_, plain := os.LookupEnv("NO_COLOR")
+	return !plain && os.Getenv("TERM") != "dumb" && isTerminal(w)
 }
