@@ -12,6 +12,7 @@ package child
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"runtime"
@@ -33,8 +34,9 @@ type Spec struct {
 	Env func() ([]string, error)
 	// Files are its standard input, output and error.
 	Files [3]*os.File
-	// Terminal makes the program the foreground of the terminal that is its
-	// standard input, if that is one.
+	// Terminal lends the program the terminal that is its standard input, if
+	// that is one and the agent is in its foreground: what is typed there, ^C
+	// too, is the program's until it ends.
 	Terminal bool
 	// Around, if not nil, runs the making of the environment and the fork.
 	Around func(func())
@@ -46,9 +48,13 @@ type Runner struct {
 	quit  chan struct{}
 	wg    sync.WaitGroup
 
-	mu    sync.Mutex // held while forking, so that no status comes too early
-	procs map[int]*Process
+	mu     sync.Mutex // held while forking, so that no status comes too early
+	procs  map[int]*Process
+	closed bool
 }
+
+// ErrClosed is returned by Start once the Runner is closed.
+var ErrClosed = errors.New("child: the runner is closed")
 
 // New returns a Runner and makes the process a subreaper: the orphans of its
 // children become its own.
@@ -63,8 +69,19 @@ func New() *Runner {
 	return r
 }
 
-// Close ends the reaping. It does not end programs.
+// Close kills what still runs, with its group, and ends the reaping. It is
+// called once.
 func (r *Runner) Close() {
+	r.mu.Lock()
+	r.closed = true
+	left := slices.Collect(maps.Values(r.procs))
+	for _, p := range left {
+		_ = syscall.Kill(-p.pid, syscall.SIGKILL)
+	}
+	r.mu.Unlock()
+	for _, p := range left {
+		<-p.done
+	}
 	close(r.quit)
 	r.wg.Wait()
 	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
@@ -87,6 +104,13 @@ func (r *Runner) fork() {
 
 func (r *Runner) reap(died chan os.Signal) {
 	defer signal.Stop(died)
+	// The agent is in the background while a program has the terminal, and
+	// would be stopped for taking it back.
+	runtime.LockOSThread() // never unlocked, so that the mask ends with the thread
+	var mask unix.Sigset_t
+	mask.Val[0] = 1 << (uint(syscall.SIGTTOU) - 1)
+	_ = unix.PthreadSigmask(unix.SIG_BLOCK, &mask, nil)
+	r.reapAll() // what became ours before we listened
 	for {
 		select {
 		case <-died:
@@ -113,6 +137,9 @@ func (r *Runner) reapAll() {
 		if p := r.procs[pid]; p != nil {
 			delete(r.procs, pid)
 			p.status, p.reaped = status, true
+			if p.terminal != nil && foreground(p.terminal) == p.pid {
+				_ = unix.IoctlSetPointerInt(int(p.terminal.Fd()), unix.TIOCSPGRP, unix.Getpgrp())
+			}
 			close(p.done)
 		}
 	}
@@ -123,7 +150,7 @@ func (r *Runner) Start(spec Spec) (*Process, error) {
 	p := &Process{runner: r, done: make(chan struct{})}
 	var err error
 	finished := make(chan struct{})
-	r.forks <- func() {
+	fork := func() {
 		defer close(finished)
 		around := spec.Around
 		if around == nil {
@@ -131,7 +158,12 @@ func (r *Runner) Start(spec Spec) (*Process, error) {
 		}
 		around(func() { err = r.start(p, spec) })
 	}
-	<-finished
+	select {
+	case r.forks <- fork:
+		<-finished
+	case <-r.quit:
+		return nil, ErrClosed
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -147,21 +179,39 @@ func (r *Runner) start(p *Process, spec Spec) error {
 	for _, f := range spec.Files {
 		attr.Files = append(attr.Files, f.Fd())
 	}
-	if spec.Terminal {
-		if _, err := unix.IoctlGetTermios(int(spec.Files[0].Fd()), unix.TCGETS); err == nil {
-			attr.Sys.Foreground, attr.Sys.Ctty = true, 0
-		}
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.closed {
+		return ErrClosed
+	}
+	if spec.Terminal && foreground(spec.Files[0]) == unix.Getpgrp() {
+		p.terminal = spec.Files[0]
+		attr.Sys.Foreground, attr.Sys.Ctty = true, int(p.terminal.Fd())
+	}
 	pid, err := syscall.ForkExec(spec.Path, spec.Args, attr)
 	if err != nil {
+		if _, there := os.Stat(spec.Path); errors.Is(err, syscall.ENOENT) && there == nil {
+			err = errInterpreter
+		}
 		return &StartError{Name: spec.Args[0], Err: err}
 	}
 	p.pid, p.began = pid, time.Now()
 	r.procs[pid] = p
 	return nil
 }
+
+// foreground is the group in the foreground of a terminal; 0 if f is none, or
+// not the one that controls the agent.
+func foreground(f *os.File) int {
+	group, err := unix.IoctlGetUint32(int(f.Fd()), unix.TIOCGPGRP)
+	if err != nil {
+		return 0
+	}
+	return int(group)
+}
+
+// errInterpreter is why a program that is there cannot be found.
+var errInterpreter = fmt.Errorf("its interpreter or loader: %w", syscall.ENOENT)
 
 // A StartError is a program that cannot be run.
 type StartError struct {
@@ -171,6 +221,8 @@ type StartError struct {
 
 func (e *StartError) Error() string {
 	switch {
+	case errors.Is(e.Err, errInterpreter):
+		return fmt.Sprintf("the program %q is there, but not the interpreter or loader that it names; install that, or build the program for this system (musl or glibc)", e.Name)
 	case errors.Is(e.Err, os.ErrNotExist):
 		return fmt.Sprintf("there is no program %q; give its path, or check PATH", e.Name)
 	case errors.Is(e.Err, os.ErrPermission):
@@ -244,9 +296,12 @@ type Process struct {
 	began  time.Time
 	done   chan struct{}
 
+	terminal *os.File // that it was lent; nil: none
+
 	// Owned by the runner's lock, and fixed once done is closed.
 	status syscall.WaitStatus
 	reaped bool
+	gone   bool // its group too: the number may be somebody else's by now
 }
 
 // PID is its process identifier, and that of its group.
@@ -289,7 +344,10 @@ func (p *Process) Signal(sig syscall.Signal) {
 func (p *Process) SignalGroup(sig syscall.Signal) bool {
 	p.runner.mu.Lock()
 	defer p.runner.mu.Unlock()
-	return !errors.Is(syscall.Kill(-p.pid, sig), syscall.ESRCH)
+	if !p.gone {
+		p.gone = errors.Is(syscall.Kill(-p.pid, sig), syscall.ESRCH)
+	}
+	return !p.gone
 }
 
 // Forwarded are the signals that an agent passes on: all that a program may
