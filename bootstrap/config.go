@@ -45,7 +45,8 @@ type Config struct {
 	Role   string // the role's name; "" means Service
 	RoleID string // VAULT_<SERVICE>_ROLE_ID or VAULT_ROLE_ID, or in the SecretID's file
 
-	// Where the SecretID comes from; see the package documentation.
+	// Where the SecretID comes from; see the package documentation. SecretID is
+	// used first; the file beside it then serves hand-overs.
 	SecretID     secrets.Secret
 	SecretIDFile string // VAULT_SECRET_ID_FILE
 	SealedFile   string // PHOENIX_SEALED_FILE: an env file sealed with age
@@ -94,6 +95,9 @@ type Config struct {
 	Now func() time.Time
 
 	fromEnv string // the variable that SecretID was found in
+	// handoverDir is where the deployment leaves SecretIDs if nothing else is
+	// said: /run/phoenix, a tmpfs. Only tests change it.
+	handoverDir string
 }
 
 // SpentPolicy says what to do about a spent or missing SecretID.
@@ -136,6 +140,10 @@ func EnvName(service, what string) string {
 // FromEnv returns cfg with every empty field filled from the environment, and
 // says what is missing or malformed. Start calls it; call it yourself to see
 // or change the outcome.
+//
+// A SecretID is looked for only if cfg names no source of one. If all that is
+// found is a variable that holds it, hand-overs are waited for in
+// /run/phoenix/SERVICE.env, provided that /run/phoenix exists.
 func FromEnv(cfg Config) (Config, error) {
 	bad := func(remedy, format string, args ...any) (Config, error) {
 		return Config{}, &Error{Step: "read the configuration", Err: fmt.Errorf("%w: %s", ErrConfig, fmt.Sprintf(format, args...)), Remedy: remedy}
@@ -202,6 +210,9 @@ func FromEnv(cfg Config) (Config, error) {
 	if strings.ContainsFunc(cfg.RoleID, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return bad("copy it from the estate file, without spaces or quotes", "the RoleID holds a space or a control character")
 	}
+	if cfg.handoverDir == "" {
+		cfg.handoverDir = "/run/phoenix"
+	}
 	if cfg.SecretID.IsZero() && cfg.SecretIDFile == "" && cfg.SealedFile == "" {
 		cfg.findSecretID(env)
 	}
@@ -255,7 +266,8 @@ func (cfg *Config) findSecretID(env func(...string) string) {
 		cfg.SealedFile = file
 		return
 	}
-	places := []string{handoverFile(cfg.Service), "/run/secrets/" + cfg.Service + "_secret_id"}
+	handover := filepath.Join(cfg.handoverDir, cfg.Service+".env")
+	places := []string{handover, "/run/secrets/" + cfg.Service + "_secret_id"}
 	if dir := env("CREDENTIALS_DIRECTORY"); dir != "" {
 		places = append([]string{filepath.Join(dir, "secret_id")}, places...)
 	}
@@ -268,20 +280,15 @@ func (cfg *Config) findSecretID(env func(...string) string) {
 	for _, name := range []string{EnvName(cfg.Service, "SECRET_ID"), "VAULT_SECRET_ID"} {
 		if value := env(name); value != "" {
 			cfg.SecretID, cfg.fromEnv = secrets.NewString(value), name
-			return
+			break
 		}
 	}
-	// Nothing yet: wait for it where "phoenix issue" would put it.
-	if info, err := os.Stat(handoverDir); err == nil && info.IsDir() {
-		cfg.SecretIDFile = handoverFile(cfg.Service)
+	// Nothing yet, or a value, which works once: wait for the next where
+	// "phoenix issue" would put it.
+	if info, err := os.Stat(cfg.handoverDir); err == nil && info.IsDir() {
+		cfg.SecretIDFile = handover
 	}
 }
-
-// handoverDir is where the deployment leaves SecretIDs if nothing else is
-// said: a tmpfs.
-const handoverDir = "/run/phoenix"
-
-func handoverFile(service string) string { return filepath.Join(handoverDir, service+".env") }
 
 func parseSeconds(text string) (time.Duration, error) {
 	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {

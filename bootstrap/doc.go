@@ -23,6 +23,10 @@
 // A file holds the SecretID alone, or lines NAME=value as "phoenix issue"
 // writes them. A consumed file is removed if it can be.
 //
+// A value works once. If a file is named beside [Config.SecretID], that is where
+// hand-overs are then waited for; for a variable it is /run/phoenix/SERVICE.env,
+// if that folder exists.
+//
 // # When the SecretID is spent
 //
 // A SecretID works once. A service that restarts finds it spent, and waits,

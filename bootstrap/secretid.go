@@ -17,8 +17,8 @@ import (
 	"github.com/tamshai/phoenix/secrets"
 )
 
-// source is where SecretIDs come from: once from a value, or again and again
-// from a file.
+// source is where SecretIDs come from: first from a value, if there is one, and
+// then again and again from a file.
 type source struct {
 	cfg *Config
 
@@ -45,22 +45,28 @@ func (s *source) path() string {
 	return s.cfg.SecretIDFile
 }
 
-// next returns the SecretID at hand. Errors: ErrNoSecretID if there is none,
-// ErrSecretIDSpent if it is the one that was used before, ErrConfig if it has
-// no usable form.
+// first returns the SecretID that is at hand at the start: the value if there
+// is one, and otherwise what is in the file. Its errors are those of next.
+func (s *source) first() (candidate, error) {
+	if s.cfg.SecretID.IsZero() {
+		return s.next()
+	}
+	from := "Config.SecretID"
+	if s.cfg.fromEnv != "" {
+		from = s.cfg.fromEnv
+	}
+	c, err := parseSecretID(s.cfg.Service, s.cfg.SecretID.Bytes())
+	c.from = from
+	return s.fresh(c, err)
+}
+
+// next returns the SecretID in the file. Errors: ErrNoSecretID if there is
+// none, ErrSecretIDSpent if it is the one that was used before, ErrConfig if it
+// has no usable form.
 func (s *source) next() (candidate, error) {
 	path := s.path()
 	if path == "" {
-		if s.cfg.SecretID.IsZero() {
-			return candidate{}, fmt.Errorf("%w: no source is set", ErrNoSecretID)
-		}
-		from := "Config.SecretID"
-		if s.cfg.fromEnv != "" {
-			from = s.cfg.fromEnv
-		}
-		c, err := parseSecretID(s.cfg.Service, s.cfg.SecretID.Bytes())
-		c.from = from
-		return s.fresh(c, err)
+		return candidate{}, fmt.Errorf("%w: no source is set", ErrNoSecretID)
 	}
 	data, err := readSmall(path)
 	switch {

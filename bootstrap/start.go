@@ -57,7 +57,7 @@ func Start(ctx context.Context, cfg Config) (*Session, error) {
 
 // start tries SecretIDs until one gives a session.
 func (s *Session) start(ctx context.Context) error {
-	c, err := s.source.next()
+	c, err := s.source.first()
 	for {
 		if err == nil {
 			err = s.boot(ctx, c)
