@@ -64,6 +64,16 @@ type Config struct {
 	// Spent says what to do about a spent or missing SecretID.
 	Spent SpentPolicy
 
+	// TicketFile, if not "", is where Close leaves a restart ticket and Start
+	// looks for one: a file in a folder of this service alone, on a tmpfs. See
+	// the package documentation. Instances that run side by side need one each.
+	TicketFile string
+	// TicketTTL is how long a ticket is good for; 0 means 5 minutes, at most 15.
+	TicketTTL time.Duration
+	// AllowTicketOnDisk permits a TicketFile that is not on a tmpfs. Backups and
+	// images of the disk then hold tickets; one that is not used yet is a token.
+	AllowTicketOnDisk bool
+
 	Into    any      // a struct to fill; see secrets.Config
 	Secrets []string // more declared references: "tamshai/mcp-hr#password"
 	Leases  []string // "database/creds/mcp-hr"
@@ -230,6 +240,15 @@ func FromEnv(cfg Config) (Config, error) {
 		if err := secrets.CheckPath(ref); err != nil || strings.Count(ref, "/") < 2 {
 			return bad("write it as mount/creds/role, like database/creds/mcp-hr", "the lease %q is malformed", ref)
 		}
+	}
+	if cfg.TicketTTL == 0 {
+		cfg.TicketTTL = 5 * time.Minute
+	}
+	if cfg.TicketTTL < time.Second || cfg.TicketTTL > maxTicketTTL {
+		return bad("set Config.TicketTTL to the time that a restart takes, or leave it 0 for 5m", "a restart ticket cannot be good for %v, only for 1s to %v", cfg.TicketTTL, maxTicketTTL)
+	}
+	if cfg.TicketFile != "" && (cfg.TicketFile == cfg.SecretIDFile || cfg.TicketFile == cfg.SealedFile) {
+		return bad("give the ticket a file of its own", "TicketFile %s is the SecretID's file", cfg.TicketFile)
 	}
 	if cfg.MaxWrapTTL == 0 {
 		cfg.MaxWrapTTL = 15 * time.Minute

@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -118,6 +119,20 @@ func (s *source) use(c candidate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tried = c.digest
+}
+
+// spent is the digest of what was used last, and recall makes another source
+// know it: its file may still be there.
+func (s *source) spent() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return bytes.Clone(s.tried[:])
+}
+
+func (s *source) recall(digest []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	copy(s.tried[:], digest)
 }
 
 // remove deletes the file that c came from, unless it holds something newer by

@@ -153,7 +153,9 @@ func (s *Session) end(reason error) {
 const closeGrace = 5 * time.Second
 
 // Close ends the session: it stops everything that runs, and revokes the
-// token, and with it every lease. Close what uses leases first. It waits for
+// token, and with it every lease. With [Config.TicketFile] it revokes the
+// leases and leaves the token in a restart ticket; if that fails, it revokes
+// the token after all and says so. Close what uses leases first. It waits for
 // Vault until ctx's deadline; without one, or if ctx is over already, for five
 // seconds. Its error says what could not be revoked; that ends with its TTL.
 // Later calls return the same.
@@ -162,16 +164,18 @@ func (s *Session) Close(ctx context.Context) error {
 		s.stop()
 		s.wg.Wait()
 		s.closeParts()
-		var errs []error
 		deadline, ok := ctx.Deadline()
 		if !ok || ctx.Err() != nil {
 			deadline = time.Now().Add(closeGrace)
 		}
 		ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
 		defer cancel()
-		err := s.current.client.Retry(ctx, "revoke the token", s.current.client.RevokeSelf)
 		e := auditlog.Event{Action: "session.closed", Attributes: map[string]string{"token_accessor": s.current.auth.Accessor}}
-		if err != nil {
+		left, err := s.leaveTicket(ctx)
+		errs := []error{err}
+		if left {
+			e.Attributes["ticket"] = s.cfg.TicketFile
+		} else if err := s.current.client.Retry(ctx, "revoke the token", s.current.client.RevokeSelf); err != nil {
 			e.Outcome, e.Severity = auditlog.Failure, auditlog.Warning
 			e.Attributes["reason"] = err.Error()
 			errs = append(errs, &Error{Step: "revoke the token", Err: err, Remedy: "it ends with its TTL, or revoke it by its accessor " + s.current.auth.Accessor})

@@ -36,6 +36,9 @@ func Start(ctx context.Context, cfg Config) (*Session, error) {
 			_ = os.Unsetenv(cfg.fromEnv) // our children shall not inherit it
 		}
 	}
+	if err := cfg.checkTicketFolder(); err != nil {
+		return nil, err
+	}
 	client, err := vault.New(cfg.vault())
 	if err != nil {
 		return nil, &Error{Step: "read the configuration", Err: fmt.Errorf("%w: %w", ErrConfig, err)}
@@ -55,12 +58,15 @@ func Start(ctx context.Context, cfg Config) (*Session, error) {
 	return s, nil
 }
 
-// start tries SecretIDs until one gives a session.
+// start tries the restart ticket, and then SecretIDs until one gives a session.
 func (s *Session) start(ctx context.Context) error {
+	if done, err := s.startFromTicket(ctx); done {
+		return err
+	}
 	c, err := s.source.first()
 	for {
 		if err == nil {
-			err = s.boot(ctx, c)
+			err = s.boot(ctx, func(ctx context.Context) (*login, error) { return s.login(ctx, c) })
 		}
 		if err == nil {
 			return nil
@@ -100,12 +106,12 @@ func (s *Session) unusable(err error) {
 	s.cfg.Logger.Warn("the SecretID's file is there but cannot be used", "file", s.source.path(), "error", err)
 }
 
-// boot makes the session from one SecretID.
-func (s *Session) boot(ctx context.Context, c candidate) error {
+// boot makes the session from the login that obtain gives.
+func (s *Session) boot(ctx context.Context, obtain func(context.Context) (*login, error)) error {
 	begin := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Budget)
 	defer cancel()
-	l, err := s.login(ctx, c)
+	l, err := obtain(ctx)
 	if err != nil {
 		return err
 	}
@@ -140,11 +146,13 @@ func (s *Session) load(ctx context.Context, l *login) error {
 		defer mu.Unlock()
 		l.step(name, begin)
 	}
-	group.Go(func() (err error) {
-		defer timed("destroy the SecretID and prove it")
-		l.boot.Proof, err = s.bury(ctx, l)
-		return err
-	})
+	if !l.boot.Ticket {
+		group.Go(func() (err error) {
+			defer timed("destroy the SecretID and prove it")
+			l.boot.Proof, err = s.bury(ctx, l)
+			return err
+		})
+	}
 	group.Go(func() error {
 		store, err := secrets.NewStore(ctx, kv{l.client, true}, s.cfg.store(s.cfg.Logger))
 		if err != nil {
