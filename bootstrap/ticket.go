@@ -43,6 +43,7 @@ func (s *Session) leaveTicket(ctx context.Context) (left bool, err error) {
 	}
 	if err == nil {
 		e.Attributes["expires"] = t.expires.UTC().Format(time.RFC3339)
+		e.Attributes["wrapped_at"] = t.wrapped.UTC().Format(time.RFC3339Nano)
 		if err := s.record(ctx, e); err != nil {
 			return false, errors.Join(err, os.Remove(path))
 		}
@@ -74,7 +75,7 @@ func (s *Session) makeTicket(ctx context.Context) (*ticket, error) {
 	err := current.client.Retry(ctx, "wrap the token", func(ctx context.Context) error {
 		wrap, err := current.client.WrapSelf(ctx, s.cfg.TicketTTL)
 		if err == nil {
-			t.wrapping, t.expires = wrap.Token, s.cfg.Now().Add(wrap.TTL)
+			t.wrapping, t.wrapped, t.expires = wrap.Token, wrap.Created, s.cfg.Now().Add(wrap.TTL)
 		}
 		return err
 	})
@@ -189,6 +190,7 @@ func (b *broker) verifyTicket(ctx context.Context, t *ticket) error {
 	case err != nil:
 		return b.unavailable(ctx, err)
 	}
+	t.wrapped = wrap.Created
 	if wrong := wrapFault(wrap, vault.TicketPath, maxTicketTTL); wrong != nil {
 		return b.refuseTicket(ctx, t, auditlog.Alert, wrong, "it was not used; find out who put it there")
 	}
@@ -262,7 +264,7 @@ func (b *broker) takeOver(ctx context.Context, t *ticket, l *login, lifetime tim
 		return b.dropTicket(ctx, t, l, auditlog.Warning, fmt.Errorf("its token is near its maximum lifetime: %v are left", l.auth.TTL))
 	}
 	if err := b.record(ctx, auditlog.Event{Action: "bootstrap.ticket.taken", Attributes: map[string]string{
-		"token_accessor": t.accessor, "token_ttl": l.auth.TTL.String()}}); err != nil {
+		"token_accessor": t.accessor, "token_ttl": l.auth.TTL.String(), "wrapped_at": t.wrapped.UTC().Format(time.RFC3339Nano)}}); err != nil {
 		return errors.Join(err, b.discard(ctx, l))
 	}
 	return nil

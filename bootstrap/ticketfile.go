@@ -21,6 +21,7 @@ type ticket struct {
 	accessor  string         // of the token, by which an operator can revoke it
 	expires   time.Time      // of the wrapping
 	lastSpent []byte         // the digest of the SecretID that was used last
+	wrapped   time.Time      // by Vault's clock: a ticket that was wrapped again shows in the events
 	revoked   bool           // the token was revoked
 }
 
