@@ -77,6 +77,7 @@ type Config struct {
 	Into    any      // a struct to fill; see secrets.Config
 	Secrets []string // more declared references: "tamshai/mcp-hr#password"
 	Leases  []string // "database/creds/mcp-hr"
+	Certs   []CertRequest
 	// Poll is the mean time between looks for new versions; 0 means 30 s,
 	// negative never.
 	Poll time.Duration
@@ -240,6 +241,9 @@ func FromEnv(cfg Config) (Config, error) {
 		if err := secrets.CheckPath(ref); err != nil || strings.Count(ref, "/") < 2 {
 			return bad("write it as mount/creds/role, like database/creds/mcp-hr", "the lease %q is malformed", ref)
 		}
+	}
+	if _, err := cfg.certRequests(); err != nil {
+		return Config{}, err
 	}
 	if cfg.TicketTTL == 0 {
 		cfg.TicketTTL = 5 * time.Minute

@@ -36,6 +36,9 @@ var (
 	ErrLockedOut = vault.ErrLockedOut
 	// ErrDenied: the role's policies do not allow something that was asked for.
 	ErrDenied = vault.ErrDenied
+	// ErrCertificate: Vault signed a certificate that is not what was asked
+	// for, or that does not verify.
+	ErrCertificate = vault.ErrCertificate
 	// ErrTokenLost: the session's token was revoked or has expired.
 	ErrTokenLost = errors.New("the session's token is lost")
 )

@@ -36,6 +36,7 @@ type Boot struct {
 	Proof    Proof         // what is known of the SecretID now
 	Secrets  int           // KV references that were loaded
 	Leases   int           // leases that were obtained
+	Certs    int           // certificates that were signed
 	Steps    []Step        // in the order in which they ended
 	Took     time.Duration // from the SecretID at hand until ready
 	Accessor string        // of the session's token

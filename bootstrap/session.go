@@ -29,6 +29,7 @@ type Session struct {
 
 	store   *secrets.Store
 	keepers map[string]*vault.LeaseKeeper // by reference, fixed after the start
+	certs   map[string]*vault.CertKeeper  // by name, fixed after the start
 
 	current *login // the token in use; owned by run
 	life    context.Context
@@ -88,8 +89,8 @@ func (s *Session) Scrubber() *secrets.Scrubber { return s.client.Scrubber() }
 // Status is what the session is doing, and why.
 func (s *Session) Status() Status { return *s.status.Load() }
 
-// Ready returns nil while the session's token lives and every secret and lease
-// is there. Otherwise the error says what is wrong; secrets can still be read,
+// Ready returns nil while the session's token lives and every secret, lease and
+// certificate is there. Otherwise the error says what is wrong; secrets can still be read,
 // but are as old as [secrets.Store.Checked] says.
 func (s *Session) Ready() error {
 	st := s.Status()
@@ -109,6 +110,11 @@ func (s *Session) Ready() error {
 	for ref, keeper := range s.keepers {
 		if err := keeper.Expired(); err != nil {
 			return fmt.Errorf("bootstrap: the lease %s is over: %w", ref, err)
+		}
+	}
+	for _, keeper := range s.certs {
+		if _, _, err := keeper.Current(); err != nil {
+			return fmt.Errorf("bootstrap: %w", err)
 		}
 	}
 	return nil
@@ -194,6 +200,9 @@ func (s *Session) closeParts() {
 		s.store.Close()
 	}
 	for _, keeper := range s.keepers {
+		keeper.Close()
+	}
+	for _, keeper := range s.certs {
 		keeper.Close()
 	}
 }
@@ -341,6 +350,9 @@ func (s *Session) handover(ctx context.Context, c candidate) bool {
 		returned = append(returned, s.keepers[ref].Handover(lease))
 	}
 	s.store.SetSource(kv{next.client, false})
+	for _, keeper := range s.certs {
+		keeper.Use(next.client)
+	}
 	old := s.current
 	s.current = next
 	s.note(auditlog.Event{Action: "session.handover", Attributes: map[string]string{

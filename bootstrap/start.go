@@ -121,7 +121,7 @@ func (s *Session) boot(ctx context.Context, obtain func(context.Context) (*login
 	}
 	l.boot.Took = time.Since(begin)
 	if err := s.record(ctx, auditlog.Event{Action: "bootstrap.ready", Category: auditlog.System, Attributes: map[string]string{
-		"secrets": strconv.Itoa(l.boot.Secrets), "leases": strconv.Itoa(l.boot.Leases), "secret_id": string(l.boot.Proof), "took": l.boot.Took.String()}}); err != nil {
+		"secrets": strconv.Itoa(l.boot.Secrets), "leases": strconv.Itoa(l.boot.Leases), "certificates": strconv.Itoa(l.boot.Certs), "secret_id": string(l.boot.Proof), "took": l.boot.Took.String()}}); err != nil {
 		s.closeParts()
 		return errors.Join(err, s.discard(ctx, l))
 	}
@@ -135,10 +135,15 @@ func (s *Session) boot(ctx context.Context, obtain func(context.Context) (*login
 }
 
 // load does in parallel what a token is needed for: bury the SecretID, read
-// the secrets, obtain the leases.
+// the secrets, obtain the leases and certificates.
 func (s *Session) load(ctx context.Context, l *login) error {
 	s.keepers = make(map[string]*vault.LeaseKeeper, len(s.cfg.Leases))
-	var mu sync.Mutex // keepers and l.boot.Steps
+	s.certs = make(map[string]*vault.CertKeeper, len(s.cfg.Certs))
+	requests, err := s.cfg.certRequests()
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex // keepers, certs and l.boot
 	group, ctx := errgroup.WithContext(ctx)
 	begin := time.Now()
 	timed := func(name string) {
@@ -174,6 +179,19 @@ func (s *Session) load(ctx context.Context, l *login) error {
 			defer mu.Unlock()
 			s.keepers[ref] = keeper
 			l.boot.Leases++
+			return nil
+		})
+	}
+	for name, req := range requests {
+		group.Go(func() error {
+			keeper, err := s.keepCert(ctx, l.client, name, req)
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			s.certs[name] = keeper
+			l.boot.Certs++
 			return nil
 		})
 	}
