@@ -46,7 +46,8 @@ type Config struct {
 	Role   string // the role's name; "" means Service
 	RoleID string // VAULT_<SERVICE>_ROLE_ID or VAULT_ROLE_ID, or in the SecretID's file
 
-	// Where the SecretID comes from; see the package documentation. One that is
+	// Where the SecretID comes from; see the package documentation. SecretID is
+	// used first; the file beside it then serves hand-overs. A SecretID that is
 	// given here is the caller's, who may Wipe it when Start has returned.
 	SecretID     secrets.Secret
 	SecretIDFile string // VAULT_SECRET_ID_FILE
@@ -65,9 +66,20 @@ type Config struct {
 	// Spent says what to do about a spent or missing SecretID.
 	Spent SpentPolicy
 
+	// TicketFile, if not "", is where Close leaves a restart ticket and Start
+	// looks for one: a file in a folder of this service alone, on a tmpfs. See
+	// the package documentation. Instances that run side by side need one each.
+	TicketFile string
+	// TicketTTL is how long a ticket is good for; 0 means 5 minutes, at most 15.
+	TicketTTL time.Duration
+	// AllowTicketOnDisk permits a TicketFile that is not on a tmpfs. Backups and
+	// images of the disk then hold tickets; one that is not used yet is a token.
+	AllowTicketOnDisk bool
+
 	Into    any      // a struct to fill; see secrets.Config
 	Secrets []string // more declared references: "tamshai/mcp-hr#password"
 	Leases  []string // "database/creds/mcp-hr"
+	Certs   []CertRequest
 	// Poll is the mean time between looks for new versions; 0 means 30 s,
 	// negative never.
 	Poll time.Duration
@@ -96,6 +108,9 @@ type Config struct {
 	Now func() time.Time
 
 	fromEnv string // the variable that SecretID was found in
+	// handoverDir is where the deployment leaves SecretIDs if nothing else is
+	// said: /run/phoenix, a tmpfs. Only tests change it.
+	handoverDir string
 }
 
 // SpentPolicy says what to do about a spent or missing SecretID.
@@ -138,6 +153,10 @@ func EnvName(service, what string) string {
 // FromEnv returns cfg with every empty field filled from the environment, and
 // says what is missing or malformed. Start calls it; call it yourself to see
 // or change the outcome.
+//
+// A SecretID is looked for only if cfg names no source of one. If all that is
+// found is a variable that holds it, hand-overs are waited for in
+// /run/phoenix/SERVICE.env, provided that /run/phoenix exists.
 func FromEnv(cfg Config) (Config, error) {
 	bad := func(remedy, format string, args ...any) (Config, error) {
 		return Config{}, &Error{Step: "read the configuration", Err: fmt.Errorf("%w: %s", ErrConfig, fmt.Sprintf(format, args...)), Remedy: remedy}
@@ -204,6 +223,9 @@ func FromEnv(cfg Config) (Config, error) {
 	if strings.ContainsFunc(cfg.RoleID, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return bad("copy it from the estate file, without spaces or quotes", "the RoleID holds a space or a control character")
 	}
+	if cfg.handoverDir == "" {
+		cfg.handoverDir = "/run/phoenix"
+	}
 	if cfg.SecretID.IsZero() && cfg.SecretIDFile == "" && cfg.SealedFile == "" {
 		cfg.findSecretID(env)
 	}
@@ -221,6 +243,18 @@ func FromEnv(cfg Config) (Config, error) {
 		if err := secrets.CheckPath(ref); err != nil || strings.Count(ref, "/") < 2 {
 			return bad("write it as mount/creds/role, like database/creds/mcp-hr", "the lease %q is malformed", ref)
 		}
+	}
+	if _, err := cfg.certRequests(); err != nil {
+		return Config{}, err
+	}
+	if cfg.TicketTTL == 0 {
+		cfg.TicketTTL = 5 * time.Minute
+	}
+	if cfg.TicketTTL < time.Second || cfg.TicketTTL > maxTicketTTL {
+		return bad("set Config.TicketTTL to the time that a restart takes, or leave it 0 for 5m", "a restart ticket cannot be good for %v, only for 1s to %v", cfg.TicketTTL, maxTicketTTL)
+	}
+	if cfg.TicketFile != "" && (cfg.TicketFile == cfg.SecretIDFile || cfg.TicketFile == cfg.SealedFile) {
+		return bad("give the ticket a file of its own", "TicketFile %s is the SecretID's file", cfg.TicketFile)
 	}
 	if cfg.MaxWrapTTL == 0 {
 		cfg.MaxWrapTTL = 15 * time.Minute
@@ -257,7 +291,8 @@ func (cfg *Config) findSecretID(env func(...string) string) {
 		cfg.SealedFile = file
 		return
 	}
-	places := []string{handoverFile(cfg.Service), "/run/secrets/" + cfg.Service + "_secret_id"}
+	handover := filepath.Join(cfg.handoverDir, cfg.Service+".env")
+	places := []string{handover, "/run/secrets/" + cfg.Service + "_secret_id"}
 	if dir := env("CREDENTIALS_DIRECTORY"); dir != "" {
 		places = append([]string{filepath.Join(dir, "secret_id")}, places...)
 	}
@@ -270,20 +305,15 @@ func (cfg *Config) findSecretID(env func(...string) string) {
 	for _, name := range []string{EnvName(cfg.Service, "SECRET_ID"), "VAULT_SECRET_ID"} {
 		if value := env(name); value != "" {
 			cfg.SecretID, cfg.fromEnv = secrets.NewString(value), name
-			return
+			break
 		}
 	}
-	// Nothing yet: wait for it where "phoenix issue" would put it.
-	if info, err := os.Stat(handoverDir); err == nil && info.IsDir() {
-		cfg.SecretIDFile = handoverFile(cfg.Service)
+	// Nothing yet, or a value, which works once: wait for the next where
+	// "phoenix issue" would put it.
+	if info, err := os.Stat(cfg.handoverDir); err == nil && info.IsDir() {
+		cfg.SecretIDFile = handover
 	}
 }
-
-// handoverDir is where the deployment leaves SecretIDs if nothing else is
-// said: a tmpfs.
-const handoverDir = "/run/phoenix"
-
-func handoverFile(service string) string { return filepath.Join(handoverDir, service+".env") }
 
 func parseSeconds(text string) (time.Duration, error) {
 	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {

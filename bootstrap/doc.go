@@ -23,6 +23,10 @@
 // A file holds the SecretID alone, or lines NAME=value as "phoenix issue"
 // writes them. A consumed file is removed if it can be.
 //
+// A value works once. If a file is named beside [Config.SecretID], that is where
+// hand-overs are then waited for; for a variable it is /run/phoenix/SERVICE.env,
+// if that folder exists.
+//
 // # When the SecretID is spent
 //
 // A SecretID works once. A service that restarts finds it spent, and waits,
@@ -32,8 +36,24 @@
 // leases are read again under it and published, users of the old ones drain,
 // and the old token is revoked.
 //
+// # Restart tickets
+//
+// With [Config.TicketFile] a service restarts without a SecretID: Close returns
+// the leases, wraps the session's token for a few minutes and leaves the
+// wrapping token in that file, and the next Start unwraps it, renews the token
+// and goes on with it. It is for planned restarts. After a crash or a reboot
+// there is no ticket, and a SecretID is needed.
+//
+// Anybody can wrap a token, so Start takes none before Vault has said that it
+// came from a login of this role. A ticket that somebody has used, that is
+// forged, or that holds the token of another role is a security event, and the
+// SecretID is next. The event names the token's accessor, by which an operator
+// can revoke it. Start itself revokes a token of its own role that it does not
+// take over, and no other.
+//
 // # What is recorded
 //
 // Each step is an [auditlog.Event]; a step that cannot be recorded fails the
 // start. A SecretID that was tampered with is a security event and final.
+// Restart tickets are in bootstrap.ticket.* and session.ticket.written.
 package bootstrap

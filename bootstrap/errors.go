@@ -18,8 +18,9 @@ var (
 	// which it has to be taken for spent.
 	ErrSecretIDSpent = errors.New("the SecretID is spent")
 	// ErrTampered: the wrapped SecretID was not made for this role, or not as
-	// it should have been.
-	ErrTampered = errors.New("the wrapped SecretID was tampered with")
+	// it should have been. A forged restart ticket is the same, but it ends no
+	// start: it is an event, and the SecretID is next.
+	ErrTampered = errors.New("what is wrapped was tampered with")
 	// ErrForeignRole: the SecretID belongs to another role.
 	ErrForeignRole = errors.New("the SecretID belongs to another role")
 	// ErrNotProven: Vault did not show that the SecretID is gone, and
@@ -35,6 +36,9 @@ var (
 	ErrLockedOut = vault.ErrLockedOut
 	// ErrDenied: the role's policies do not allow something that was asked for.
 	ErrDenied = vault.ErrDenied
+	// ErrCertificate: Vault signed a certificate that is not what was asked
+	// for, or that does not verify.
+	ErrCertificate = vault.ErrCertificate
 	// ErrTokenLost: the session's token was revoked or has expired.
 	ErrTokenLost = errors.New("the session's token is lost")
 )

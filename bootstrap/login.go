@@ -20,6 +20,7 @@ const (
 	ProvenGone Proof = "destroyed and proven" // Vault says that it does not exist
 	NotAllowed Proof = "not proven: the role may not ask"
 	NotProven  Proof = "not proven"
+	NoSecretID Proof = "none was used" // a restart ticket took its place
 )
 
 // Step is one step of a start and how long it took.
@@ -30,10 +31,12 @@ type Step struct {
 
 // Boot is how a session came about.
 type Boot struct {
+	Ticket   bool          // a restart ticket was used instead of a SecretID
 	Wrapped  bool          // the SecretID came response-wrapped
 	Proof    Proof         // what is known of the SecretID now
 	Secrets  int           // KV references that were loaded
 	Leases   int           // leases that were obtained
+	Certs    int           // certificates that were signed
 	Steps    []Step        // in the order in which they ended
 	Took     time.Duration // from the SecretID at hand until ready
 	Accessor string        // of the session's token
@@ -47,6 +50,10 @@ type login struct {
 	secretID secrets.Secret // unwrapped
 	boot     Boot
 	doubted  chan struct{} // holds a token while somebody doubts that the token lives
+}
+
+func newLogin(c candidate) *login {
+	return &login{used: c, secretID: c.secretID, doubted: make(chan struct{}, 1)}
 }
 
 // doubt has the token renewed at once, which shows whether it lives.
@@ -117,7 +124,7 @@ func (b *broker) login(ctx context.Context, c candidate) (_ *login, err error) {
 	if c.roleID == "" {
 		return nil, &Error{Step: "log in", Err: fmt.Errorf("%w: no RoleID", ErrConfig), Remedy: "set VAULT_ROLE_ID or " + EnvName(b.cfg.Service, "ROLE_ID")}
 	}
-	l := &login{used: c, secretID: c.secretID, doubted: make(chan struct{}, 1)}
+	l := newLogin(c)
 	b.client.Scrubber().Add(c.secretID)
 	l.boot.Wrapped = vault.IsWrapping(c.secretID)
 	if err := b.record(ctx, auditlog.Event{Action: "bootstrap.secret_id.found", Outcome: auditlog.Pending, Attributes: map[string]string{
@@ -187,8 +194,15 @@ func (b *broker) trade(ctx context.Context, roleID string, secretID secrets.Secr
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	seen, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	seen, cancel := b.outlast(ctx)
 	defer cancel()
+	return b.client.Login(seen, b.cfg.Mount, roleID, secretID)
+}
+
+// outlast returns a context that ends one Timeout after ctx: for an answer that
+// must be read even if the start is cancelled meanwhile.
+func (b *broker) outlast(ctx context.Context) (context.Context, context.CancelFunc) {
+	seen, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
 		grace := time.NewTimer(b.cfg.Timeout)
 		defer grace.Stop()
@@ -198,8 +212,7 @@ func (b *broker) trade(ctx context.Context, roleID string, secretID secrets.Secr
 		case <-seen.Done():
 		}
 	})
-	defer stop()
-	return b.client.Login(seen, b.cfg.Mount, roleID, secretID)
+	return seen, func() { stop(); cancel() }
 }
 
 // verify looks up what the wrapping token wraps, before it is spent.
@@ -218,16 +231,7 @@ func (b *broker) verify(ctx context.Context, c candidate) error {
 	case err != nil:
 		return b.unavailable(ctx, err)
 	}
-	want := vault.SecretIDPath(b.cfg.Mount, b.cfg.Role)
-	var wrong error
-	switch {
-	case wrap.CreationPath != want:
-		wrong = fmt.Errorf("%w: it wraps an answer of %s, not of %s", ErrTampered, wrap.CreationPath, want)
-	case wrap.TTL > b.cfg.MaxWrapTTL:
-		wrong = fmt.Errorf("%w: it was wrapped for %v, at most %v is allowed", ErrTampered, wrap.TTL, b.cfg.MaxWrapTTL)
-	case wrap.Age > wrap.TTL+time.Second, wrap.Age < -2*time.Second:
-		wrong = fmt.Errorf("%w: its age is %v by Vault's clock, its time %v", ErrTampered, wrap.Age, wrap.TTL)
-	}
+	wrong := wrapFault(wrap, vault.SecretIDPath(b.cfg.Mount, b.cfg.Role), b.cfg.MaxWrapTTL)
 	if wrong != nil {
 		b.source.use(c)
 		return b.refuse(ctx, auditlog.Event{Action: "bootstrap.verify", Category: auditlog.Security, Outcome: auditlog.Blocked, Severity: auditlog.Alert,
@@ -236,6 +240,20 @@ func (b *broker) verify(ctx context.Context, c candidate) error {
 	}
 	return b.record(ctx, auditlog.Event{Action: "bootstrap.verify", Category: auditlog.Security, Attributes: map[string]string{
 		"creation_path": wrap.CreationPath, "creation_ttl": wrap.TTL.String(), "age": wrap.Age.String()}})
+}
+
+// wrapFault says what is wrong with a wrapping token that should wrap an answer
+// of path for at most maxTTL.
+func wrapFault(wrap *vault.Wrap, path string, maxTTL time.Duration) error {
+	switch {
+	case wrap.CreationPath != path:
+		return fmt.Errorf("%w: it wraps an answer of %s, not of %s", ErrTampered, wrap.CreationPath, path)
+	case wrap.TTL > maxTTL:
+		return fmt.Errorf("%w: it was wrapped for %v, at most %v is allowed", ErrTampered, wrap.TTL, maxTTL)
+	case wrap.Age > wrap.TTL+time.Second, wrap.Age < -2*time.Second:
+		return fmt.Errorf("%w: its age is %v by Vault's clock, its time %v", ErrTampered, wrap.Age, wrap.TTL)
+	}
+	return nil
 }
 
 // loginFailed names what a failed unwrap or login means.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -48,21 +49,27 @@ func (c *consul) alive() int {
 	return len(c.live)
 }
 
+// consulLease gives the service a lease of real Vault's Consul engine.
+func (v *vaultT) consulLease() (backend *consul, ref string) {
+	v.Helper()
+	backend = &consul{live: map[string]bool{}, gone: make(chan string, 10)}
+	server := httptest.NewServer(backend)
+	v.Cleanup(server.Close)
+	mount := v.name + "-consul"
+	ref = mount + "/creds/" + v.name
+	v.must("POST", "sys/mounts/"+mount, obj{"type": "consul"})
+	v.must("POST", mount+"/config/access", obj{"address": strings.TrimPrefix(server.URL, "http://"), "scheme": "http", "token": "x"})
+	v.must("POST", mount+"/roles/"+v.name, obj{"consul_policies": "x", "ttl": "1h", "max_ttl": "2h"})
+	v.policy(obj{ref: caps("read"), "sys/leases/revoke/" + ref + "/*": caps("update")})
+	return backend, ref
+}
+
 // The whole life of a lease on real Vault: obtained, replaced on demand and
 // given back by the path form of the request, moved by a hand-over, and
 // revoked with the token.
 func TestLeasesOnRealVault(t *testing.T) {
 	v := onReal(t)
-	backend := &consul{live: map[string]bool{}, gone: make(chan string, 10)}
-	server := httptest.NewServer(backend)
-	t.Cleanup(server.Close)
-	mount := v.name + "-consul"
-	ref := mount + "/creds/" + v.name
-	v.must("POST", "sys/mounts/"+mount, obj{"type": "consul"})
-	v.must("POST", mount+"/config/access", obj{"address": strings.TrimPrefix(server.URL, "http://"), "scheme": "http", "token": "x"})
-	v.must("POST", mount+"/roles/"+v.name, obj{"consul_policies": "x", "ttl": "1h", "max_ttl": "2h"})
-	v.policy(obj{ref: caps("read"), "sys/leases/revoke/" + ref + "/*": caps("update")})
-
+	backend, ref := v.consulLease()
 	cfg := v.withFile(v.wrapped())
 	cfg.Leases = []string{ref}
 	s, err := bootstrap.Start(t.Context(), cfg)
@@ -110,4 +117,52 @@ func TestLeasesOnRealVault(t *testing.T) {
 	if left := v.tokens(); backend.alive() != 0 || len(left) != 0 {
 		t.Errorf("%d leases and tokens %v left", backend.alive(), left)
 	}
+}
+
+// A token that goes into a restart ticket keeps no lease, neither the current
+// one nor one that still drains.
+func TestTicketGivesLeasesBack(t *testing.T) {
+	v := onReal(t)
+	backend, ref := v.consulLease()
+	cfg := v.withTicket()
+	cfg.Leases = []string{ref}
+	v.drop(cfg.SecretIDFile, v.wrapped())
+	s := v.startOnly(cfg)
+	first, _, _, err := s.Leases(ref).Current(t.Context()) // never released
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Leases(ref).Replace(t.Context(), first); err != nil {
+		t.Fatal(err)
+	}
+	if n := backend.alive(); n != 2 {
+		t.Fatalf("%d leases live while one drains", n)
+	}
+	if err := s.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	v.ticket(cfg.TicketFile)
+	if n := backend.alive(); n != 0 {
+		t.Errorf("%d leases live after Close", n)
+	}
+	if n := len(v.events.all("session.lease.returned")); n != 2 {
+		t.Errorf("%d events of returned leases", n)
+	}
+
+	s = v.startOnly(cfg)
+	lease, _, _, err := s.Leases(ref).Current(t.Context())
+	if err != nil || !s.Boot().Ticket || s.Boot().Leases != 1 || lease.Field("token").Reveal() != "consul-token-number-3" {
+		t.Errorf("after the restart: %v, %v, %+v", lease, err, s.Boot())
+	}
+	// It may not return its leases one by one: so the token is revoked.
+	v.policy(obj{ref: caps("read")})
+	err = s.Close(t.Context())
+	if err == nil {
+		t.Fatal("Close says nothing")
+	}
+	v.checkError(err, bootstrap.ErrDenied, "leave a restart ticket", "token is revoked instead")
+	if left := v.tokens(); backend.alive() != 0 || len(left) != 0 {
+		t.Errorf("%d leases and tokens %v left", backend.alive(), left)
+	}
+	isEmpty(t, filepath.Dir(cfg.TicketFile))
 }

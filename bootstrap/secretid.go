@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -18,8 +19,8 @@ import (
 	"github.com/tamshai/phoenix/secrets"
 )
 
-// source is where SecretIDs come from: once from a value, or again and again
-// from a file.
+// source is where SecretIDs come from: first from a value, if there is one, and
+// then again and again from a file.
 type source struct {
 	cfg *Config
 
@@ -46,9 +47,24 @@ func (s *source) path() string {
 	return s.cfg.SecretIDFile
 }
 
-// next returns the SecretID at hand. Errors: ErrNoSecretID if there is none,
-// ErrSecretIDSpent if it is the one that was used before, ErrConfig if it has
-// no usable form.
+// first returns the SecretID that is at hand at the start: the value if there
+// is one, and otherwise what is in the file. Its errors are those of next.
+func (s *source) first() (c candidate, err error) {
+	if s.cfg.SecretID.IsZero() {
+		return s.next()
+	}
+	from := "Config.SecretID"
+	if s.cfg.fromEnv != "" {
+		from = s.cfg.fromEnv
+	}
+	secmem.Do(func() { c, err = parseSecretID(s.cfg.Service, s.cfg.SecretID.Bytes()) })
+	c.from = from
+	return s.fresh(c, err)
+}
+
+// next returns the SecretID in the file. Errors: ErrNoSecretID if there is
+// none, ErrSecretIDSpent if it is the one that was used before, ErrConfig if it
+// has no usable form.
 func (s *source) next() (c candidate, err error) {
 	secmem.Do(func() { c, err = s.read() })
 	return c, err
@@ -57,16 +73,7 @@ func (s *source) next() (c candidate, err error) {
 func (s *source) read() (candidate, error) {
 	path := s.path()
 	if path == "" {
-		if s.cfg.SecretID.IsZero() {
-			return candidate{}, fmt.Errorf("%w: no source is set", ErrNoSecretID)
-		}
-		from := "Config.SecretID"
-		if s.cfg.fromEnv != "" {
-			from = s.cfg.fromEnv
-		}
-		c, err := parseSecretID(s.cfg.Service, s.cfg.SecretID.Bytes())
-		c.from = from
-		return s.fresh(c, err)
+		return candidate{}, fmt.Errorf("%w: no source is set", ErrNoSecretID)
 	}
 	data, err := readSmall(path)
 	switch {
@@ -119,6 +126,20 @@ func (s *source) use(c candidate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tried = c.digest
+}
+
+// spent is the digest of what was used last, and recall makes another source
+// know it: its file may still be there.
+func (s *source) spent() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return bytes.Clone(s.tried[:])
+}
+
+func (s *source) recall(digest []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	copy(s.tried[:], digest)
 }
 
 // remove deletes the file that c came from, unless it holds something newer by

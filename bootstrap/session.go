@@ -29,6 +29,7 @@ type Session struct {
 
 	store   *secrets.Store
 	keepers map[string]*vault.LeaseKeeper // by reference, fixed after the start
+	certs   map[string]*vault.CertKeeper  // by name, fixed after the start
 
 	current *login // the token in use; owned by run
 	life    context.Context
@@ -88,8 +89,8 @@ func (s *Session) Scrubber() *secrets.Scrubber { return s.client.Scrubber() }
 // Status is what the session is doing, and why.
 func (s *Session) Status() Status { return *s.status.Load() }
 
-// Ready returns nil while the session's token lives and every secret and lease
-// is there. Otherwise the error says what is wrong; secrets can still be read,
+// Ready returns nil while the session's token lives and every secret, lease and
+// certificate is there. Otherwise the error says what is wrong; secrets can still be read,
 // but are as old as [secrets.Store.Checked] says.
 func (s *Session) Ready() error {
 	st := s.Status()
@@ -109,6 +110,11 @@ func (s *Session) Ready() error {
 	for ref, keeper := range s.keepers {
 		if err := keeper.Expired(); err != nil {
 			return fmt.Errorf("bootstrap: the lease %s is over: %w", ref, err)
+		}
+	}
+	for _, keeper := range s.certs {
+		if _, _, err := keeper.Current(); err != nil {
+			return fmt.Errorf("bootstrap: %w", err)
 		}
 	}
 	return nil
@@ -153,7 +159,9 @@ func (s *Session) end(reason error) {
 const closeGrace = 5 * time.Second
 
 // Close ends the session: it stops everything that runs, and revokes the
-// token, and with it every lease. Close what uses leases first. It waits for
+// token, and with it every lease. With [Config.TicketFile] it revokes the
+// leases and leaves the token in a restart ticket; if that fails, it revokes
+// the token after all and says so. Close what uses leases first. It waits for
 // Vault until ctx's deadline; without one, or if ctx is over already, for five
 // seconds. Its error says what could not be revoked; that ends with its TTL.
 // Later calls return the same.
@@ -162,16 +170,18 @@ func (s *Session) Close(ctx context.Context) error {
 		s.stop()
 		s.wg.Wait()
 		s.closeParts()
-		var errs []error
 		deadline, ok := ctx.Deadline()
 		if !ok || ctx.Err() != nil {
 			deadline = time.Now().Add(closeGrace)
 		}
 		ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
 		defer cancel()
-		err := s.current.client.Retry(ctx, "revoke the token", s.current.client.RevokeSelf)
 		e := auditlog.Event{Action: "session.closed", Attributes: map[string]string{"token_accessor": s.current.auth.Accessor}}
-		if err != nil {
+		left, err := s.leaveTicket(ctx)
+		errs := []error{err}
+		if left {
+			e.Attributes["ticket"] = s.cfg.TicketFile
+		} else if err := s.current.client.Retry(ctx, "revoke the token", s.current.client.RevokeSelf); err != nil {
 			e.Outcome, e.Severity = auditlog.Failure, auditlog.Warning
 			e.Attributes["reason"] = err.Error()
 			errs = append(errs, &Error{Step: "revoke the token", Err: err, Remedy: "it ends with its TTL, or revoke it by its accessor " + s.current.auth.Accessor})
@@ -190,6 +200,9 @@ func (s *Session) closeParts() {
 		s.store.Close()
 	}
 	for _, keeper := range s.keepers {
+		keeper.Close()
+	}
+	for _, keeper := range s.certs {
 		keeper.Close()
 	}
 }
@@ -338,6 +351,9 @@ func (s *Session) handover(ctx context.Context, c candidate) bool {
 		returned = append(returned, s.keepers[ref].Handover(lease))
 	}
 	s.store.SetSource(kv{next.client, false, next.doubt})
+	for _, keeper := range s.certs {
+		keeper.Use(next.client)
+	}
 	old := s.current
 	s.current = next
 	s.note(auditlog.Event{Action: "session.handover", Attributes: map[string]string{

@@ -37,6 +37,9 @@ func Start(ctx context.Context, cfg Config) (*Session, error) {
 		}
 		defer cfg.SecretID.Wipe()
 	}
+	if err := cfg.checkTicketFolder(); err != nil {
+		return nil, err
+	}
 	client, err := vault.New(cfg.vault())
 	if err != nil {
 		return nil, &Error{Step: "read the configuration", Err: fmt.Errorf("%w: %w", ErrConfig, err)}
@@ -56,12 +59,16 @@ func Start(ctx context.Context, cfg Config) (*Session, error) {
 	return s, nil
 }
 
-// start tries SecretIDs until one gives a session.
+// start tries the restart ticket, and then SecretIDs until one gives a session.
 func (s *Session) start(ctx context.Context) error {
-	c, err := s.source.next()
+	if done, err := s.startFromTicket(ctx); done {
+		return err
+	}
+	c, err := s.source.first()
 	for {
 		if err == nil {
-			err = s.boot(ctx, c)
+			err = s.boot(ctx, func(ctx context.Context) (*login, error) { return s.login(ctx, c) })
+			c.secretID.Wipe()
 		}
 		if err == nil {
 			return nil
@@ -101,13 +108,12 @@ func (s *Session) unusable(err error) {
 	s.cfg.Logger.Warn("the SecretID's file is there but cannot be used", "file", s.source.path(), "error", err)
 }
 
-// boot makes the session from one SecretID.
-func (s *Session) boot(ctx context.Context, c candidate) error {
+// boot makes the session from the login that obtain gives.
+func (s *Session) boot(ctx context.Context, obtain func(context.Context) (*login, error)) error {
 	begin := time.Now()
-	defer c.secretID.Wipe()
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Budget)
 	defer cancel()
-	l, err := s.login(ctx, c)
+	l, err := obtain(ctx)
 	if err != nil {
 		return err
 	}
@@ -117,7 +123,7 @@ func (s *Session) boot(ctx context.Context, c candidate) error {
 	}
 	l.boot.Took = time.Since(begin)
 	if err := s.record(ctx, auditlog.Event{Action: "bootstrap.ready", Category: auditlog.System, Attributes: map[string]string{
-		"secrets": strconv.Itoa(l.boot.Secrets), "leases": strconv.Itoa(l.boot.Leases), "secret_id": string(l.boot.Proof), "took": l.boot.Took.String()}}); err != nil {
+		"secrets": strconv.Itoa(l.boot.Secrets), "leases": strconv.Itoa(l.boot.Leases), "certificates": strconv.Itoa(l.boot.Certs), "secret_id": string(l.boot.Proof), "took": l.boot.Took.String()}}); err != nil {
 		s.closeParts()
 		return errors.Join(err, s.discard(ctx, l))
 	}
@@ -132,10 +138,15 @@ func (s *Session) boot(ctx context.Context, c candidate) error {
 }
 
 // load does in parallel what a token is needed for: bury the SecretID, read
-// the secrets, obtain the leases.
+// the secrets, obtain the leases and certificates.
 func (s *Session) load(ctx context.Context, l *login) error {
 	s.keepers = make(map[string]*vault.LeaseKeeper, len(s.cfg.Leases))
-	var mu sync.Mutex // keepers and l.boot.Steps
+	s.certs = make(map[string]*vault.CertKeeper, len(s.cfg.Certs))
+	requests, err := s.cfg.certRequests()
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex // keepers, certs and l.boot
 	group, ctx := errgroup.WithContext(ctx)
 	begin := time.Now()
 	timed := func(name string) {
@@ -143,11 +154,13 @@ func (s *Session) load(ctx context.Context, l *login) error {
 		defer mu.Unlock()
 		l.step(name, begin)
 	}
-	group.Go(func() (err error) {
-		defer timed("destroy the SecretID and prove it")
-		l.boot.Proof, err = s.bury(ctx, l)
-		return err
-	})
+	if !l.boot.Ticket {
+		group.Go(func() (err error) {
+			defer timed("destroy the SecretID and prove it")
+			l.boot.Proof, err = s.bury(ctx, l)
+			return err
+		})
+	}
 	group.Go(func() error {
 		store, err := secrets.NewStore(ctx, kv{l.client, true, nil}, s.cfg.store(s.cfg.Logger))
 		if err != nil {
@@ -169,6 +182,19 @@ func (s *Session) load(ctx context.Context, l *login) error {
 			defer mu.Unlock()
 			s.keepers[ref] = keeper
 			l.boot.Leases++
+			return nil
+		})
+	}
+	for name, req := range requests {
+		group.Go(func() error {
+			keeper, err := s.keepCert(ctx, l.client, name, req)
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			s.certs[name] = keeper
+			l.boot.Certs++
 			return nil
 		})
 	}

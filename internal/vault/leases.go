@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -42,6 +43,7 @@ type LeaseKeeper struct {
 	current  held
 	replaced chan struct{} // closed when current is not the newest any more
 	problem  error         // why the last attempt to replace failed
+	owed     []held        // not current and not given back: Close came first, or Vault refused
 }
 
 // held is a lease with what is needed to renew it and to give it back.
@@ -79,7 +81,8 @@ func (k *LeaseKeeper) obtain(ctx context.Context, client *Client) (held, error) 
 }
 
 // Close ends the renewals and waits for what is under way. It revokes
-// nothing: that is done for all leases at once, by revoking their token.
+// nothing: that is done for all leases at once, by revoking their token, or
+// else by ReturnAll.
 func (k *LeaseKeeper) Close() {
 	k.mu.Lock() // so that no publish starts another goroutine after this
 	k.stop()
@@ -231,6 +234,7 @@ func (k *LeaseKeeper) publish(next held) (returned <-chan struct{}) {
 	done := make(chan struct{})
 	k.mu.Lock()
 	if k.life.Err() != nil {
+		k.owed = append(k.owed, next)
 		k.mu.Unlock()
 		close(done)
 		return done
@@ -262,19 +266,46 @@ func (k *LeaseKeeper) giveBack(h held) {
 	case <-h.lease.Retire():
 	case <-timer.C:
 	case <-k.life.Done():
-		return // the session revokes its token, and the lease with it
+		k.owe(h)
+		return
 	}
-	holders := h.lease.Holders()
 	ctx, cancel := context.WithTimeout(k.life, k.cfg.Drain)
 	defer cancel()
+	if err := k.revoke(ctx, h); err != nil {
+		k.owe(h)
+		k.cfg.Log.Warn("a replaced lease cannot be revoked; it ends with its TTL", "lease", h.lease, "error", err)
+	}
+}
+
+func (k *LeaseKeeper) owe(h held) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.owed = append(k.owed, h)
+	k.owed = slices.DeleteFunc(k.owed, func(h held) bool { return time.Now().After(h.lease.Expires()) })
+}
+
+// ReturnAll gives back, after Close, every lease that the keeper has obtained
+// and not given back yet. It is for a token that lives on.
+func (k *LeaseKeeper) ReturnAll(ctx context.Context) error {
+	k.mu.Lock()
+	leases := append(k.owed, k.current)
+	k.owed = nil
+	k.mu.Unlock()
+	var errs []error
+	for _, h := range leases {
+		errs = append(errs, k.revoke(ctx, h))
+	}
+	return errors.Join(errs...)
+}
+
+func (k *LeaseKeeper) revoke(ctx context.Context, h held) error {
+	holders := h.lease.Holders()
 	err := h.client.Retry(ctx, "revoke "+h.lease.ID(), func(ctx context.Context) error { return h.client.RevokeLease(ctx, h.lease.ID()) })
 	if errors.Is(err, ErrTokenInvalid) {
 		err = nil // a dead token has taken its leases with it
 	}
-	if err != nil {
-		k.cfg.Log.Warn("a replaced lease cannot be revoked; it ends with its TTL", "lease", h.lease, "error", err)
-	}
 	if k.cfg.Returned != nil {
 		k.cfg.Returned(h.lease, holders, err)
 	}
+	return err
 }

@@ -64,24 +64,15 @@ type SecretID struct {
 // Unwrap spends a wrapping token for the SecretID in it. It is sent once: an
 // error that may hide a success is ErrOutcomeUnknown. ctx alone bounds it.
 func (c *Client) Unwrap(ctx context.Context, token secrets.Secret) (*SecretID, error) {
-	const op, path = "unwrap the SecretID", "sys/wrapping/unwrap"
-	unwrapping, err := c.patient(token)
+	const op = "unwrap the SecretID"
+	resp, err := c.unwrap(ctx, op, token)
 	if err != nil {
 		return nil, err
-	}
-	resp, err := unwrapping.do(ctx, op, path, func(ctx context.Context, l *api.Logical) (*api.Secret, error) {
-		return l.WriteWithContext(ctx, path, nil)
-	})
-	if err != nil {
-		return nil, once(err)
-	}
-	if resp == nil {
-		return nil, &Error{Op: op, Path: path, Class: ErrWrapInvalid, Sent: true, Detail: "it wraps an empty answer"}
 	}
 	s := &SecretID{}
 	value, _ := resp.Data["secret_id"].(string)
 	if value == "" {
-		return nil, &Error{Op: op, Path: path, Class: ErrWrapInvalid, Sent: true, Detail: "it does not wrap a SecretID"}
+		return nil, &Error{Op: op, Path: unwrapPath, Class: ErrWrapInvalid, Sent: true, Detail: "it does not wrap a SecretID"}
 	}
 	s.Value = secrets.NewString(value)
 	c.scrub.Add(s.Value)
@@ -89,6 +80,26 @@ func (c *Client) Unwrap(ctx context.Context, token secrets.Secret) (*SecretID, e
 	s.TTL = number(resp.Data["secret_id_ttl"]) * time.Second
 	s.Uses = int(number(resp.Data["secret_id_num_uses"]))
 	return s, nil
+}
+
+const unwrapPath = "sys/wrapping/unwrap"
+
+// unwrap spends a wrapping token for the answer that it wraps, once.
+func (c *Client) unwrap(ctx context.Context, op string, token secrets.Secret) (*Response, error) {
+	unwrapping, err := c.patient(token)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := unwrapping.do(ctx, op, unwrapPath, func(ctx context.Context, l *api.Logical) (*api.Secret, error) {
+		return l.WriteWithContext(ctx, unwrapPath, nil)
+	})
+	if err != nil {
+		return nil, once(err)
+	}
+	if resp == nil {
+		return nil, &Error{Op: op, Path: unwrapPath, Class: ErrWrapInvalid, Sent: true, Detail: "it wraps an empty answer"}
+	}
+	return resp, nil
 }
 
 // number reads a JSON number; what is none is 0.
@@ -191,7 +202,10 @@ type Token struct {
 	Issued         time.Time
 	Renewable      bool
 	Type           string
+	Path           string // of the login that gave it: "auth/approle/login"
+	Policies       []string
 	Metadata       map[string]string
+	CreationTTL    time.Duration // what a renewal gives while no maximum is near
 }
 
 // LookupSelf asks Vault about the Client's token.
@@ -216,6 +230,15 @@ func (c *Client) LookupSelf(ctx context.Context) (*Token, error) {
 	}
 	t.Renewable, _ = resp.Data["renewable"].(bool)
 	t.Type, _ = resp.Data["type"].(string)
+	t.Path, _ = resp.Data["path"].(string)
+	t.CreationTTL = number(resp.Data["creation_ttl"]) * time.Second
+	for _, list := range []string{"policies", "identity_policies"} {
+		names, _ := resp.Data[list].([]any)
+		for _, name := range names {
+			policy, _ := name.(string)
+			t.Policies = append(t.Policies, policy)
+		}
+	}
 	meta, _ := resp.Data["meta"].(map[string]any)
 	for name, value := range meta {
 		t.Metadata[name], _ = value.(string)
