@@ -138,6 +138,7 @@ func (w *world) provision(ctx context.Context) error {
 		w.service + "/*":                               obj{"capabilities": []string{"read"}},
 		role + "/secret-id/destroy":                    obj{"capabilities": []string{"update"}},
 		role + "/secret-id/lookup":                     obj{"capabilities": []string{"update"}},
+		w.service + "-pki/sign/web":                    obj{"capabilities": []string{"update"}},
 		w.service + "-consul/creds/" + w.service:       obj{"capabilities": []string{"read"}},
 		"sys/leases/revoke/" + w.service + "-consul/*": obj{"capabilities": []string{"update"}},
 	}})
@@ -452,6 +453,25 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 		if got := len(regexp.MustCompile("(?m)"+args[1]).FindAllString(ts.ReadFile(args[0]), -1)); got >= n {
 			ts.Fatalf("%s matches %d times", args[1], got)
 		}
+	},
+	// steal TICKET: somebody else unwraps a restart ticket.
+	"steal": func(ts *testscript.TestScript, _ bool, args []string) {
+		token := regexp.MustCompile(`hv[sb]\.[\w.-]+`).FindString(ts.ReadFile(args[0]))
+		w := of(ts)
+		status, err := w.vault.Request(context.Background(), token, "POST", "sys/wrapping/unwrap", nil, nil)
+		ts.Check(err)
+		if status != http.StatusOK {
+			ts.Fatalf("unwrap: %d", status)
+		}
+	},
+	// pki TTL: a CA at SERVICE-pki whose role web gives certificates of that
+	// lifetime.
+	"pki": func(ts *testscript.TestScript, _ bool, args []string) {
+		w, ctx := of(ts), context.Background()
+		mount := w.service + "-pki"
+		ts.Check(w.request(ctx, "POST", "sys/mounts/"+mount, obj{"type": "pki"}))
+		ts.Check(w.request(ctx, "POST", mount+"/root/generate/internal", obj{"common_name": "test root", "ttl": "24h"}))
+		ts.Check(w.request(ctx, "POST", mount+"/roles/web", obj{"allowed_domains": "svc.test,localhost", "allow_bare_domains": true, "ttl": args[0], "key_type": "any", "not_before_duration": "1s"}))
 	},
 	// gone PID-FILE: the process whose PID is in the file ends.
 	"gone": func(ts *testscript.TestScript, _ bool, args []string) {

@@ -126,7 +126,7 @@ func serve(cfg *Config, p *plan, st *status, session *bootstrap.Session, signals
 	go func() { defer close(watched); changes.follow(ctx, watcher) }()
 	defer func() { cancel(); <-watched; changes.close() }()
 
-	holding, err := hold(ctx, session, p.needs.Leases, func(ref string) { changes.add(ref) })
+	holding, err := hold(ctx, session, p.needs, func(ref string) { changes.add(ref) })
 	if err != nil {
 		return 0, err
 	}
@@ -160,7 +160,7 @@ const (
 // unless it is told not to wait.
 func boot(cfg *Config, p *plan, st *status, signals <-chan os.Signal) (*bootstrap.Session, error) {
 	b := cfg.Boot
-	b.Secrets, b.Leases = p.needs.Secrets, p.needs.Leases
+	b.Secrets, b.Leases, b.Certs = p.needs.Secrets, p.needs.Leases, certRequests(p.needs.Certs)
 	b.OnStatus = func(s bootstrap.Status) {
 		st.bootState(s)
 		if s.State == bootstrap.Waiting {
@@ -171,7 +171,7 @@ func boot(cfg *Config, p *plan, st *status, signals <-chan os.Signal) (*bootstra
 	if err != nil {
 		return nil, err
 	}
-	if b.SecretIDFile == "" && b.SealedFile == "" && b.SecretID.IsZero() {
+	if b.SecretIDFile == "" && b.SealedFile == "" {
 		// Nothing yet, not even the folder, or a value that works once: a new
 		// one is waited for where "phoenix issue" would put it.
 		b.SecretIDFile = filepath.Join("/run/phoenix", b.Service+".env")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -90,7 +91,7 @@ func (p *plan) write(src render.Source, refs []string) (written int, err error) 
 }
 
 // holdings are the leases that the child lives on, and those that have taken
-// their place. It is a render.Source.
+// their place.
 type holdings struct {
 	session *bootstrap.Session
 	changed func(ref string)
@@ -104,10 +105,10 @@ type holdings struct {
 
 // hold takes every lease that is needed and follows them until close. changed
 // is told of each that has been replaced.
-func hold(ctx context.Context, session *bootstrap.Session, refs []string, changed func(ref string)) (*holdings, error) {
+func hold(ctx context.Context, session *bootstrap.Session, needs render.Needs, changed func(ref string)) (*holdings, error) {
 	h := &holdings{session: session, changed: changed, current: map[string]*secrets.Lease{}, held: map[*secrets.Lease]func(){}}
 	ctx, h.stop = context.WithCancel(ctx)
-	for _, ref := range refs {
+	for _, ref := range needs.Leases {
 		replaced, err := h.take(ctx, ref)
 		if err != nil {
 			h.close()
@@ -115,7 +116,36 @@ func hold(ctx context.Context, session *bootstrap.Session, refs []string, change
 		}
 		h.wg.Go(func() { h.follow(ctx, ref, replaced) })
 	}
+	for _, c := range needs.Certs {
+		_, replaced, err := session.Cert(c.String()).Current()
+		if err != nil {
+			h.close()
+			return nil, err
+		}
+		h.wg.Go(func() { h.followCert(ctx, c.String(), replaced) })
+	}
 	return h, nil
+}
+
+// followCert tells of each renewal of a certificate.
+func (h *holdings) followCert(ctx context.Context, name string, replaced <-chan struct{}) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-replaced:
+		}
+		for {
+			var err error
+			if _, replaced, err = h.session.Cert(name).Current(); err == nil {
+				break
+			}
+			if errors.Is(err, bootstrap.ErrClosed) || !pause(ctx, leaseRetry) {
+				return
+			}
+		}
+		h.changed(name)
+	}
 }
 
 func (h *holdings) take(ctx context.Context, ref string) (<-chan struct{}, error) {
@@ -214,8 +244,32 @@ func (v view) Lease(ref string) (*secrets.Lease, error) {
 	return nil, fmt.Errorf("there is no lease %s", ref)
 }
 
-func (v view) Cert(render.Cert) (render.Certificate, error) {
-	return render.Certificate{}, errors.New("certificates are not served yet")
+func (v view) Cert(c render.Cert) (render.Certificate, error) {
+	cert, _, err := v.session.Cert(c.String()).Current()
+	if err != nil {
+		return render.Certificate{}, err
+	}
+	return render.Certificate{Cert: cert.Leaf, Chain: cert.Chain, CA: cert.CA, Key: cert.Key, NotAfter: cert.NotAfter}, nil
+}
+
+// certRequests are what the templates need, as the session is asked for it.
+func certRequests(certs []render.Cert) []bootstrap.CertRequest {
+	var out []bootstrap.CertRequest
+	for _, c := range certs {
+		req := bootstrap.CertRequest{Name: c.String(), Role: c.Role, TTL: c.TTL}
+		for i, name := range c.Names {
+			if ip := net.ParseIP(name); ip != nil {
+				req.IPs = append(req.IPs, ip)
+			} else {
+				req.DNSNames = append(req.DNSNames, name)
+			}
+			if i == 0 {
+				req.CommonName = name
+			}
+		}
+		out = append(out, req)
+	}
+	return out
 }
 
 // standard are the child's input and outputs: the agent's own.

@@ -159,7 +159,7 @@ func (d *document) config(dir string) (Config, error) {
 			Mount: d.Vault.Mount, Role: d.Vault.Role, RoleID: d.Vault.RoleID, Timeout: d.Vault.Timeout,
 			SecretIDFile: d.SecretID.File, SealedFile: d.SecretID.Sealed, IdentityFile: d.SecretID.Identity,
 			RequireWrapped: d.SecretID.Wrapped, RequireProof: d.SecretID.Proof,
-			Poll: d.Poll, Budget: d.Budget, Drain: d.Drain,
+			TicketFile: d.Ticket, Poll: d.Poll, Budget: d.Budget, Drain: d.Drain,
 		},
 		Pass: d.Pass, Window: d.Window, Command: d.Command, Restarts: DefaultRestarts, Grace: d.Grace, Jitter: d.Jitter,
 		Health: Health{Check: d.Health.Check, Interval: d.Health.Interval, Timeout: d.Health.Timeout}, Listen: d.Listen, MaxStale: d.MaxStale,

@@ -57,6 +57,7 @@ func ParseExec(args []string, out io.Writer, lookup func(string) (string, bool))
 	fs.BoolVar(&c.Boot.RequireWrapped, "require-wrapped", c.Boot.RequireWrapped, "refuse a SecretID that is not response-wrapped")
 	fs.BoolVar(&c.Boot.RequireProof, "require-proof", c.Boot.RequireProof, "refuse to start unless the SecretID is proven gone")
 	fs.BoolVar(&noWait, "no-wait", false, "exit with 120 when the SecretID is spent, instead of waiting for a new one")
+	fs.StringVar(&c.Boot.TicketFile, "ticket", c.Boot.TicketFile, "at the end leave a restart ticket in this `file` on tmpfs, and start from it")
 	fs.DurationVar(&c.Boot.Poll, "poll", c.Boot.Poll, "mean `time` between looks for new versions; 0 means 30s")
 	fs.Func("env", "give CMD the variable `NAME=REF`, or NAME=TEMPLATE; repeatable", c.addEnv)
 	fs.Func("pass", "pass on the agent's own variable `NAME`, NAME* or *; repeatable", func(s string) error {
