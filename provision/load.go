@@ -153,6 +153,7 @@ func (l *loader) vault(n *yaml.Node) {
 			)
 		}},
 		field{"pipeline", l.pipeline},
+		field{"issuer", l.issuerRole},
 	)
 }
 
