@@ -15,7 +15,7 @@ import (
 // to issue wrapped SecretIDs for its services, and nothing else.
 type IssuerRole struct {
 	Role     string   // "phoenix-issuer"; its policy is named the same
-	RoleID   string   //
+	RoleID   string
 	Services []string // those that it may issue for
 	// CIDRs are where it may log in from, and use what it got there.
 	CIDRs []netip.Prefix
