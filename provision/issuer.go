@@ -390,11 +390,13 @@ func (i *Issuer) ask(ctx context.Context, client *vault.Client, s *spare) error 
 
 // replenish issues a spare and puts it into the file.
 func (i *Issuer) replenish(ctx context.Context, client *vault.Client, s *spare, why string) error {
+	if _, err := s.file.check(); err != nil {
+		return err // before it costs a SecretID
+	}
 	issued, err := issue(ctx, client, i.estate, s.service, IssueConfig{WrapTTL: i.cfg.WrapTTL, Audit: i.cfg.Audit})
 	if err != nil {
 		return err
 	}
-	s.bucket.Allow()
 	issued.also = []sealed.Var{{Name: standby, Value: secrets.NewString("1")}}
 	now := time.Now()
 	text, err := EnvFile([]Issued{issued})
@@ -407,6 +409,7 @@ func (i *Issuer) replenish(ctx context.Context, client *vault.Client, s *spare, 
 		i.destroy(ctx, client, issued)
 		return fmt.Errorf("the spare cannot be written: %w", err)
 	}
+	s.bucket.Allow()
 	s.retire()
 	s.hold(i, held{info: info, token: issued.SecretID, issued: &issued, lookup: now.Add(i.cfg.Lookup)}, now, i.life(s))
 	s.refused = false

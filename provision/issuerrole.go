@@ -14,7 +14,7 @@ import (
 // IssuerRole is the AppRole of the resident issuer, see [NewIssuer]: the right
 // to issue wrapped SecretIDs for its services, and nothing else.
 type IssuerRole struct {
-	Role     string   // "phoenix-issuer"; its policy is named the same
+	Role     string // "phoenix-issuer"; its policy is named the same
 	RoleID   string
 	Services []string // those that it may issue for
 	// CIDRs are where it may log in from, and use what it got there.

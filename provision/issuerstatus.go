@@ -17,10 +17,10 @@ type IssuerStatus struct {
 type SpareStatus struct {
 	Service string
 	File    string
-	Ready   bool      // a spare lies there that is good, as far as is known
+	Ready   bool      // a spare lies there that is good, and nothing is wrong, as far as is known
 	Expires time.Time // that spare's end
 	Alarm   bool      // the service has consumed too many of late
-	Reason  string    // why there is no spare, or none that is good
+	Reason  string    // why not, if it is not ready
 }
 
 // Status is how the issuer is doing. It may be called from any goroutine.
@@ -34,17 +34,17 @@ func (i *Issuer) publish(reason error) {
 	st := IssuerStatus{Reason: reason}
 	for _, s := range i.spares {
 		one := SpareStatus{Service: s.service.Name, File: s.file.path, Alarm: s.alarmed}
-		if h := s.held; h != nil && !h.spent && time.Now().Before(h.expires) {
+		switch h := s.held; {
+		case s.waits.said != "":
+			one.Reason = s.waits.said
+		case h != nil && !h.spent && time.Now().Before(h.expires):
 			one.Ready, one.Expires = true, h.expires
-		} else if one.Reason = s.waits.said; one.Reason == "" {
-			switch {
-			case s.refused:
-				one.Reason = "it has consumed too many; the next comes when its time is up"
-			case h != nil:
-				one.Reason = "what lies there was used, or has expired"
-			default:
-				one.Reason = "none was issued yet"
-			}
+		case s.refused:
+			one.Reason = "it has consumed too many; the next comes when its time is up"
+		case h != nil:
+			one.Reason = "what lies there was used, or has expired"
+		default:
+			one.Reason = "none was issued yet"
 		}
 		st.Spares = append(st.Spares, one)
 	}
