@@ -22,6 +22,7 @@ const (
 	xsync    = "golang.org/x/sync"
 	xsys     = "golang.org/x/sys"
 	xterm    = "golang.org/x/term"
+	xtime    = "golang.org/x/time"
 	xtext    = "golang.org/x/text"
 	vaultAPI = "github.com/hashicorp/vault/api"
 	appRole  = "github.com/hashicorp/vault/api/auth/approle"
@@ -63,7 +64,7 @@ var rooms = []room{
 	{"internal/sealed", []string{"secrets", age}},
 	{"internal/sdnotify", nil},
 	{"bootstrap", []string{"secrets", "auditlog", "tlsconfig", "internal/vault", "internal/sealed", "internal/secmem", xsync}},
-	{"provision", []string{"secrets", "auditlog", "internal/vault", "internal/sealed", yaml, xsync, renameio}},
+	{"provision", []string{"secrets", "auditlog", "internal/vault", "internal/sealed", yaml, xsync, xtime, renameio}},
 	{"vaulttest", nil},
 	{"vaulttest/conformance", []string{"vaulttest", "internal/realvault"}},
 	{"internal/realvault", []string{xsys}},

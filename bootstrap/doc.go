@@ -36,6 +36,11 @@
 // leases are read again under it and published, users of the old ones drain,
 // and the old token is revoked.
 //
+// The resident issuer ("phoenix issue --watch") keeps a spare in that file,
+// marked with a line PHOENIX_STANDBY=1. A session that is well leaves it there:
+// it is for the next start, and for a session whose token is lost or can be
+// renewed no further.
+//
 // # Restart tickets
 //
 // With [Config.TicketFile] a service restarts without a SecretID: Close returns

@@ -229,6 +229,7 @@ func (b *broker) verify(ctx context.Context, c candidate) error {
 			"verify the wrapped SecretID", fmt.Errorf("%w: %w", ErrSecretIDSpent, err),
 			"if this service did not use it itself, somebody else has, or it is over ten minutes old: look for logins of this role in Vault's audit log, and issue a new one")
 	case err != nil:
+		b.source.release(c) // a spare may be tried again
 		return b.unavailable(ctx, err)
 	}
 	wrong := wrapFault(wrap, vault.SecretIDPath(b.cfg.Mount, b.cfg.Role), b.cfg.MaxWrapTTL)

@@ -34,6 +34,7 @@ type candidate struct {
 	roleID   string
 	digest   [sha256.Size]byte
 	from     string // for events
+	spare    bool   // it is for when a new token is needed, and not before
 }
 
 // maxSecretIDFile bounds a SecretID's file in bytes.
@@ -142,6 +143,15 @@ func (s *source) recall(digest []byte) {
 	copy(s.tried[:], digest)
 }
 
+// release forgets that c was used: it was not, as Vault was not there.
+func (s *source) release(c candidate) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.tried == c.digest {
+		s.tried = [sha256.Size]byte{}
+	}
+}
+
 // remove deletes the file that c came from, unless it holds something newer by
 // now, and reports whether it did. The error says why it is still there.
 func (s *source) remove(c candidate) (bool, error) {
@@ -187,24 +197,29 @@ const (
 	parkedPoll   = time.Second
 )
 
-// wait returns the next SecretID that has not been used yet. It looks at the
-// file's name, size and times, and reads it only when these have changed. said
-// is told of what is there but cannot be used.
-func (s *source) wait(ctx context.Context, every time.Duration, said func(error)) (candidate, error) {
+// wait returns the next SecretID that has not been used yet; a spare only when
+// it is needed, which nil always is. It looks at the file's name, size and
+// times, and reads it only when these have changed, or when there is need of
+// the spare in it. said is told of what is there but cannot be used.
+func (s *source) wait(ctx context.Context, every time.Duration, needed func() bool, said func(error)) (candidate, error) {
 	var seen os.FileInfo
-	last := ""
+	last, spare := "", false
 	for {
 		info, err := os.Stat(s.path())
-		if err == nil && (seen == nil || info.ModTime() != seen.ModTime() || info.Size() != seen.Size() || !os.SameFile(info, seen)) {
+		changed := err == nil && (seen == nil || info.ModTime() != seen.ModTime() || info.Size() != seen.Size() || !os.SameFile(info, seen))
+		if changed || err == nil && spare && needed != nil && needed() {
 			c, err := s.next()
-			if err == nil {
+			seen, spare = info, c.spare
+			switch {
+			case err == nil && (!spare || needed == nil || needed()):
 				return c, nil
-			}
-			if text := err.Error(); text != last && !errors.Is(err, ErrSecretIDSpent) && !errors.Is(err, ErrNoSecretID) {
-				last = text
+			case err == nil:
+				s.cfg.Logger.Debug("a spare SecretID lies ready; it is left there until it is needed", "file", c.from)
+			case errors.Is(err, ErrSecretIDSpent), errors.Is(err, ErrNoSecretID):
+			case err.Error() != last:
+				last = err.Error()
 				said(err)
 			}
-			seen = info
 		}
 		timer := time.NewTimer(every + time.Duration(s.cfg.Rand()*float64(every)/5))
 		select {
@@ -268,6 +283,7 @@ func fromVars(service string, vars map[string]secrets.Secret) (candidate, error)
 	c := candidate{
 		secretID: pick(EnvName(service, "SECRET_ID"), "VAULT_SECRET_ID"),
 		roleID:   pick(EnvName(service, "ROLE_ID"), "VAULT_ROLE_ID").Reveal(),
+		spare:    !vars["PHOENIX_STANDBY"].IsZero(), // as the resident issuer marks it
 	}
 	if c.secretID.IsZero() {
 		return c, fmt.Errorf("%w: it has no %s", ErrNoSecretID, EnvName(service, "SECRET_ID"))

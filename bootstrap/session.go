@@ -243,7 +243,7 @@ func (s *Session) run(ctx context.Context) {
 
 func (s *Session) watchHandovers(ctx context.Context, out chan<- candidate) {
 	for {
-		c, err := s.source.wait(ctx, handoverPoll, s.unusable)
+		c, err := s.source.wait(ctx, handoverPoll, s.needsToken, s.unusable)
 		if err != nil {
 			return
 		}
@@ -253,6 +253,18 @@ func (s *Session) watchHandovers(ctx context.Context, out chan<- candidate) {
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// needsToken reports whether the token is lost or will be: time for the spare.
+func (s *Session) needsToken() bool {
+	switch st := s.Status(); st.State {
+	case Waiting:
+		return true
+	case Degraded:
+		return errors.Is(st.Reason, vault.ErrNearMax) || errors.Is(st.Reason, vault.ErrNotRenewable)
+	default:
+		return false
 	}
 }
 

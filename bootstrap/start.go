@@ -91,7 +91,7 @@ func (s *Session) start(ctx context.Context) error {
 			return errors.Join(err, recErr)
 		}
 		why := err
-		if c, err = s.source.wait(ctx, parkedPoll, s.unusable); err != nil {
+		if c, err = s.source.wait(ctx, parkedPoll, nil, s.unusable); err != nil {
 			return errors.Join(why, err)
 		}
 		s.tell(Starting, nil)

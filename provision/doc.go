@@ -2,7 +2,8 @@
 // says, and issues the SecretIDs that services boot from.
 //
 // [LoadFile] reads an estate, [NewPlan] compares it with Vault, [Plan.Apply]
-// makes the difference go away, [Issue] issues. Nothing is kept outside Vault:
+// makes the difference go away, [Issue] issues; [NewIssuer] stays on a host and
+// issues whenever a service has used what it had. Nothing is kept outside Vault:
 // planning again is the way to find out where things stand.
 //
 // # The estate file
@@ -32,6 +33,13 @@
 //	      ref: refs/heads/main                        # this, environment, or both
 //	      environment: stage
 //	      mount: jwt                                  # and role: deploy, ttl: 15m, issuer, key_files
+//
+//	  issuer:                                         # a resident issuer; default: none
+//	    role: phoenix-issuer                          # the default; its policy is named the same
+//	    role_id: phoenix-issuer-tamshai-v1            # required, 16 characters or more
+//	    services: [mcp-hr]                            # required: whom it issues for, or: all
+//	    cidrs: [10.0.0.5/32]                          # required: its host's addresses
+//	    secret_id_ttl: 90d                            # the default; 1h to 365d
 //
 //	networks: [data-network]
 //
@@ -74,7 +82,8 @@
 // up exactly the service's own SecretIDs, which is the proof that a used one is
 // gone. The pipeline's policy issues SecretIDs only wrapped, takes them back by
 // accessor, and sees all that a plan compares, of secrets the names of fields
-// and no value.
+// and no value. The issuer's does the first two, for its services, and no more;
+// its credential is used again and again, and from its addresses alone.
 //
 // The lockout is loosened rather than left alone. Vault's own (five failures,
 // fifteen minutes) lets one service that restarts on a spent SecretID, or

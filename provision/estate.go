@@ -18,6 +18,7 @@ type Estate struct {
 	AppRole  AppRole
 	KV       []string // the KV v2 mounts
 	Pipeline Pipeline
+	Issuer   *IssuerRole // nil: there is no resident issuer
 
 	Secrets  []Secret
 	Policies []Policy

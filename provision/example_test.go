@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log"
+	"os"
 	"time"
 
 	"github.com/tamshai/phoenix/internal/vault"
@@ -64,6 +65,62 @@ func Example() {
 	// Output:
 	// 6 writes
 	// web web-role-id-example-v1 [redacted]
+}
+
+// The resident issuer keeps a spare for each service until it is told to stop.
+func ExampleNewIssuer() {
+	server, err := vaulttest.Start(vaulttest.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer server.Close()
+	client, err := vault.New(vault.Config{Addr: server.Addr()})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+	client, _ = client.WithToken(secrets.NewString(server.RootToken()))
+	estate, _ := provision.Load("estate.yaml", []byte(exampleEstate))
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	plan, err := provision.NewPlan(ctx, client, estate, provision.PlanConfig{})
+	if err == nil {
+		_, err = plan.Apply(ctx, provision.ApplyConfig{})
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "issuer-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+
+	beat := make(chan struct{}, 1)
+	issuer, err := provision.NewIssuer(client, estate, provision.IssuerConfig{
+		Path: dir + "/{service}.env",
+		Disk: true, // only here: a real one belongs below /run
+		Beat: func() {
+			select {
+			case beat <- struct{}{}:
+			default:
+			}
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- issuer.Run(ctx) }()
+	for issuer.Status().Err() != nil {
+		<-beat
+	}
+	fmt.Println(issuer.Status())
+	stop()
+	fmt.Println(<-done)
+	// Output:
+	// 1 of 1 services have a spare
+	// <nil>
 }
 
 func ExampleNewPlan() {

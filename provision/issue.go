@@ -26,7 +26,8 @@ type IssueConfig struct {
 	Audit auditlog.Recorder
 }
 
-// Issued is a SecretID for one service, wrapped. Nobody has seen it.
+// Issued is a SecretID for one service, wrapped, so that nobody has seen it; or
+// the credential of the resident issuer, see [IssueCredential].
 type Issued struct {
 	Service  string
 	RoleID   string
@@ -35,6 +36,7 @@ type Issued struct {
 	Expires  time.Time      // of the wrapping, by Vault's clock
 
 	estate *Estate
+	also   []sealed.Var // what else stands in its env file
 }
 
 // Issue makes a one-use SecretID for each of the named services, wrapped. If
@@ -73,6 +75,37 @@ func Issue(ctx context.Context, client *vault.Client, estate *Estate, services [
 		all = append(all, one)
 	}
 	return all, nil
+}
+
+// IssueCredential makes the credential of the estate's resident issuer: a
+// SecretID, not wrapped, that works from the issuer's addresses as often as it
+// likes until it expires. Those that were made before stay good; [Destroy] ends
+// one. It takes an operator's token, the pipeline's may not.
+func IssueCredential(ctx context.Context, client *vault.Client, estate *Estate, audit auditlog.Recorder) (Issued, error) {
+	i := estate.Issuer
+	if i == nil {
+		return Issued{}, fmt.Errorf("provision: %s has no resident issuer; add vault.issuer to it, and run phoenix provision apply", estate.File)
+	}
+	if audit == nil {
+		audit = auditlog.Slog(nil)
+	}
+	// Wrapped for a moment, as that is the one way that everything is issued.
+	role := Service{Name: i.Role, RoleID: i.RoleID, Login: Login{SecretIDTTL: i.SecretIDTTL}}
+	one, err := issue(ctx, client, estate, role, IssueConfig{WrapTTL: time.Minute, Audit: audit})
+	if err != nil {
+		return Issued{}, fmt.Errorf("provision: the issuer %s: %w", i.Role, err)
+	}
+	secretID, err := client.Unwrap(ctx, one.SecretID)
+	if err == nil && secretID.Uses != 0 {
+		err = fmt.Errorf("Vault gave a SecretID of %d uses; see phoenix provision plan", secretID.Uses)
+	}
+	if err != nil {
+		err = fmt.Errorf("provision: the issuer %s: %w", i.Role, err)
+		return Issued{}, errors.Join(err, Destroy(context.WithoutCancel(ctx), client, []Issued{one}, audit))
+	}
+	one.SecretID, one.Expires = secretID.Value, time.Now().Add(secretID.TTL).UTC().Truncate(time.Second)
+	one.also = []sealed.Var{{Name: envName(i.Role) + "EXPIRES", Value: secrets.NewString(one.Expires.Format(time.RFC3339))}}
+	return one, nil
 }
 
 func issue(ctx context.Context, client *vault.Client, estate *Estate, s Service, cfg IssueConfig) (Issued, error) {
@@ -167,8 +200,8 @@ func accessorGone(err error) bool {
 }
 
 // EnvFile writes what services need in the deployment's own names, two lines
-// for each: VAULT_<SERVICE>_ROLE_ID and VAULT_<SERVICE>_SECRET_ID. It is
-// secret.
+// for each: VAULT_<SERVICE>_ROLE_ID and VAULT_<SERVICE>_SECRET_ID. That of the
+// issuer's credential also says when it ends (…_EXPIRES). It is secret.
 func EnvFile(issued []Issued) ([]byte, error) {
 	var vars []sealed.Var
 	for _, one := range issued {
@@ -176,6 +209,7 @@ func EnvFile(issued []Issued) ([]byte, error) {
 		vars = append(vars,
 			sealed.Var{Name: prefix + "ROLE_ID", Value: secrets.NewString(one.RoleID)},
 			sealed.Var{Name: prefix + "SECRET_ID", Value: one.SecretID})
+		vars = append(vars, one.also...)
 	}
 	return sealed.FormatEnv(vars)
 }

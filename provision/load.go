@@ -154,6 +154,7 @@ func (l *loader) vault(n *yaml.Node) {
 		}},
 		field{"pipeline", l.pipeline},
 		field{"networks", func(n *yaml.Node) { l.onNetworks(n, "vault.networks", &e.VaultNetworks) }},
+		field{"issuer", l.issuerRole},
 	)
 }
 

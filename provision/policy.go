@@ -2,7 +2,6 @@ package provision
 
 import (
 	"encoding/json"
-	"fmt"
 	"slices"
 	"strings"
 )
@@ -84,14 +83,11 @@ func (e *Estate) pipelinePolicy() map[string]rule {
 		rules[policyPath(p.Name)] = can("read")
 	}
 	for _, s := range e.Services {
-		role := e.rolePath(s.Name)
-		rules[role+"/role-id"] = can("read")
-		rules[role+"/secret-id"] = rule{
-			Capabilities: []string{"update"},
-			MinWrap:      "1s",
-			MaxWrap:      fmt.Sprintf("%ds", int(e.AppRole.MaxWrap.Seconds())),
-		}
-		rules[role+"/secret-id-accessor/destroy"] = can("update")
+		rules[e.rolePath(s.Name)+"/role-id"] = can("read")
+		e.grantIssue(rules, s.Name)
+	}
+	if i := e.Issuer; i != nil {
+		rules[e.rolePath(i.Role)+"/role-id"] = can("read")
 	}
 	for _, s := range e.Secrets {
 		rules[s.Mount+"/subkeys/"+s.Path] = can("read")

@@ -31,24 +31,19 @@ func (v *view) leftovers(ctx context.Context) error {
 		}
 		for _, name := range owned {
 			policies = append(policies, v.gone(StagePolicies, "policy", name, policyPath(name)))
-			role, generated := strings.CutPrefix(name, "phoenix-")
+			service, generated := strings.CutPrefix(name, "phoenix-")
 			if !generated || mounted(v.auth, e.AppRole.Mount) == nil {
 				continue
 			}
-			path := e.rolePath(role)
-			if err := v.learn(ctx, []string{path}); err != nil {
-				return err
-			}
-			if !v.may(need{path, "read"}) {
-				v.Notes = append(v.Notes, fmt.Sprintf("whether the role %s is left over cannot be seen: needs read on %s", role, path))
-				continue
-			}
-			have, err := v.conn.read(ctx, path, nil)
-			if err != nil {
-				return err
-			}
-			if slices.Contains(strings.Split(canonical(have["token_policies"]), ", "), name) {
-				roles = append(roles, v.gone(StageRoles, "role", role, path))
+			// The issuer's role has the name of its policy.
+			for _, role := range []string{service, name} {
+				theirs, err := v.carries(ctx, role, name)
+				if err != nil {
+					return err
+				}
+				if theirs {
+					roles = append(roles, v.gone(StageRoles, "role", role, e.rolePath(role)))
+				}
 			}
 		}
 	}
@@ -95,6 +90,20 @@ func (v *view) leftovers(ctx context.Context) error {
 	return v.learn(ctx, paths)
 }
 
+// carries reports whether there is such a role and it has the policy.
+func (v *view) carries(ctx context.Context, role, policy string) (bool, error) {
+	path := v.Estate.rolePath(role)
+	if err := v.learn(ctx, []string{path}); err != nil {
+		return false, err
+	}
+	if !v.may(need{path, "read"}) {
+		v.Notes = append(v.Notes, fmt.Sprintf("whether the role %s is left over cannot be seen: needs read on %s", role, path))
+		return false, nil
+	}
+	have, err := v.conn.read(ctx, path, nil)
+	return slices.Contains(strings.Split(canonical(have["token_policies"]), ", "), policy), err
+}
+
 // ours reports whether an auth mount carries the owner's marker.
 func (v *view) ours(mount string) bool {
 	description, _ := mounted(v.auth, mount)["description"].(string)
@@ -126,6 +135,9 @@ func (v *view) ownedPolicies(ctx context.Context) ([]string, error) {
 	}
 	for _, s := range e.Services {
 		wanted[s.PolicyName()] = true
+	}
+	if e.Issuer != nil {
+		wanted[e.Issuer.Role] = true
 	}
 	names, err := v.listed(ctx, "sys/policies/acl")
 	if err != nil {

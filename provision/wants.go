@@ -22,6 +22,9 @@ func (v *view) items() []item {
 	}
 	add(v.authMount(StageAuth, e.AppRole.Mount, "approle"))
 	add(v.lockout())
+	if e.Issuer != nil {
+		add(v.mountLimit(e.Issuer))
+	}
 	for _, mount := range e.KV {
 		add(v.kvMount(mount))
 	}
@@ -31,8 +34,14 @@ func (v *view) items() []item {
 	for _, s := range e.Services {
 		add(v.policy(StagePolicies, s.PolicyName(), e.servicePolicy(s)))
 	}
+	if i := e.Issuer; i != nil {
+		add(v.policy(StagePolicies, i.Role, e.issuerPolicy(i)))
+	}
 	for _, s := range e.Services {
-		add(v.role(s))
+		add(v.role(s.Name, s.role()))
+	}
+	if i := e.Issuer; i != nil {
+		add(v.role(i.Role, i.settings()))
 	}
 	add(v.policy(StagePipeline, e.Pipeline.Policy, e.pipelinePolicy()))
 	if g := e.Pipeline.GitHub; g != nil {
@@ -176,28 +185,32 @@ func (v *view) policy(stage Stage, name string, rules map[string]rule) item {
 	}}
 }
 
-func (v *view) role(s Service) item {
+// role is what the service's AppRole should be like.
+func (s Service) role() settings {
+	cidrs := namesOf(s.Login.CIDRs, netip.Prefix.String)
+	return settings{
+		"role_id":                 s.RoleID,
+		"bind_secret_id":          true,
+		"secret_id_num_uses":      s.Login.SecretIDUses,
+		"secret_id_ttl":           s.Login.SecretIDTTL,
+		"secret_id_bound_cidrs":   cidrs,
+		"token_bound_cidrs":       cidrs,
+		"token_explicit_max_ttl":  s.Login.TokenMax,
+		"token_max_ttl":           time.Duration(0),
+		"token_no_default_policy": false,
+		"token_num_uses":          0,
+		"token_period":            s.Login.TokenPeriod,
+		"token_policies":          append([]string{s.PolicyName()}, s.Policies...),
+		"token_ttl":               time.Duration(0),
+		"token_type":              "service",
+	}
+}
+
+func (v *view) role(name string, want settings) item {
 	e := v.Estate
-	path := e.rolePath(s.Name)
+	path := e.rolePath(name)
 	idPath := path + "/role-id"
-	return item{stage: StageRoles, kind: "role", name: s.Name, reads: []string{path, idPath}, writes: []string{path}, look: func(ctx context.Context) (Change, error) {
-		cidrs := namesOf(s.Login.CIDRs, netip.Prefix.String)
-		want := settings{
-			"role_id":                 s.RoleID,
-			"bind_secret_id":          true,
-			"secret_id_num_uses":      s.Login.SecretIDUses,
-			"secret_id_ttl":           s.Login.SecretIDTTL,
-			"secret_id_bound_cidrs":   cidrs,
-			"token_bound_cidrs":       cidrs,
-			"token_explicit_max_ttl":  s.Login.TokenMax,
-			"token_max_ttl":           time.Duration(0),
-			"token_no_default_policy": false,
-			"token_num_uses":          0,
-			"token_period":            s.Login.TokenPeriod,
-			"token_policies":          append([]string{s.PolicyName()}, s.Policies...),
-			"token_ttl":               time.Duration(0),
-			"token_type":              "service",
-		}
+	return item{stage: StageRoles, kind: "role", name: name, reads: []string{path, idPath}, writes: []string{path}, look: func(ctx context.Context) (Change, error) {
 		action, have := Create, map[string]any(nil)
 		if mounted(v.auth, e.AppRole.Mount) != nil {
 			var err error
