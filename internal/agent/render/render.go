@@ -248,7 +248,9 @@ func (r *rendering) funcs() template.FuncMap {
 		"html":     text(template.HTMLEscapeString),
 		"js":       text(template.JSEscapeString),
 
-		"urlpath": text(url.PathEscape),
+		// Stricter than url.PathEscape, which leaves the @ and : that would end
+		// a password.
+		"urlpath": text(func(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }),
 		"base64":  text(func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }),
 		"json":    r.escaping(jsonText),
 	}
