@@ -56,6 +56,12 @@
 // can revoke it. Start itself revokes a token of its own role that it does not
 // take over, and no other.
 //
+// # Certificates
+//
+// [Config.Certs] declares certificates of Vault's PKI, and [Session.Cert] gives
+// the newest of each. Every one has a new key. If a renewal fails, the last one
+// stays to its end. Close revokes none: they end with their TTL.
+//
 // # What is recorded
 //
 // Each step is an [auditlog.Event]; a step that cannot be recorded fails the
