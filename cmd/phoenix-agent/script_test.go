@@ -325,6 +325,11 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 		ts.Check(w.connect(context.Background(), ts.Setenv, ts.MkAbs(".")))
 		ts.Check(w.provision(context.Background()))
 	},
+	// operator: sets VAULT_TOKEN to Vault's root token, for phoenix and not for
+	// what run starts.
+	"operator": func(ts *testscript.TestScript, _ bool, _ []string) {
+		ts.Setenv("VAULT_TOKEN", of(ts).vault.RootToken())
+	},
 	// vault-does stop|restart|wipe|seal|unseal
 	"vault-does": func(ts *testscript.TestScript, _ bool, args []string) {
 		w, ctx := of(ts), context.Background()

@@ -8,12 +8,15 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/tamshai/phoenix/auditlog"
 	"github.com/tamshai/phoenix/internal/sealed"
+	"github.com/tamshai/phoenix/internal/vault"
 	"github.com/tamshai/phoenix/provision"
 )
 
@@ -26,6 +29,8 @@ func issueCommand() *cli.Command {
    phoenix issue -f estate.yaml --service mcp-hr --out /run/phoenix/mcp-hr.env
    phoenix issue -f estate.yaml --all --out /run/phoenix/
    phoenix issue -f estate.yaml --all --seal .env.enc --recipient age1...
+   phoenix issue -f estate.yaml --issuer --out issuer.env
+   phoenix issue -f estate.yaml --watch --credentials issuer.env --out '/run/phoenix/{service}/'
    phoenix issue -f estate.yaml --service mcp-hr -- ssh host 'cat > /run/phoenix/mcp-hr.env'
 
 For each service there are two lines, VAULT_<SERVICE>_ROLE_ID and
@@ -35,8 +40,13 @@ because CMD fails for example, the SecretIDs are destroyed.
 
 The report is on standard error: service, the SecretID's accessor, when it
 expires. With --json it is an object {service, accessor, expires} on a line.
-Without --audit-log the audit events are there too.`,
-		Flags: append([]cli.Flag{
+Without --audit-log the audit events are there too.
+
+With --watch it stays: the resident issuer keeps a fresh SecretID, a spare, in
+each service's file, so that restarts and reboots need no pipeline. It logs in
+with its own credential, which --issuer issues once, or uses the given token.
+A service that consumes too many is put off and raises an alarm.`,
+		Flags: slices.Concat([]cli.Flag{
 			estateFlag(),
 			&cli.StringSliceFlag{Name: "service", Aliases: []string{"s"}, Usage: "issue for this `SERVICE`; may be repeated"},
 			&cli.BoolFlag{Name: "all", Usage: "issue for every service of the estate"},
@@ -46,7 +56,7 @@ Without --audit-log the audit events are there too.`,
 			&cli.DurationFlag{Name: "ttl", Usage: "how long a SecretID can be unwrapped", Value: provision.DefaultWrapTTL},
 			&cli.BoolFlag{Name: "json", Usage: "report in JSON"},
 			auditFlag(),
-		}, vaultFlags()...),
+		}, watchFlags(), vaultFlags()),
 		Action: issue,
 	}
 }
@@ -54,22 +64,40 @@ Without --audit-log the audit events are there too.`,
 // delivery hands over what was issued.
 type delivery func(context.Context, []provision.Issued) error
 
-func issue(ctx context.Context, cmd *cli.Command) (err error) {
+func issue(ctx context.Context, cmd *cli.Command) error {
 	estate, err := loadEstate(cmd)
 	if err != nil {
 		return err
 	}
-	services, err := chosenServices(cmd, estate)
-	if err != nil {
-		return err
+	switch {
+	case cmd.Bool("watch") && cmd.Bool("issuer"):
+		return usagef("--watch and --issuer exclude each other; give one")
+	case cmd.Bool("watch"):
+		return watchIssue(ctx, cmd, estate)
+	case cmd.Bool("issuer"):
+		return issueCredential(ctx, cmd, estate)
 	}
-	deliver, err := destination(cmd, services)
+	services, err := chosenServices(cmd, estate)
 	if err != nil {
 		return err
 	}
 	ttl := cmd.Duration("ttl")
 	if most := estate.AppRole.MaxWrap; ttl < time.Second || ttl%time.Second != 0 || ttl > most {
 		return usagef("--ttl must be whole seconds and at most %s, which is the estate's max_wrap", most)
+	}
+	return issueTo(ctx, cmd, estate, services, func(ctx context.Context, client *vault.Client, audit auditlog.Recorder) ([]provision.Issued, error) {
+		return provision.Issue(ctx, client, estate, services, provision.IssueConfig{WrapTTL: ttl, Audit: audit})
+	})
+}
+
+// issueTo delivers what create issues for the named services, and destroys it
+// if that fails.
+func issueTo(ctx context.Context, cmd *cli.Command, estate *provision.Estate, services []string,
+	create func(context.Context, *vault.Client, auditlog.Recorder) ([]provision.Issued, error),
+) (err error) {
+	deliver, err := destination(cmd, services)
+	if err != nil {
+		return err
 	}
 	audit, err := openAudit(cmd, os.Stderr)
 	if err != nil {
@@ -81,7 +109,7 @@ func issue(ctx context.Context, cmd *cli.Command) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, end()) }()
-	issued, err := provision.Issue(ctx, client, estate, services, provision.IssueConfig{WrapTTL: ttl, Audit: audit})
+	issued, err := create(ctx, client, audit)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -76,6 +77,15 @@ func TestScripts(t *testing.T) {
 			"vault":  vaultCmd,
 			"nokeep": noSecrets,
 			"mode":   mode,
+			"memory": memory,
+			"appears": func(ts *testscript.TestScript, _ bool, args []string) {
+				await(ts, func() bool { _, err := os.Stat(ts.MkAbs(args[0])); return err == nil }, args[0]+" does not appear")
+			},
+			// logged FILE REGEXP: the file comes to match.
+			"logged": func(ts *testscript.TestScript, _ bool, args []string) {
+				re := regexp.MustCompile(args[1])
+				await(ts, func() bool { data, _ := os.ReadFile(ts.MkAbs(args[0])); return re.Match(data) }, args[0]+" does not tell of it")
+			},
 		},
 	})
 }
@@ -224,5 +234,23 @@ func unwrap() {
 		cancel()
 		check(err)
 		fmt.Printf("%s: %d uses, %s\n", name, secretID.Uses, secretID.TTL)
+	}
+}
+
+// memory NAME: sets a variable to a new directory on tmpfs.
+func memory(ts *testscript.TestScript, _ bool, args []string) {
+	dir, err := os.MkdirTemp("/dev/shm", "phoenix-script-")
+	ts.Check(err)
+	ts.Defer(func() { _ = os.RemoveAll(dir) })
+	ts.Setenv(args[0], dir)
+}
+
+// await polls until something is so, for a while.
+func await(ts *testscript.TestScript, so func() bool, otherwise string) {
+	for deadline := time.Now().Add(30 * time.Second); !so(); {
+		if time.Now().After(deadline) {
+			ts.Fatalf("%s", otherwise)
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
 }
