@@ -38,11 +38,12 @@ bench: servers ## Run the benchmarks (BENCH=regexp) and print the figures
 
 # runtimesecret erases what handled a secret; see SECURITY.md.
 .PHONY: build
-build: ## Build static binaries of every command into bin/
+build: ## Build static binaries into bin/, with a tarball and checksums
 	@mkdir -p bin
-	@export GOFLAGS='$(GOFLAGS_GIVEN)' CGO_ENABLED=0 GOEXPERIMENT=runtimesecret; vcs=; \
+	@export GOFLAGS='$(GOFLAGS_GIVEN)' CGO_ENABLED=0 GOEXPERIMENT=runtimesecret; vcs=-buildvcs=auto; \
 	git rev-parse -q --verify HEAD >/dev/null 2>&1 || vcs=-buildvcs=false; \
 	set -x; go build $$vcs -trimpath -ldflags '-s -w' -o bin/ ./cmd/...
+	@./scripts/pack
 
 .PHONY: servers
 servers: ## Build the test servers into .cache/bin where they are missing
