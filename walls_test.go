@@ -69,7 +69,7 @@ var rooms = []room{
 	{"vaulttest/conformance", []string{"vaulttest", "internal/realvault"}},
 	{"internal/realvault", []string{xsys}},
 	{"internal/doctor", []string{"bootstrap", "provision", "internal/vault", "secrets", hcl, xsync}},
-	{"internal/demo", []string{"bootstrap", "provision", "vaulttest", "internal/realvault", "internal/vault", "auditlog", "secrets", "examples/tamshai"}},
+	{"internal/demo", []string{"bootstrap", "provision", "vaulttest", "internal/realvault", "internal/vault", "auditlog", "secrets", "examples/tamshai", "examples/agent"}},
 	{"internal/agent/...", []string{"bootstrap", "tlsconfig", "dbconn", "auditlog", "secrets", "internal/secmem", "internal/sdnotify", yaml, xsys}},
 	{"internal/demo", []string{anything}},
 	{"cmd/phoenix-agent", []string{"internal/agent"}},

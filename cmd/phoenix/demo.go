@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v3"
 	"golang.org/x/term"
 
+	"github.com/tamshai/phoenix/internal/agent"
 	"github.com/tamshai/phoenix/internal/demo"
 )
 
@@ -17,7 +18,7 @@ func demoCommand() *cli.Command {
 		Usage: "run the main job from an empty Vault, in seconds",
 		Description: `Provisions the Tamshai estate, issues one-use SecretIDs, boots three services,
 replays a spent SecretID, presents a tampered one, changes a secret under a
-running service, wipes Vault and comes back. It runs on the double of Vault, with
+running service, runs a Node service behind the agent, wipes Vault and comes back. It runs on the double of Vault, with
 nothing installed, or on real Vault in a process of its own. It touches no other
 Vault and prints no secret value.
 
@@ -34,7 +35,19 @@ Vault and prints no secret value.
 		},
 		Action: func(ctx context.Context, c *cli.Command) error {
 			color := term.IsTerminal(int(os.Stdout.Fd())) && os.Getenv("NO_COLOR") == ""
-			return demo.Run(ctx, demo.Config{Out: c.Root().Writer, Real: c.String("vault") == "real", Color: color})
+			self, err := os.Executable()
+			if err != nil {
+				return err
+			}
+			return demo.Run(ctx, demo.Config{Out: c.Root().Writer, Real: c.String("vault") == "real", Color: color, Agent: []string{self, "demo", "agent"}})
 		},
+		// The demonstration has no other binary to run the agent from.
+		Commands: []*cli.Command{{
+			Name: "agent", Hidden: true, SkipFlagParsing: true,
+			Action: func(_ context.Context, c *cli.Command) error {
+				os.Exit(agent.Main(append([]string{"phoenix-agent"}, c.Args().Slice()...), os.Stdout, os.Stderr))
+				return nil
+			},
+		}},
 	}
 }

@@ -2,25 +2,35 @@ package demo_test
 
 import (
 	"bytes"
+	"os"
 	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
 
+	"github.com/tamshai/phoenix/internal/agent"
 	"github.com/tamshai/phoenix/internal/demo"
 	"github.com/tamshai/phoenix/secrets"
 )
+
+// TestMain lets the test binary be the agent, too.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "exec" {
+		os.Exit(agent.Main(os.Args, os.Stdout, os.Stderr))
+	}
+	os.Exit(m.Run())
+}
 
 func TestDemo(t *testing.T) {
 	for name, real := range map[string]bool{"on the double": false, "on real Vault": true} {
 		t.Run(name, func(t *testing.T) {
 			defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 			var out bytes.Buffer
-			if err := demo.Run(t.Context(), demo.Config{Out: &out, Real: real}); err != nil {
+			if err := demo.Run(t.Context(), demo.Config{Out: &out, Real: real, Agent: []string{os.Args[0]}}); err != nil {
 				t.Fatalf("%v\n%s", err, out.String())
 			}
 			for _, want := range []string{
-				"0 writes", "destroyed and proven", "the SecretID is spent", "security event", "tampered with", "sees version 2", "From an empty Vault",
+				"0 writes", "destroyed and proven", "the SecretID is spent", "security event", "tampered with", "sees version 2", "in the same process", "is back, from memory", "the agent with its code: 0", "From an empty Vault",
 			} {
 				if !strings.Contains(out.String(), want) {
 					t.Errorf("the output does not say %q:\n%s", want, out.String())

@@ -31,6 +31,8 @@ type Config struct {
 	Real bool
 	// Color marks results with ANSI colours.
 	Color bool
+	// Agent is the command that is phoenix-agent, with its first arguments.
+	Agent []string
 }
 
 // Run plays every scene.
@@ -51,6 +53,7 @@ func Run(ctx context.Context, cfg Config) error {
 		{"Replay a spent SecretID", s.replay},
 		{"Slip a service a SecretID that was not made for it", s.tamper},
 		{"Change a secret under a running service", s.change},
+		{"Run a Node service behind the agent", s.agent},
 		{"Wipe Vault and come back from nothing", s.comeBack},
 	}
 	for i, scene := range scenes {
