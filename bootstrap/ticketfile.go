@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tamshai/phoenix/internal/sealed"
+	"github.com/tamshai/phoenix/internal/secmem"
 	"github.com/tamshai/phoenix/internal/vault"
 	"github.com/tamshai/phoenix/secrets"
 )
@@ -41,8 +42,14 @@ func (t *ticket) write(path string) error {
 		return err
 	}
 	defer os.Remove(private)
-	_, err = fmt.Fprintf(f, "%s=%s\n%s=%s\n%s=%s\n%s=%x\n", ticketToken, t.wrapping.Reveal(), ticketAccessor, t.accessor,
-		ticketExpires, t.expires.UTC().Format(time.RFC3339), ticketSpent, t.lastSpent)
+	// Not by fmt, which would keep the token in its buffers.
+	secmem.Do(func() {
+		_, err = f.Write(append(t.wrapping.AppendTo([]byte(ticketToken+"=")), '\n'))
+	})
+	if err == nil {
+		_, err = fmt.Fprintf(f, "%s=%s\n%s=%s\n%s=%x\n", ticketAccessor, t.accessor,
+			ticketExpires, t.expires.UTC().Format(time.RFC3339), ticketSpent, t.lastSpent)
+	}
 	if err2 := f.Close(); err == nil {
 		err = err2
 	}

@@ -15,7 +15,7 @@ const TicketPath = "sys/wrapping/wrap"
 // the wrapping token. Whoever unwraps that first has the Client's token. The
 // Client's token lives on, and to revoke it makes the wrapped one worthless.
 func (c *Client) WrapSelf(ctx context.Context, ttl time.Duration) (*Wrap, error) {
-	return c.WriteWrapped(ctx, TicketPath, map[string]any{"token": c.token.Reveal()}, ttl)
+	return c.WriteWrapped(ctx, TicketPath, map[string]any{"token": c.token}, ttl)
 }
 
 // UnwrapToken spends a wrapping token for the token in it that WrapSelf put

@@ -184,7 +184,8 @@ func (r *Runner) start(p *Process, spec Spec) error {
 	if r.closed {
 		return ErrClosed
 	}
-	if spec.Terminal && foreground(spec.Files[0]) == unix.Getpgrp() {
+	// In a PID namespace the agent's group can be one outside, which is 0 here.
+	if own := unix.Getpgrp(); spec.Terminal && own > 0 && foreground(spec.Files[0]) == own {
 		p.terminal = spec.Files[0]
 		attr.Sys.Foreground, attr.Sys.Ctty = true, int(p.terminal.Fd())
 	}
