@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"text/template"
 	"text/template/parse"
@@ -189,7 +191,22 @@ type walker struct {
 
 func (w *walker) bad(n parse.Node, format string, args ...any) {
 	location, _ := w.tree.ErrorContext(n)
-	w.problems = append(w.problems, &Error{"template " + location + ": " + fmt.Sprintf(format, args...)})
+	w.problems = append(w.problems, &Error{fromOne("template " + location + ": " + fmt.Sprintf(format, args...))})
+}
+
+var place = regexp.MustCompile(`^(template .*?:\d+:)(\d+):`)
+
+// fromOne counts the column of text/template's places from 1, as editors do.
+func fromOne(text string) string {
+	found := place.FindStringSubmatch(text)
+	if found == nil {
+		return text
+	}
+	column, err := strconv.Atoi(found[2])
+	if err != nil {
+		return text
+	}
+	return found[1] + strconv.Itoa(column+1) + text[len(found[0])-1:]
 }
 
 func (w *walker) walk(n parse.Node) {

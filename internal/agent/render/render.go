@@ -80,7 +80,7 @@ func (t *Template) Render(src Source) (*Output, error) {
 	out := &limited{left: maxText}
 	err = tmpl.Funcs(r.funcs()).Execute(out, nil)
 	if err = errors.Join(err, r.problem); err != nil {
-		return nil, &Error{strings.Replace(err.Error(), "template: ", "template ", 1)}
+		return nil, &Error{fromOne(strings.Replace(err.Error(), "template: ", "template ", 1))}
 	}
 	return r.assemble(out.String()), nil
 }

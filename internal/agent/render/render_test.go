@@ -103,7 +103,7 @@ func TestRefusedWhenItRuns(t *testing.T) {
 
 func TestRefusedWhenItIsParsed(t *testing.T) {
 	for template, want := range map[string]string{
-		"one\n  {{secret}}":                 "t:2:",
+		"one\n  {{secret}}":                 "t:2:5:",
 		"one\ntwo {{if}}x":                  "t:2:5:",
 		"{{secret .}}":                      "literal text",
 		`{{printf "%s" secret "kv/a#x"}}`:   "parentheses",
@@ -116,6 +116,16 @@ func TestRefusedWhenItIsParsed(t *testing.T) {
 		if _, err := render.Parse("t", template); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", template, err, want)
 		}
+	}
+}
+
+func TestErrorsHaveAPlace(t *testing.T) {
+	tmpl, err := render.Parse("t", "one\n  {{secret \"kv/none#x\"}}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tmpl.Render(known); err == nil || !strings.HasPrefix(err.Error(), "template t:2:5: ") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -1,0 +1,162 @@
+package agent_test
+
+import (
+	"errors"
+	"flag"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/tamshai/phoenix/bootstrap"
+	"github.com/tamshai/phoenix/internal/agent"
+)
+
+func parse(args ...string) (agent.Config, error) {
+	return agent.ParseExec(args, io.Discard, func(string) (string, bool) { return "", false })
+}
+
+func TestUsage(t *testing.T) {
+	for want, args := range map[string][]string{
+		"no command to run":                {},
+		"-help lists the flags":            {"-bogus", "--", "x"},
+		"write it as NAME=REF":             {"-env", "A", "--", "x"},
+		"is no name for a variable":        {"-env", "1A=m/p#f", "--", "x"},
+		"never given to a child":           {"-env", "PHOENIX_X=m/p#f", "--", "x"},
+		"asked for twice":                  {"-env", "A=m/p#f", "-env", "A=m/p#f", "--", "x"},
+		"nothing to come from":             {"-env", "A=", "--", "x"},
+		"that can be passed on":            {"-pass", "VAULT_*", "--", "x"},
+		"absolute, clean path":             {"-file", "rel=m/p#f", "--", "x"},
+		"is no mode of a file":             {"-file", "/a=m/p#f,mode=999", "--", "x"},
+		"is no owner":                      {"-file", "/a=m/p#f,owner=root", "--", "x"},
+		"is no action":                     {"-file", "/a=m/p#f,on-change=explode", "--", "x"},
+		"there is no signal":               {"-file", "/a=m/p#f,on-change=signal:NOPE", "--", "x"},
+		"cannot be used here":              {"-stop-signal", "CHLD", "--", "x"},
+		"SRC:DEST":                         {"-template", "nowhere", "--", "x"},
+		"a duration is negative":           {"-grace", "-1s", "--", "x"},
+		"takes no command":                 {"-once", "-file", "/a=m/p#f", "--", "x"},
+		"no child to give variables to":    {"-once", "-env", "A=m/p#f", "-file", "/a=m/p#f"},
+		"one of http://":                   {"-health", "ping", "--", "x"},
+		"127.0.0.1:9090 or unix:":          {"-listen", "9090", "--", "x"},
+		"text or json":                     {"-log-format", "xml", "--", "x"},
+		"debug, info, warn and error":      {"-log-level", "loud", "--", "x"},
+		"the configuration cannot be read": {"-config", "/no/such/file", "--", "x"},
+	} {
+		_, err := parse(args...)
+		if !errors.Is(err, agent.ErrUsage) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", args, err, want)
+		}
+	}
+	if _, err := parse("-help"); !errors.Is(err, flag.ErrHelp) {
+		t.Errorf("help: %v", err)
+	}
+}
+
+func TestFlagsOverrideTheFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "agent.yaml")
+	if err := os.WriteFile(file, []byte(`
+service: from-file
+secret_id: {file: /run/x, no_wait: true}
+ticket: /run/ticket
+env: {B: m/p#b, A: 'x{{secret "m/p#a"}}'}
+files:
+  - {path: /run/f, from: m/p#f, mode: "0640", owner: "999:", on_change: {run: [reload, two words]}}
+  - {path: /run/g, template: t.tmpl, on_change: signal:HUP}
+on_change: {m/p#a: none}
+grace: 3s
+restarts: 7
+stop_signal: QUIT
+command: [from, file]
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := parse("-config", file, "-service", "from-flag", "-grace", "4s", "-env", "C=m/p#c", "--", "from", "flag")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Boot.Service != "from-flag" || c.Grace != 4*time.Second || c.Command[1] != "flag" || c.Restarts != 7 || c.StopSignal != syscall.SIGQUIT ||
+		c.Boot.Spent != bootstrap.FailWhenSpent || c.Boot.TicketFile != "/run/ticket" || c.Boot.SecretIDFile != "/run/x" {
+		t.Errorf("%+v", c)
+	}
+	if len(c.Env) != 3 || c.Env[0].Name != "A" || c.Env[2].Name != "C" {
+		t.Errorf("%+v", c.Env)
+	}
+	f := c.Files[0]
+	if f.Mode != 0o640 || f.UID != 999 || f.GID != -1 || f.OnChange.Run[1] != "two words" {
+		t.Errorf("%+v", f)
+	}
+	if g := c.Files[1]; g.Template != filepath.Join(filepath.Dir(file), "t.tmpl") || g.OnChange.Signal != syscall.SIGHUP {
+		t.Errorf("%+v", g)
+	}
+}
+
+func TestFileIsStrict(t *testing.T) {
+	for text, want := range map[string]string{
+		"comand: [x]":                     "comand",
+		"grace: 1s\ngrace: 2s":            "grace",
+		"grace: soon":                     "soon",
+		"---\ngrace: 1s\n---\ngrace: 2s":  "more than one document",
+		"on_change: {m/p#f: {walk: [x]}}": "run: [CMD",
+		"on_change: {m/p#f: {run: []}}":   "names no command",
+		strings.Repeat("#", 1<<20+1):      "longer than",
+		"files: [{path: /a, mode: 7777}]": "no mode",
+	} {
+		if _, err := agent.Load("agent.yaml", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.40q: %v, want %q", text, err, want)
+		}
+	}
+}
+
+// Options stand at the end; what else has commas is the template's own.
+func TestFileOptions(t *testing.T) {
+	c, err := parse("-file", `/a=a,b,{{secret "m/p#f"}},mode=0600,disk,on-change=run:reload now`, "-on-change", "m/p#f=x=restart", "--", "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := c.Files[0]
+	if f.From != `a,b,{{secret "m/p#f"}}` || !f.Disk || f.Mode != 0o600 || f.OnChange.String() != "run:reload now" {
+		t.Errorf("%+v", f)
+	}
+	if c.OnChange["m/p#f=x"].Kind != agent.Restart {
+		t.Errorf("%+v", c.OnChange)
+	}
+}
+
+func TestActionsComeBack(t *testing.T) {
+	word := rapid.StringMatching(`[a-z./-]{1,8}`)
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.OneOf(
+			rapid.SampledFrom([]string{"none", "restart", "signal:HUP", "signal:USR1", "signal:TERM"}),
+			rapid.Map(rapid.SliceOfN(word, 1, 4), func(words []string) string { return "run:" + strings.Join(words, " ") }),
+		).Draw(t, "action")
+		a, err := agent.ParseAction(text)
+		if err != nil || a.String() != text {
+			t.Fatalf("%q comes back as %q: %v", text, a, err)
+		}
+	})
+}
+
+func FuzzLoad(f *testing.F) {
+	f.Add([]byte("env: {A: m/p#f}\ncommand: [x]"))
+	f.Add([]byte("a: &a [*a]"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		_, _ = agent.Load("agent.yaml", data) // it must not panic
+	})
+}
+
+func FuzzParseExec(f *testing.F) {
+	f.Add("-env", "A=m/p#f", "-file", "/a=b,mode=1")
+	f.Fuzz(func(t *testing.T, a, b, c, d string) {
+		if strings.Contains(a+b+c+d, "config") {
+			return // it would read files
+		}
+		if _, err := parse(a, b, c, d, "--", "x"); err != nil && !errors.Is(err, agent.ErrUsage) && !errors.Is(err, flag.ErrHelp) {
+			t.Errorf("%v is not one of usage", err)
+		}
+	})
+}
