@@ -90,7 +90,8 @@ var tokenCases = []Case{
 		s.token("p", `"renewable":false,"ttl":"1h"`)
 		s.as("$tok").post("auth/token/renew-self", `{}`).refused(400, "lease is not renewable")
 		s.token("p", `"period":"20m","explicit_max_ttl":"10m"`)
-		s.as("$tok").post("auth/token/renew-self", `{}`).is(200).has("auth.lease_duration", "600")
+		// Its warnings are other ones a second after the token was made.
+		s.as("$tok").post("auth/token/renew-self", `{}`).is(200).has("auth.lease_duration", "600").elide()
 		s.token("p", `"period":"20m"`)
 		s.as("$tok").post("auth/token/renew-self", `{"increment":"5m"}`).is(200).has("auth.lease_duration", "1200")
 	}),
