@@ -291,6 +291,13 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 		w := of(ts)
 		ts.Check(w.request(context.Background(), "POST", w.service+"/data/"+args[0], obj{"data": obj{"v": args[1]}}))
 	},
+	// putlong PATH N: writes a value of N bytes.
+	"putlong": func(ts *testscript.TestScript, _ bool, args []string) {
+		w := of(ts)
+		n, err := strconv.Atoi(args[1])
+		ts.Check(err)
+		ts.Check(w.request(context.Background(), "POST", w.service+"/data/"+args[0], obj{"data": obj{"v": strings.Repeat("s3cr3t-l", n/8)}}))
+	},
 	// vault METHOD PATH [JSON], as root.
 	"vault": func(ts *testscript.TestScript, neg bool, args []string) {
 		var in any
@@ -544,7 +551,7 @@ func poll(ts *testscript.TestScript, try func() error) {
 func scriptEnv(ts *testscript.TestScript) []string {
 	var env []string
 	for _, name := range []string{
-		"PATH", "HOME", "TMPDIR", "SERVICE", "KV", "MEM", "VAULT_ADDR", "VAULT_CACERT", "VAULT_ROLE_ID", "VAULT_SECRET_ID_FILE", "VAULT_SECRET_ID",
+		"PATH", "HOME", "TMPDIR", "SERVICE", "KV", "MEM", "S2", "VAULT_ADDR", "VAULT_CACERT", "VAULT_ROLE_ID", "VAULT_SECRET_ID_FILE", "VAULT_SECRET_ID",
 		"PHOENIX_SERVICE", "PHOENIX_LISTEN", "NODE_ENV", "PORT", "NOTIFY_SOCKET", "WATCHDOG_USEC", "EXTRA",
 	} {
 		if value := ts.Getenv(name); value != "" {
