@@ -116,7 +116,7 @@ func (s *side) current() (*tls.Config, error) {
 		return snap.config, nil
 	}
 	config := &tls.Config{
-		Certificates:     []tls.Certificate{*own},
+		Certificates: []tls.Certificate{*own},
 		// Without ClientCAs every client shows what it has, and learns why it
 		// is refused; with them crypto/tls's would show nothing.
 		ClientAuth:       tls.RequireAnyClientCert,
