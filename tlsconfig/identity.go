@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +36,7 @@ type IssueRequest struct {
 	CommonName string
 	DNSNames   []string
 	URIs       []string
+	IPs        []net.IP
 	TTL        time.Duration // zero: as long as the issuer likes
 }
 

@@ -64,7 +64,10 @@ func (c *tracked) peer() *PeerIdentity {
 // on an old generation for too long or whose peer is not accepted any more.
 type tracker struct {
 	side *side
-	turn func() // called after a new generation and from time to time; may be nil
+	// turn is called after a new generation, at each step and when poked; it
+	// reports whether it has to be called again soon. It may be nil.
+	turn func() bool
+	poke chan struct{}
 
 	mu    sync.Mutex
 	conns map[net.Conn]*tracked // by what net/http calls the connection
@@ -75,7 +78,7 @@ type tracker struct {
 }
 
 func (t *tracker) start() {
-	t.conns, t.stop = map[net.Conn]*tracked{}, make(chan struct{})
+	t.conns, t.stop, t.poke = map[net.Conn]*tracked{}, make(chan struct{}), make(chan struct{}, 1)
 	material := t.side.identity.Current()
 	t.done.Go(func() { t.run(material) })
 }
@@ -150,9 +153,10 @@ func (t *tracker) run(material *Material) {
 	}
 	var deadlines []deadline
 	timeout, step := t.side.drainTimeout(), min(t.side.drainTimeout()/4, time.Second)
+	step = max(step, time.Millisecond)
 	timeout -= step // what is due between two steps happens at the next
-	tick := time.NewTicker(max(step, time.Millisecond))
-	defer tick.Stop()
+	timer := time.NewTimer(step)
+	defer timer.Stop()
 	judged := time.Now()
 	crls := t.side.Revocation.changed()
 	for {
@@ -165,7 +169,8 @@ func (t *tracker) run(material *Material) {
 		case <-crls:
 			crls = t.side.Revocation.changed()
 			t.drop(t.refusedNow)
-		case <-tick.C:
+		case <-t.poke:
+		case <-timer.C:
 		}
 		now := time.Now()
 		for len(deadlines) > 0 && !now.Before(deadlines[0].at) {
@@ -177,8 +182,11 @@ func (t *tracker) run(material *Material) {
 			judged = now
 			t.drop(t.refusedNow)
 		}
-		if t.turn != nil {
-			t.turn()
+		const soon = 20 * time.Millisecond
+		if t.turn != nil && t.turn() {
+			timer.Reset(min(step, soon))
+		} else {
+			timer.Reset(step)
 		}
 	}
 }

@@ -62,8 +62,22 @@ func (c Config) NewTransport(base *http.Transport, identity Identity, serverName
 	return t
 }
 
-// Old counts the open connections of generations before the current one.
-func (t *Transport) Old() int { return t.old() }
+// Old counts what is left of the generations before the current one: open
+// connections, those being dialled, and requests that wait for one.
+func (t *Transport) Old() int {
+	t.genMu.Lock()
+	defer t.genMu.Unlock()
+	now, n := t.side.identity.Current(), 0
+	for g := range t.retired {
+		if g.material != now {
+			n += max(int(g.open.Load()), g.inFlight)
+		}
+	}
+	if g := t.current; g != nil && g.material != now {
+		n += max(int(g.open.Load()), g.inFlight)
+	}
+	return n
+}
 
 // CloseIdleConnections closes the connections on which nothing happens.
 func (t *Transport) CloseIdleConnections() {
@@ -125,18 +139,23 @@ func (t *Transport) leave(g *clientGeneration) {
 	defer t.genMu.Unlock()
 	g.inFlight--
 	if g != t.current && g.inFlight == 0 {
-		g.via.CloseIdleConnections() // move does it again: HTTP/2 may not know yet that the last request is over
+		g.via.CloseIdleConnections()
+		select {
+		case t.poke <- struct{}{}: // HTTP/2 may not know yet that the last request is over
+		default:
+		}
 	}
 }
 
-// move retires a generation for which no request asks any more.
-func (t *Transport) move() {
+// move retires a generation for which no request asks any more. It reports
+// whether a retired one has connections on which nothing happens.
+func (t *Transport) move() bool {
 	t.genMu.Lock()
 	defer t.genMu.Unlock()
 	if t.current != nil && t.current.material != t.side.identity.Current() {
 		t.retire()
 	}
-	t.closeRetired()
+	return t.closeRetired()
 }
 
 // retire and closeRetired are called with genMu held.
@@ -148,13 +167,18 @@ func (t *Transport) retire() {
 	}
 }
 
-func (t *Transport) closeRetired() {
+func (t *Transport) closeRetired() (idle bool) {
 	for g := range t.retired {
 		g.via.CloseIdleConnections()
-		if g.inFlight == 0 && g.open.Load() == 0 {
+		switch {
+		case g.inFlight > 0:
+		case g.open.Load() > 0:
+			idle = true
+		default:
 			delete(t.retired, g)
 		}
 	}
+	return idle
 }
 
 func (t *Transport) newGeneration(m *Material) *clientGeneration {
