@@ -171,12 +171,12 @@ func wait(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	late := time.After(20 * time.Second)
+	late := time.After(2 * time.Minute)
 	for !is() {
 		select {
 		case <-tick.C:
 		case <-late:
-			t.Fatalf("%s: not in 20 seconds", what)
+			t.Fatalf("%s: not in two minutes", what)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package tlsconfig_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -67,13 +68,14 @@ func (r *rotor) check(raw []byte, start time.Time, deadline time.Duration) error
 // within the deadline.
 func TestRotationUnderLoad(t *testing.T) {
 	const workers, rotations, rolls = 64, 1000, 10
-	const deadline = 10 * time.Second
+	const deadline = time.Minute // generous, because a busy machine must not fail the test
 	server, client := newRotor(t, serverSpec), newRotor(t, clientSpec)
 	ca := testpki.NewCA("root 0")
 	server.publish(ca.Issue(serverSpec), ca)
 	client.publish(ca.Issue(clientSpec), ca)
 
-	c := tlsconfig.Config{DrainTimeout: deadline}
+	// ML-KEM would be most of the time under the race detector.
+	c := tlsconfig.Config{DrainTimeout: deadline, CurvePreferences: []tls.CurveID{tls.X25519}}
 	var failed sync.Map
 	url, drainer := serve(t, c, server.identity, tlsconfig.AllowDNS("mcp-gateway"), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p, ok := tlsconfig.Peer(r)
@@ -135,6 +137,11 @@ func TestRotationUnderLoad(t *testing.T) {
 			}
 		})
 	}
+	progress := func(n int64) {
+		t.Helper()
+		one, two := requests[0].Load(), requests[1].Load()
+		wait(t, "traffic goes on", func() bool { return requests[0].Load() >= one+n && requests[1].Load() >= two+n })
+	}
 	old := func() int { return drainer.Old() + vias[0].Old() + vias[1].Old() }
 	for roll := range rolls {
 		next := testpki.NewCA(fmt.Sprint("root ", roll+1))
@@ -153,8 +160,7 @@ func TestRotationUnderLoad(t *testing.T) {
 		server.publish(s, next)
 		client.publish(c, next)
 		ca = next
-		before := requests[0].Load() + requests[1].Load()
-		wait(t, "traffic goes on", func() bool { return requests[0].Load()+requests[1].Load() > before+workers })
+		progress(workers / 2)
 	}
 	stop()
 	all.Wait()

@@ -3,6 +3,7 @@ package tlsconfig
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -197,7 +198,9 @@ func (t *Transport) newGeneration(m *Material) *clientGeneration {
 	}
 	g := &clientGeneration{material: m, via: via}
 	via.DialTLSContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		g.open.Add(1)
+		if !t.mayDial(g) {
+			return nil, errOver
+		}
 		raw, err := dial(ctx, network, addr)
 		if err != nil {
 			g.open.Add(-1)
@@ -216,6 +219,21 @@ func (t *Transport) newGeneration(m *Material) *clientGeneration {
 	}
 	return g
 }
+
+// mayDial counts a connection of g that is about to be dialled. net/http dials
+// in the background for requests that found another connection meanwhile: when
+// the last of them is over, so is the generation.
+func (t *Transport) mayDial(g *clientGeneration) bool {
+	t.genMu.Lock()
+	defer t.genMu.Unlock()
+	if g != t.current && g.inFlight == 0 {
+		return false
+	}
+	g.open.Add(1)
+	return true
+}
+
+var errOver = errors.New("tlsconfig: no request waits for this connection any more")
 
 func (t *Transport) secure(ctx context.Context, watched *watchedConn, addr string, generation uint64, config *tls.Config) (*tls.Conn, error) {
 	if config.ServerName == "" {
