@@ -63,6 +63,7 @@ var rooms = []room{
 	{"internal/vault", []string{"secrets", "internal/secmem", vaultAPI, appRole, goRetry}},
 	{"internal/sealed", []string{"secrets", age}},
 	{"internal/sdnotify", nil},
+	{"internal/testpki", nil}, // for tests
 	{"bootstrap", []string{"secrets", "auditlog", "tlsconfig", "internal/vault", "internal/sealed", "internal/secmem", xsync}},
 	{"provision", []string{"secrets", "auditlog", "internal/vault", "internal/sealed", yaml, xsync, xtime, renameio}},
 	{"vaulttest", nil},
