@@ -12,13 +12,11 @@
 //   - for an HTTP server, [WrapServer], then ListenAndServeTLS("", ""); in a
 //     handler [Peer] is the identity that was verified for the connection;
 //   - for an HTTP client, [NewTransport];
-//   - for gRPC, package tlsgrpc;
 //   - for any other protocol, [Config.ServerConn] and [Config.ClientConn] on
 //     its connections, or [Server] and [Client], which return a *tls.Config;
 //   - for certificates in files, [OpenFiles]; for those that the program gets
 //     itself, a [Live]; for a test, [Static];
-//   - to honour CRLs, [OpenRevocation] and [Config.Revocation];
-//   - to look at an endpoint from outside, [Probe].
+//   - to honour CRLs, [OpenRevocation] and [Config.Revocation].
 //
 // # What is verified, and when
 //
