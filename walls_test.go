@@ -63,6 +63,7 @@ var rooms = []room{
 	{"internal/vault", []string{"secrets", "internal/secmem", vaultAPI, appRole, goRetry}},
 	{"internal/sealed", []string{"secrets", age}},
 	{"internal/sdnotify", nil},
+	{"internal/buildinfo", nil},
 	{"internal/testpki", nil}, // for tests
 	{"bootstrap", []string{"secrets", "auditlog", "tlsconfig", "internal/vault", "internal/sealed", "internal/secmem", xsync}},
 	{"provision", []string{"secrets", "auditlog", "internal/vault", "internal/sealed", yaml, xsync, xtime, renameio}},
@@ -71,7 +72,7 @@ var rooms = []room{
 	{"internal/realvault", []string{xsys}},
 	{"internal/doctor", []string{"bootstrap", "provision", "internal/vault", "secrets", hcl, xsync}},
 	{"internal/demo", []string{"bootstrap", "provision", "vaulttest", "internal/realvault", "internal/vault", "auditlog", "secrets", "examples/tamshai", "examples/agent"}},
-	{"internal/agent/...", []string{"bootstrap", "tlsconfig", "dbconn", "auditlog", "secrets", "internal/secmem", "internal/sdnotify", yaml, xsys}},
+	{"internal/agent/...", []string{"bootstrap", "tlsconfig", "dbconn", "auditlog", "secrets", "internal/secmem", "internal/sdnotify", "internal/buildinfo", yaml, xsys}},
 	{"internal/demo", []string{anything}},
 	{"cmd/phoenix-agent", []string{"internal/agent"}},
 	{"cmd/phoenix/...", []string{anything}},

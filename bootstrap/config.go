@@ -113,13 +113,14 @@ type Config struct {
 	handoverDir string
 }
 
-// SpentPolicy says what to do about a spent or missing SecretID.
+// SpentPolicy says what to do about a spent or missing SecretID, and about a
+// role that is locked out.
 type SpentPolicy int
 
 const (
 	// WaitForHandover waits, unready, until a new SecretID is in the file.
 	WaitForHandover SpentPolicy = iota
-	// FailWhenSpent ends with ErrSecretIDSpent or ErrNoSecretID.
+	// FailWhenSpent ends with ErrSecretIDSpent, ErrNoSecretID or ErrLockedOut.
 	FailWhenSpent
 )
 

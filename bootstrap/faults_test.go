@@ -157,14 +157,6 @@ func TestForeignRole(t *testing.T) {
 	v.fails(cfg, bootstrap.ErrSecretIDSpent)
 }
 
-func TestLockout(t *testing.T) {
-	v := onReal(t)
-	for range 5 {
-		v.do("POST", "auth/approle/login", obj{"role_id": v.roleID(), "secret_id": "wrong"})
-	}
-	v.fails(v.config(v.secretID()), bootstrap.ErrLockedOut, "sys/locked-users", "15 minutes")
-}
-
 func TestSecretsThatAreNotThere(t *testing.T) {
 	v := onReal(t)
 	v.put("deleted", obj{"x": "1"})

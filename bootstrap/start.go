@@ -21,8 +21,8 @@ import (
 // until [Session.Close].
 //
 // A sealed, unreachable, standby or rate-limiting Vault is waited out within
-// cfg.Budget. A spent or missing SecretID is waited for as cfg.Spent says, for
-// as long as ctx allows. Every other reason ends the start at once, with an
+// cfg.Budget. A spent or missing SecretID, or a lockout, is waited for as cfg.Spent says,
+// for as long as ctx allows. Every other reason ends the start at once, with an
 // *[Error] whose text says what to do; no token, lease or goroutine is left.
 func Start(ctx context.Context, cfg Config) (*Session, error) {
 	real := cfg.LookupEnv == nil
@@ -98,10 +98,12 @@ func (s *Session) start(ctx context.Context) error {
 	}
 }
 
-// canWait reports whether a new SecretID would help, and one may come.
+// canWait reports whether a new SecretID would help, and one may come. After a
+// lockout it would: the refused one is not sent again, and to end would have
+// the service started again and again while the lock lasts.
 func (s *Session) canWait(err error) bool {
 	return s.cfg.Spent == WaitForHandover && s.source.path() != "" &&
-		(errors.Is(err, ErrSecretIDSpent) || errors.Is(err, ErrNoSecretID))
+		(errors.Is(err, ErrSecretIDSpent) || errors.Is(err, ErrNoSecretID) || errors.Is(err, ErrLockedOut))
 }
 
 func (s *Session) unusable(err error) {

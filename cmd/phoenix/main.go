@@ -13,10 +13,11 @@ import (
 	"context"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/urfave/cli/v3"
+
+	"github.com/tamshai/phoenix/internal/buildinfo"
 )
 
 func main() {
@@ -31,7 +32,7 @@ func run(ctx context.Context, args []string) int {
 		Name:                  "phoenix",
 		Usage:                 "provision Vault from an estate file and issue SecretIDs",
 		Description:           "Start here:\n   phoenix provision plan -f estate.yaml",
-		Version:               version(),
+		Version:               buildinfo.Version(),
 		EnableShellCompletion: true,
 		Suggest:               true,
 		ExitErrHandler:        func(context.Context, *cli.Command, error) {}, // report does it
@@ -45,25 +46,4 @@ func run(ctx context.Context, args []string) int {
 	}
 	namesUsageErrors(root)
 	return report(os.Stderr, root.Run(ctx, args))
-}
-
-// version is the module's version, or the commit it was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	v, revision, dirty := info.Main.Version, "", ""
-	for _, s := range info.Settings {
-		switch {
-		case s.Key == "vcs.revision":
-			revision = s.Value
-		case s.Key == "vcs.modified" && s.Value == "true":
-			dirty = "+dirty"
-		}
-	}
-	if (v == "" || v == "(devel)") && revision != "" {
-		v = revision[:min(12, len(revision))] + dirty
-	}
-	return v + " " + info.GoVersion
 }

@@ -64,6 +64,9 @@ func Run(cfg Config) (code int, err error) {
 	if err := cfg.check(); err != nil {
 		return 0, err
 	}
+	if cfg.Boot.Service == "" {
+		return 0, usage("-service is missing: name the service, like mcp-hr, or set PHOENIX_SERVICE")
+	}
 	p, err := newPlan(&cfg)
 	if err != nil {
 		return 0, err
@@ -211,13 +214,13 @@ func boot(cfg *Config, p *plan, st *status, signals <-chan os.Signal) (*bootstra
 	}
 }
 
-// bootAgain starts a session, again if the reason why there is none may pass.
+// bootAgain starts a session, again if Vault was away for longer than a start
+// waits.
 func bootAgain(ctx context.Context, b bootstrap.Config, st *status, log *slog.Logger) (*bootstrap.Session, error) {
 	wait := firstRetry
 	for {
 		session, err := bootstrap.Start(ctx, b)
-		passes := errors.Is(err, bootstrap.ErrUnavailable) || errors.Is(err, bootstrap.ErrLockedOut)
-		if err == nil || ctx.Err() != nil || !passes || b.Spent == bootstrap.FailWhenSpent {
+		if err == nil || ctx.Err() != nil || !errors.Is(err, bootstrap.ErrUnavailable) || b.Spent == bootstrap.FailWhenSpent {
 			return session, err
 		}
 		st.bootState(bootstrap.Status{State: bootstrap.Waiting, Reason: err, Since: time.Now()})

@@ -27,8 +27,10 @@
 //
 // # Where things are
 //
-// config.go says what can be asked for; flags.go and file.go read it; plan.go
-// turns it into templates and references; deliver.go writes files and
-// environments; watch.go collects changes; supervise.go is the one loop
-// that owns the child; status.go is what probes, metrics and systemd see.
+// main.go is the command line; agent.go has the order of things. config.go says
+// what can be asked for; flags.go and file.go read it; plan.go turns it into
+// templates and references. inherit.go takes a SecretID out of the environment;
+// deliver.go writes files and environments; watch.go collects changes;
+// supervise.go is the one loop that owns the child; health.go asks whether the
+// child works; status.go is what probes, metrics and systemd see.
 package agent

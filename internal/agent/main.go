@@ -10,10 +10,10 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"runtime/debug"
 	"strings"
 	"time"
 
+	"github.com/tamshai/phoenix/internal/buildinfo"
 	"github.com/tamshai/phoenix/internal/secmem"
 )
 
@@ -181,27 +181,10 @@ func ask(ctx context.Context, listen, path string) (*http.Response, error) {
 	return client.Do(req)
 }
 
-// version is the module's version, or the commit it was built from.
+// version is what was built, and whether it erases what handled a secret.
 func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	v, revision, dirty := info.Main.Version, "", ""
-	for _, s := range info.Settings {
-		switch {
-		case s.Key == "vcs.revision":
-			revision = s.Value
-		case s.Key == "vcs.modified" && s.Value == "true":
-			dirty = "+dirty"
-		}
-	}
-	if (v == "" || v == "(devel)") && revision != "" {
-		v = revision[:min(12, len(revision))] + dirty
-	}
-	v += " " + info.GoVersion
 	if secmem.Erases {
-		v += " (erases secrets)"
+		return buildinfo.Version() + " (erases secrets)"
 	}
-	return v
+	return buildinfo.Version()
 }
