@@ -75,6 +75,20 @@ func (c *conn) ask(ctx context.Context, path string, body map[string]any) (map[s
 	return data, err
 }
 
+// send is a write whose answer counts.
+func (c *conn) send(ctx context.Context, path string, body map[string]any) (map[string]any, error) {
+	var data map[string]any
+	err := c.try(ctx, path, func(ctx context.Context) error {
+		c.writes.Add(1)
+		resp, err := c.client.Write(ctx, path, body)
+		if err == nil && resp != nil {
+			data = resp.Data
+		}
+		return err
+	})
+	return data, err
+}
+
 // write may be repeated: what is written is the same each time, or protected
 // by a version number.
 func (c *conn) write(ctx context.Context, path string, body map[string]any) error {

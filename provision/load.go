@@ -89,6 +89,7 @@ func (l *loader) root(n *yaml.Node) {
 		field{"owner", func(n *yaml.Node) { e.Owner = l.name(n, "the owner") }},
 		field{"environment", func(n *yaml.Node) { e.Environment = l.name(n, "the environment") }},
 		field{"vault", l.vault},
+		field{"pki", l.pki},
 		field{"networks", func(n *yaml.Node) {
 			l.texts(n, "networks", func(text string, at *yaml.Node) { e.Networks = append(e.Networks, l.name(at, "the network")) })
 		}},
@@ -495,7 +496,7 @@ func (l *loader) place(p *Place) []field {
 			})
 		}},
 		{"sans", func(n *yaml.Node) {
-			l.texts(n, "sans", func(text string, at *yaml.Node) { p.SANs = append(p.SANs, l.name(at, "the SAN")) })
+			l.texts(n, "sans", func(text string, at *yaml.Node) { p.SANs = append(p.SANs, l.san(at, text)) })
 		}},
 		{"databases", func(n *yaml.Node) {
 			l.texts(n, "databases", func(text string, at *yaml.Node) {
