@@ -78,6 +78,14 @@ func parsePEM(text string) (*x509.Certificate, error) {
 // make two roots.
 const rootName = "phoenix-root-"
 
+// intermediateName begins the name of each intermediate's key, before the
+// number of its root.
+const intermediateName = "phoenix-intermediate-"
+
+func intermediateKey(root pkiIssuer) string {
+	return intermediateName + strconv.Itoa(max(root.number(), 1))
+}
+
 // number is that in the issuer's name, 0 if it has another name.
 func (i pkiIssuer) number() int {
 	n, _ := strconv.Atoi(strings.TrimPrefix(i.name, rootName))
@@ -116,25 +124,27 @@ func (c *conn) makeRoot(ctx context.Context, e *Estate, number int) error {
 }
 
 // makeIntermediate makes an intermediate below root. An attempt that ended
-// half-way has left a key without a certificate, which is used.
+// half-way has left a key without a certificate, which is used; the key of
+// another root's intermediate never is.
 func (c *conn) makeIntermediate(ctx context.Context, e *Estate, root pkiIssuer) error {
 	mount := e.PKI.Intermediate.Mount
 	all, err := c.issuers(ctx, mount)
 	if err != nil {
 		return err
 	}
-	spare, err := c.spareKey(ctx, mount, all)
+	spare, err := c.spareKeys(ctx, mount, all)
 	if err != nil {
 		return err
 	}
+	key := intermediateKey(root)
 	name := fmt.Sprintf("%s intermediate %d", e.Owner, max(root.number(), 1))
 	body, path := map[string]any{"common_name": name, "exclude_cn_from_sans": true}, mount+"/intermediate/generate/"
-	if spare != "" {
+	if slices.ContainsFunc(spare, func(k mountKey) bool { return k.name == key }) {
 		path += "existing"
-		body["key_ref"] = spare
+		body["key_ref"] = key
 	} else {
 		path += "internal"
-		body["key_type"], body["key_bits"] = "ec", 256
+		body["key_type"], body["key_bits"], body["key_name"] = "ec", 256, key
 	}
 	made, err := c.send(ctx, path, body)
 	if err != nil {
@@ -156,16 +166,20 @@ func (e *Estate) life(root pkiIssuer) time.Duration {
 	return min(e.PKI.Intermediate.TTL, time.Until(root.cert.NotAfter).Truncate(time.Second))
 }
 
-// spareKey returns a key of the mount that no issuer has, "" if there is none.
-func (c *conn) spareKey(ctx context.Context, mount string, all []pkiIssuer) (string, error) {
-	keys, err := c.list(ctx, mount+"/keys")
+// spareKeys returns the keys of a mount that no issuer has.
+func (c *conn) spareKeys(ctx context.Context, mount string, all []pkiIssuer) ([]mountKey, error) {
+	data, err := c.read(ctx, mount+"/keys", url.Values{"list": {"true"}})
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	for _, id := range keys {
+	info, _ := data["key_info"].(map[string]any)
+	var spare []mountKey
+	for id, about := range info {
 		if !slices.ContainsFunc(all, func(i pkiIssuer) bool { return i.keyID == id }) {
-			return id, nil
+			about, _ := about.(map[string]any)
+			name, _ := about["key_name"].(string)
+			spare = append(spare, mountKey{mount, id, name})
 		}
 	}
-	return "", nil
+	return spare, nil
 }

@@ -40,6 +40,7 @@ func run(ctx context.Context, args []string) int {
 		Commands: []*cli.Command{
 			provisionCommand(),
 			issueCommand(),
+			certsCommand(),
 			doctorCommand(),
 			demoCommand(),
 		},
