@@ -15,7 +15,7 @@ func (e Endpoint) Judge(said []byte) (refused bool, text string) {
 
 // JudgeHTTP2 is Judge for what comes after a connection preface.
 func JudgeHTTP2(said []byte) (refused bool, text string) {
-	w := wiresOf(Endpoint{Protocol: HTTPS}, "name")[0]
+	w := wiresOf(Endpoint{Protocol: ProtocolHTTPS}, "name")[0]
 	a := w.ask(script{r: bytes.NewReader(said)}, "h2")
 	return a.outcome != served, a.text
 }

@@ -18,20 +18,22 @@ type Protocol string
 
 // The protocols that Probe speaks.
 const (
-	HTTPS    Protocol = "https"
-	Postgres Protocol = "postgres" // TLS after an SSLRequest
-	MongoDB  Protocol = "mongodb"
-	Redis    Protocol = "redis"
-	TLS      Protocol = "tls" // anything else that begins with a handshake
+	ProtocolHTTPS    Protocol = "https"
+	ProtocolPostgres Protocol = "postgres" // TLS after an SSLRequest
+	ProtocolMongoDB  Protocol = "mongodb"
+	ProtocolRedis    Protocol = "redis"
+	ProtocolTLS      Protocol = "tls" // anything else that begins with a handshake
 )
 
 // Protocols lists them.
-func Protocols() []Protocol { return []Protocol{HTTPS, Postgres, MongoDB, Redis, TLS} }
+func Protocols() []Protocol {
+	return []Protocol{ProtocolHTTPS, ProtocolPostgres, ProtocolMongoDB, ProtocolRedis, ProtocolTLS}
+}
 
 // An Endpoint is something that listens, and who it should be.
 type Endpoint struct {
 	Addr     string   // host:port; required
-	Protocol Protocol // "" means TLS
+	Protocol Protocol // "" means ProtocolTLS
 	// Identity are the names that its certificate must bear, all of them: DNS
 	// names, IP addresses and URIs. None means the host of Addr.
 	Identity []string
@@ -93,7 +95,7 @@ func (r *Report) PostQuantum() bool { return postQuantum(r.KeyExchange) }
 
 // OK reports whether there is nothing but notes.
 func (r *Report) OK() bool {
-	return !slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Severity != Note })
+	return !slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Severity != SeverityNote })
 }
 
 func (r *Report) add(severity Severity, code Code, remedy, format string, args ...any) {
@@ -115,6 +117,9 @@ func (r *Report) add(severity Severity, code Code, remedy, format string, args .
 // the protocol to see whether it is served. It sends no credentials and changes
 // nothing, but leaves a few failed handshakes in the server's log.
 //
+// It does not see other ports, other databases than those of e, CRLs, or what
+// a server of HTTPS that lets strangers in denies them by path.
+//
 // The error is ErrUnreachable, the context's, or says what is wrong with e or c.
 func Probe(ctx context.Context, e Endpoint, c ProbeConfig) (*Report, error) {
 	p, err := newProbe(e, c)
@@ -122,14 +127,12 @@ func Probe(ctx context.Context, e Endpoint, c ProbeConfig) (*Report, error) {
 		return nil, err
 	}
 	for _, step := range []func(context.Context) error{p.plaintext, p.show, p.admission, p.oldVersions} {
-		if err := step(ctx); err != nil {
-			if ctx.Err() != nil {
-				err = fmt.Errorf("tlsconfig: probing %s: %w", e.Addr, ctx.Err())
-			}
-			return nil, err
-		}
+		err := step(ctx)
 		if ctx.Err() != nil {
-			return nil, fmt.Errorf("tlsconfig: probing %s: %w", e.Addr, ctx.Err())
+			err = fmt.Errorf("tlsconfig: probing %s: %w", e.Addr, ctx.Err())
+		}
+		if err != nil {
+			return nil, err
 		}
 		if p.blind {
 			break // no TLS to look at
@@ -166,7 +169,7 @@ func newProbe(e Endpoint, c ProbeConfig) (*probe, error) {
 		return nil, invalid("the address is malformed; write host:port")
 	}
 	if e.Protocol == "" {
-		e.Protocol = TLS
+		e.Protocol = ProtocolTLS
 	}
 	if len(e.Identity) == 0 {
 		e.Identity = []string{host}
@@ -244,7 +247,7 @@ func (p *probe) plaintext(ctx context.Context) error {
 		got := w.plaintext(conn)
 		done()
 		if got.outcome == served {
-			p.report.add(Problem, CodePlaintext, w.remedies.plaintext, "it answers in the clear%s: %s", w.as, got.text)
+			p.report.add(SeverityProblem, CodePlaintext, w.remedies.plaintext, "it answers in the clear%s: %s", w.as, got.text)
 			return nil
 		}
 	}
@@ -259,7 +262,7 @@ func (p *probe) show(ctx context.Context) error {
 	}
 	if s.state == nil {
 		p.blind = true
-		p.report.add(Problem, CodeNoTLS, p.wires[0].remedies.tls, "there is no TLS handshake with it: %s", s.why)
+		p.report.add(SeverityProblem, CodeNoTLS, p.wires[0].remedies.tls, "there is no TLS handshake with it: %s", s.why)
 		return nil
 	}
 	r := p.report
@@ -282,9 +285,9 @@ func (p *probe) admission(ctx context.Context) error {
 	switch {
 	case p.Public:
 	case nobody.open:
-		r.add(Problem, CodeNoClientCertificate, fix.client, "it asks clients for no certificate, so that anybody may connect")
+		r.add(SeverityProblem, CodeNoClientCertificate, fix.client, "it asks clients for no certificate, so that anybody may connect")
 	case nobody.unrefused():
-		r.add(Problem, CodeNoClientCertificate, fix.client, "it does not refuse a client without a certificate%s: %s", nobody.as, nobody.text)
+		r.add(SeverityProblem, CodeNoClientCertificate, fix.client, "it does not refuse a client without a certificate%s: %s", nobody.as, nobody.text)
 	default:
 		if err := p.foreigner(ctx); err != nil {
 			return err
@@ -293,7 +296,7 @@ func (p *probe) admission(ctx context.Context) error {
 	if p.own == nil {
 		r.Accepted = p.Public && nobody.outcome == served
 		if !p.Public {
-			r.add(Note, CodeUnseen, "probe with a client certificate that it should accept", "whether it accepts anybody was not seen, for want of a client certificate")
+			r.add(SeverityNote, CodeUnseen, "probe with a client certificate that it should accept", "whether it accepts anybody was not seen, for want of a client certificate")
 		}
 		return nil
 	}
@@ -302,7 +305,7 @@ func (p *probe) admission(ctx context.Context) error {
 		return err
 	}
 	if r.Accepted = mine.outcome == served; !r.Accepted {
-		r.add(Warning, CodeClientRefused, "see its log for why, and whether it trusts the client's authority; or probe with a client that it allows",
+		r.add(SeverityWarning, CodeClientRefused, "see its log for why, and whether it trusts the client's authority; or probe with a client that it allows",
 			"it refuses the client %s as well: %s", describe(p.own.Leaf), mine.text)
 	}
 	return nil
@@ -320,7 +323,7 @@ func (p *probe) foreigner(ctx context.Context) error {
 		return err
 	}
 	if got.unrefused() {
-		p.report.add(Problem, CodeForeignClient, p.wires[0].remedies.client, "it does not refuse a client whose certificate is of an unknown authority%s: %s", got.as, got.text)
+		p.report.add(SeverityProblem, CodeForeignClient, p.wires[0].remedies.client, "it does not refuse a client whose certificate is of an unknown authority%s: %s", got.as, got.text)
 	}
 	return nil
 }
@@ -332,7 +335,7 @@ func (p *probe) oldVersions(ctx context.Context) error {
 		return err
 	}
 	if s.state != nil {
-		p.report.add(Problem, CodeOldTLS, p.wires[0].remedies.version, "it speaks %s, which shows certificates in the clear and knows no post-quantum exchange", tls.VersionName(s.state.Version))
+		p.report.add(SeverityProblem, CodeOldTLS, p.wires[0].remedies.version, "it speaks %s, which shows certificates in the clear and knows no post-quantum exchange", tls.VersionName(s.state.Version))
 	}
 	return nil
 }

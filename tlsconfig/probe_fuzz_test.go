@@ -33,9 +33,9 @@ func FuzzProbeAnswer(f *testing.F) {
 			check(t, string(protocol), text)
 			known := len(said) == 0 || bytes.HasPrefix(said, []byte{21, 3})
 			switch protocol {
-			case tlsconfig.HTTPS, tlsconfig.TLS:
+			case tlsconfig.ProtocolHTTPS, tlsconfig.ProtocolTLS:
 				known = known || bytes.Contains(said, []byte("400"))
-			case tlsconfig.Postgres:
+			case tlsconfig.ProtocolPostgres:
 				known = known || said[0] == 'E' && (bytes.Contains(said, []byte("28000")) || bytes.Contains(said, []byte("08P01")))
 			}
 			if refused && !known {
@@ -61,22 +61,22 @@ func TestProbeRefusals(t *testing.T) {
 		said     string
 		refused  bool
 	}{
-		{tlsconfig.Postgres, "E\x00\x00\x00\x22C28000\x00RClientAuthentication\x00\x00", true},
-		{tlsconfig.Postgres, "E\x00\x00\x00\x22C28000\x00Mno pg_hba.conf entry\x00\x00\x00", true},
-		{tlsconfig.Postgres, "E\x00\x00\x00\x1aC08P01\x00MSSL required\x00\x00", true},  // PgBouncer
-		{tlsconfig.Postgres, "E\x00\x00\x00\x1aC28000\x00Mrole missing\x00\x00", false}, // the rules let it pass
-		{tlsconfig.Postgres, "E\x00\x00\x00\x1aC08P01\x00Mno such db..\x00\x00", false},
-		{tlsconfig.Postgres, "E\x00\x00\x00\x1aC57P03\x00Mstarting up.\x00\x00", false},
-		{tlsconfig.Postgres, "E\x00\x00\x00\x22C28000\x00RClientAuth", false}, // cut off
-		{tlsconfig.Postgres, "R\x00\x00\x00\x08\x00\x00\x00\x00", false},
-		{tlsconfig.Redis, "-DENIED Redis is running in protected mode\r\n", false},
-		{tlsconfig.Redis, "+PO", false},
-		{tlsconfig.Redis, "\x15\x03\x01\x00\x02\x02\x46", true},
-		{tlsconfig.MongoDB, "\x15\x03\x00\x00\x02\x00\x00\x00\x01\x00\x00\x00\xdd\x07\x00\x00", false}, // a message of 789 bytes, no alert
-		{tlsconfig.MongoDB, "It looks like you are trying to access MongoDB over HTTP\r\n", false},
-		{tlsconfig.HTTPS, "HTTP/1.1 400 Bad Request\r\n\r\nmissing header", false},
-		{tlsconfig.HTTPS, "HTTP/1.1 200 OK\r\n\r\nClient sent an HTTP request to an HTTPS server.", false},
-		{tlsconfig.HTTPS, "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.", true},
+		{tlsconfig.ProtocolPostgres, "E\x00\x00\x00\x22C28000\x00RClientAuthentication\x00\x00", true},
+		{tlsconfig.ProtocolPostgres, "E\x00\x00\x00\x22C28000\x00Mno pg_hba.conf entry\x00\x00\x00", true},
+		{tlsconfig.ProtocolPostgres, "E\x00\x00\x00\x1aC08P01\x00MSSL required\x00\x00", true},  // PgBouncer
+		{tlsconfig.ProtocolPostgres, "E\x00\x00\x00\x1aC28000\x00Mrole missing\x00\x00", false}, // the rules let it pass
+		{tlsconfig.ProtocolPostgres, "E\x00\x00\x00\x1aC08P01\x00Mno such db..\x00\x00", false},
+		{tlsconfig.ProtocolPostgres, "E\x00\x00\x00\x1aC57P03\x00Mstarting up.\x00\x00", false},
+		{tlsconfig.ProtocolPostgres, "E\x00\x00\x00\x22C28000\x00RClientAuth", false}, // cut off
+		{tlsconfig.ProtocolPostgres, "R\x00\x00\x00\x08\x00\x00\x00\x00", false},
+		{tlsconfig.ProtocolRedis, "-DENIED Redis is running in protected mode\r\n", false},
+		{tlsconfig.ProtocolRedis, "+PO", false},
+		{tlsconfig.ProtocolRedis, "\x15\x03\x01\x00\x02\x02\x46", true},
+		{tlsconfig.ProtocolMongoDB, "\x15\x03\x00\x00\x02\x00\x00\x00\x01\x00\x00\x00\xdd\x07\x00\x00", false}, // a message of 789 bytes, no alert
+		{tlsconfig.ProtocolMongoDB, "It looks like you are trying to access MongoDB over HTTP\r\n", false},
+		{tlsconfig.ProtocolHTTPS, "HTTP/1.1 400 Bad Request\r\n\r\nmissing header", false},
+		{tlsconfig.ProtocolHTTPS, "HTTP/1.1 200 OK\r\n\r\nClient sent an HTTP request to an HTTPS server.", false},
+		{tlsconfig.ProtocolHTTPS, "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.", true},
 	} {
 		if refused, text := (tlsconfig.Endpoint{Addr: "a:1", Protocol: tt.protocol}).Judge([]byte(tt.said)); refused != tt.refused {
 			t.Errorf("%s: %q: refused is %t: %s", tt.protocol, tt.said, refused, text)

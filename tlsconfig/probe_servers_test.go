@@ -1,9 +1,11 @@
 package tlsconfig_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"encoding/binary"
+	"encoding/json"
 	"io"
 	"net"
 	"os"
@@ -61,7 +63,7 @@ func TestProbePostgres(t *testing.T) {
 		"closed": "client_refused", "without-a-rule": "client_refused",
 	} {
 		t.Run(database, func(t *testing.T) {
-			r := look(t, pg.CA(), tlsconfig.Endpoint{Addr: pg.Addr(), Protocol: tlsconfig.Postgres, Logins: []tlsconfig.PostgresLogin{{Database: database, User: "app"}}})
+			r := look(t, pg.CA(), tlsconfig.Endpoint{Addr: pg.Addr(), Protocol: tlsconfig.ProtocolPostgres, Logins: []tlsconfig.PostgresLogin{{Database: database, User: "app"}}})
 			if codes(r) != want {
 				t.Errorf("got %q, want %q: %+v", codes(r), want, r.Findings)
 			}
@@ -71,14 +73,14 @@ func TestProbePostgres(t *testing.T) {
 		})
 	}
 	t.Run("the second login", func(t *testing.T) {
-		r := look(t, pg.CA(), tlsconfig.Endpoint{Addr: pg.Addr(), Protocol: tlsconfig.Postgres,
+		r := look(t, pg.CA(), tlsconfig.Endpoint{Addr: pg.Addr(), Protocol: tlsconfig.ProtocolPostgres,
 			Logins: []tlsconfig.PostgresLogin{{Database: "mixed", User: "tamshai"}, {Database: "mixed", User: "app"}}})
 		if codes(r) != "plaintext no_client_certificate" || !strings.Contains(r.Findings[0].Message, "as app on mixed") {
 			t.Errorf("%+v", r.Findings)
 		}
 	})
 	t.Run("a foreign name", func(t *testing.T) {
-		r, err := tlsconfig.Probe(t.Context(), tlsconfig.Endpoint{Addr: pg.Addr(), Protocol: tlsconfig.Postgres, Logins: []tlsconfig.PostgresLogin{{Database: "strict", User: "app"}}, Identity: []string{"postgres"}},
+		r, err := tlsconfig.Probe(t.Context(), tlsconfig.Endpoint{Addr: pg.Addr(), Protocol: tlsconfig.ProtocolPostgres, Logins: []tlsconfig.PostgresLogin{{Database: "strict", User: "app"}}, Identity: []string{"postgres"}},
 			tlsconfig.ProbeConfig{Bundle: certs([]*testpki.CA{testpki.NewCA("other")})})
 		if err != nil || codes(r) != "untrusted identity unseen" {
 			t.Errorf("%v, %+v", err, r)
@@ -90,11 +92,11 @@ func TestProbePostgres(t *testing.T) {
 // spoken. Without ssl_ca_file it cannot even ask.
 func TestProbePostgresDefaults(t *testing.T) {
 	pg := realpg.Start(t, realpg.Config{Settings: map[string]string{"ssl_ca_file": "''"}, HBA: []string{"host all all all scram-sha-256"}})
-	if r := look(t, pg.CA(), tlsconfig.Endpoint{Addr: pg.Addr(), Protocol: tlsconfig.Postgres}); codes(r) != "plaintext no_client_certificate old_tls" {
+	if r := look(t, pg.CA(), tlsconfig.Endpoint{Addr: pg.Addr(), Protocol: tlsconfig.ProtocolPostgres}); codes(r) != "plaintext no_client_certificate old_tls" {
 		t.Errorf("%+v", r.Findings)
 	}
 	pg = realpg.Start(t, realpg.Config{NoTLS: true, HBA: []string{"host all all all scram-sha-256"}})
-	r := look(t, pg.CA(), tlsconfig.Endpoint{Addr: pg.Addr(), Protocol: tlsconfig.Postgres})
+	r := look(t, pg.CA(), tlsconfig.Endpoint{Addr: pg.Addr(), Protocol: tlsconfig.ProtocolPostgres})
 	if codes(r) != "plaintext no_tls" || !strings.Contains(r.Findings[1].Message, "N") || r.Version != 0 || !r.Expires.IsZero() {
 		t.Errorf("%+v", r)
 	}
@@ -169,7 +171,7 @@ func TestProbeRedis(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			r := look(t, ca, tlsconfig.Endpoint{Addr: redis(t, ca, tt.settings...), Protocol: tlsconfig.Redis})
+			r := look(t, ca, tlsconfig.Endpoint{Addr: redis(t, ca, tt.settings...), Protocol: tlsconfig.ProtocolRedis})
 			if codes(r) != tt.want {
 				t.Errorf("got %q, want %q: %+v", codes(r), tt.want, r.Findings)
 			}
@@ -233,12 +235,65 @@ func TestProbeMongo(t *testing.T) {
 	} {
 		t.Run(want, func(t *testing.T) {
 			t.Parallel()
-			r := look(t, ca, tlsconfig.Endpoint{Addr: accept(t, serve), Protocol: tlsconfig.MongoDB})
+			r := look(t, ca, tlsconfig.Endpoint{Addr: accept(t, serve), Protocol: tlsconfig.ProtocolMongoDB})
 			if codes(r) != want {
 				t.Errorf("got %q, want %q: %+v", codes(r), want, r.Findings)
 			}
 			if r.Accepted != (r.Version != 0) {
 				t.Error("the good client was not served")
+			}
+		})
+	}
+}
+
+// nodeServer listens on a free port, and answers what it is asked.
+const nodeServer = `
+const { cert, key, ca, options } = JSON.parse(process.env.PROBE)
+const server = require('https').createServer({ cert, key, ca, ...options }, (_, answer) => answer.end('hello'))
+server.listen(0, '127.0.0.1', () => console.log(server.address().port))
+`
+
+// Node refuses by hanging up, without an alert.
+func TestProbeNode(t *testing.T) {
+	bin, err := exec.LookPath("node")
+	if err != nil {
+		t.Fatalf("%v: run scripts/setup, or apt-get install nodejs", err)
+	}
+	ca := testpki.NewCA("root")
+	pair := ca.Issue(localSpec)
+	for _, tt := range []struct {
+		name, want string
+		options    map[string]any
+	}{
+		{"sound", "", map[string]any{"requestCert": true, "minVersion": "TLSv1.3"}},
+		{"as it comes", "no_client_certificate old_tls", nil},
+		{"TLS 1.2 too", "old_tls", map[string]any{"requestCert": true}},
+		{"asking, and taking any", "no_client_certificate", map[string]any{"requestCert": true, "minVersion": "TLSv1.3", "rejectUnauthorized": false}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			text, err := json.Marshal(map[string]any{"cert": string(pair.CertPEM()), "key": string(pair.KeyPEM()), "ca": string(testpki.PEM(ca.Cert)), "options": tt.options})
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command(bin, "-e", nodeServer)
+			cmd.Env = append(os.Environ(), "PROBE="+string(text))
+			cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+			out, err := cmd.StdoutPipe()
+			if err == nil {
+				err = cmd.Start()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+			port, err := bufio.NewReader(out).ReadString('\n')
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := look(t, ca, tlsconfig.Endpoint{Addr: "127.0.0.1:" + strings.TrimSpace(port), Protocol: tlsconfig.ProtocolHTTPS})
+			if codes(r) != tt.want {
+				t.Errorf("got %q, want %q: %+v", codes(r), tt.want, r.Findings)
 			}
 		})
 	}

@@ -236,14 +236,14 @@ func TestProbeFinds(t *testing.T) {
 		{name: "the system's authorities", config: strict(ca, good), change: func(_ *tlsconfig.Endpoint, c *tlsconfig.ProbeConfig) { c.Client = nil }, want: "untrusted unseen"},
 		{name: "HTTP/2 alone", config: with(func(c *tls.Config) { c.NextProtos = []string{"h2"} })},
 		{name: "HTTP/1.1 alone", config: with(func(c *tls.Config) { c.NextProtos = []string{"http/1.1"} })},
-		{name: "as any TLS", config: strict(ca, good), change: func(e *tlsconfig.Endpoint, _ *tlsconfig.ProbeConfig) { e.Protocol = tlsconfig.TLS }},
+		{name: "as any TLS", config: strict(ca, good), change: func(e *tlsconfig.Endpoint, _ *tlsconfig.ProbeConfig) { e.Protocol = tlsconfig.ProtocolTLS }},
 		{name: "as any TLS, for anybody", config: with(func(c *tls.Config) { c.ClientAuth = tls.RequestClientCert }),
 			change: func(e *tlsconfig.Endpoint, _ *tlsconfig.ProbeConfig) { e.Protocol = "" }, want: "no_client_certificate"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			e := tlsconfig.Endpoint{Addr: website(t, tt.config, tt.handler, tt.wrap), Protocol: tlsconfig.HTTPS, Identity: []string{"mcp-hr"}}
+			e := tlsconfig.Endpoint{Addr: website(t, tt.config, tt.handler, tt.wrap), Protocol: tlsconfig.ProtocolHTTPS, Identity: []string{"mcp-hr"}}
 			c := tlsconfig.ProbeConfig{Client: tlsconfig.Static(material(t, client, ca))}
 			if tt.change != nil {
 				tt.change(&e, &c)
@@ -281,7 +281,7 @@ func TestProbeOwnServer(t *testing.T) {
 	pair, client := ca.Issue(serverSpec), ca.Issue(clientSpec)
 	url, _ := serve(t, tlsconfig.Config{}, tlsconfig.Static(material(t, pair, ca)), tlsconfig.AllowDNS("mcp-gateway"), nil)
 	probe := func(client testpki.Pair) *tlsconfig.Report {
-		r, err := tlsconfig.Probe(t.Context(), tlsconfig.Endpoint{Addr: strings.TrimPrefix(url, "https://"), Protocol: tlsconfig.HTTPS, Identity: []string{"mcp-hr"}},
+		r, err := tlsconfig.Probe(t.Context(), tlsconfig.Endpoint{Addr: strings.TrimPrefix(url, "https://"), Protocol: tlsconfig.ProtocolHTTPS, Identity: []string{"mcp-hr"}},
 			tlsconfig.ProbeConfig{Client: tlsconfig.Static(material(t, client, ca))})
 		if err != nil {
 			t.Fatal(err)
@@ -294,7 +294,7 @@ func TestProbeOwnServer(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	// One that is trusted, and not allowed, is told apart from those.
-	if r := probe(ca.Issue(testpki.Spec{DNS: []string{"mcp-ui"}})); codes(r) != "client_refused" || r.Accepted || r.Findings[0].Severity != tlsconfig.Warning {
+	if r := probe(ca.Issue(testpki.Spec{DNS: []string{"mcp-ui"}})); codes(r) != "client_refused" || r.Accepted || r.Findings[0].Severity != tlsconfig.SeverityWarning {
 		t.Errorf("%+v", r)
 	}
 }
@@ -347,8 +347,8 @@ func TestProbeIsBounded(t *testing.T) {
 		protocol   tlsconfig.Protocol
 		serve      func(net.Conn)
 	}{
-		{"silent", "no_tls", tlsconfig.HTTPS, hold},
-		{"a trickle", "plaintext no_tls", tlsconfig.HTTPS, func(conn net.Conn) {
+		{"silent", "no_tls", tlsconfig.ProtocolHTTPS, hold},
+		{"a trickle", "plaintext no_tls", tlsconfig.ProtocolHTTPS, func(conn net.Conn) {
 			go hold(conn)
 			for range 1_000_000 {
 				if _, err := conn.Write([]byte("H")); err != nil {
@@ -357,7 +357,7 @@ func TestProbeIsBounded(t *testing.T) {
 				time.Sleep(time.Second)
 			}
 		}},
-		{"a flood", "plaintext no_tls", tlsconfig.MongoDB, func(conn net.Conn) {
+		{"a flood", "plaintext no_tls", tlsconfig.ProtocolMongoDB, func(conn net.Conn) {
 			go hold(conn)
 			for {
 				if _, err := conn.Write(bytes.Repeat([]byte("HTTP/1.1 400 "), 1000)); err != nil {
@@ -365,8 +365,8 @@ func TestProbeIsBounded(t *testing.T) {
 				}
 			}
 		}},
-		{"an SSLRequest without an answer", "no_tls", tlsconfig.Postgres, hold},
-		{"silent over TLS", "no_client_certificate client_refused", tlsconfig.HTTPS, func(conn net.Conn) { hold(tls.Server(conn, lax)) }},
+		{"an SSLRequest without an answer", "no_tls", tlsconfig.ProtocolPostgres, hold},
+		{"silent over TLS", "no_client_certificate client_refused", tlsconfig.ProtocolHTTPS, func(conn net.Conn) { hold(tls.Server(conn, lax)) }},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -465,7 +465,7 @@ func ExampleProbe() {
 	defer srv.Close()
 
 	report, err := tlsconfig.Probe(context.Background(), tlsconfig.Endpoint{
-		Addr: l.Addr().String(), Protocol: tlsconfig.HTTPS, Identity: []string{"mcp-hr"},
+		Addr: l.Addr().String(), Protocol: tlsconfig.ProtocolHTTPS, Identity: []string{"mcp-hr"},
 	}, tlsconfig.ProbeConfig{Client: tlsconfig.Static(ours)})
 	if err != nil {
 		log.Fatal(err)

@@ -7,10 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"errors"
-	"fmt"
 	"math/big"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,9 +19,9 @@ type Severity string
 
 // The severities. Problems and warnings should stop a deployment.
 const (
-	Problem Severity = "problem" // a hole, or a certificate that is wrong
-	Warning Severity = "warning" // it will be one, or nobody can connect
-	Note    Severity = "note"    // good to know
+	SeverityProblem Severity = "problem" // a hole, or a certificate that is wrong
+	SeverityWarning Severity = "warning" // it will be one, or nobody can connect
+	SeverityNote    Severity = "note"    // good to know
 )
 
 // A Code names a kind of Finding, for programs.
@@ -67,19 +64,19 @@ func (p *probe) judge(presented []*x509.Certificate) {
 	switch left, life := leaf.NotAfter.Sub(now), leaf.NotAfter.Sub(leaf.NotBefore); {
 	case now.Before(leaf.NotBefore):
 		at = leaf.NotBefore
-		r.add(Problem, CodeNotYetValid, "compare the clocks; or wait", "its certificate is not valid before %s", stamp(leaf.NotBefore))
+		r.add(SeverityProblem, CodeNotYetValid, "compare the clocks; or wait", "its certificate is not valid before %s", stamp(leaf.NotBefore))
 	case left < 0:
 		at = leaf.NotAfter
-		r.add(Problem, CodeExpired, renew, "its certificate expired at %s", stamp(leaf.NotAfter))
+		r.add(SeverityProblem, CodeExpired, renew, "its certificate expired at %s", stamp(leaf.NotAfter))
 	case left < p.warnBefore(life):
-		r.add(Warning, CodeExpiresSoon, renew, "its certificate ends in %s, at %s", left.Truncate(time.Second), stamp(leaf.NotAfter))
+		r.add(SeverityWarning, CodeExpiresSoon, renew, "its certificate ends in %s, at %s", left.Truncate(time.Second), stamp(leaf.NotAfter))
 	}
 	if _, err := verifyChain(presented, p.roots, at, x509.ExtKeyUsageServerAuth); err != nil {
 		p.untrusted(err)
 	}
 	for _, name := range p.Identity {
 		if !bears(leaf, name) {
-			r.add(Problem, CodeIdentity, "have its certificate issued for that name; or see who else listens on that address",
+			r.add(SeverityProblem, CodeIdentity, "have its certificate issued for that name; or see who else listens on that address",
 				"its certificate is not for %q, but for %s", name, list(r.Names))
 		}
 	}
@@ -99,7 +96,7 @@ func (p *probe) untrusted(err error) {
 	if i := strings.LastIndex(message, "; "); i >= 0 {
 		message = message[:i] // verifyChain's remedy, for the peer of a connection
 	}
-	p.report.add(Problem, code, remedy, "%s", printable(message))
+	p.report.add(SeverityProblem, code, remedy, "%s", printable(message))
 }
 
 func (p *probe) warnBefore(life time.Duration) time.Duration {
@@ -198,52 +195,4 @@ func forge(authority *x509.Certificate, own *tls.Certificate) (*tls.Certificate,
 		return nil, err
 	}
 	return &tls.Certificate{Certificate: [][]byte{der, caDER}, PrivateKey: key}, nil
-}
-
-// An outcome is what came of asking for something.
-type outcome int
-
-const (
-	closed  outcome = iota // the connection ended without an answer
-	refused                // the server said no
-	silent                 // nothing came in time
-	served                 // anything else
-)
-
-// An answer is an outcome and what to say about it, escaped.
-type answer struct {
-	outcome outcome
-	text    string
-}
-
-// outcomeOf is what an error on a connection means.
-func outcomeOf(err error) answer {
-	var op *net.OpError
-	var network net.Error
-	var plain tls.RecordHeaderError
-	text := printable(err.Error())
-	switch {
-	case errors.As(err, &op) && op.Op == "remote error": // crypto/tls's word for an alert
-		return answer{refused, "it sent the alert " + text}
-	case errors.As(err, &network) && network.Timeout():
-		return answer{silent, "no answer in time"}
-	case errors.As(err, &plain):
-		return answer{closed, "what it answers is not TLS"}
-	}
-	return answer{closed, "it closed the connection (" + text + ")"}
-}
-
-// isAlert reports whether data begins with a record of TLS that holds an alert
-// (RFC 8446, section 5.1): type 21, version 3.x, length 2.
-func isAlert(data []byte) bool {
-	return len(data) >= 5 && data[0] == 21 && data[1] == 3 && 1 <= data[2] && data[2] <= 4 && data[3] == 0 && data[4] == 2
-}
-
-// quote cuts and escapes what a server said.
-func quote(data []byte) string {
-	const most = 120
-	if len(data) > most {
-		return fmt.Sprintf("%q…", data[:most])
-	}
-	return fmt.Sprintf("%q", data)
 }

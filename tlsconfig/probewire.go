@@ -3,6 +3,7 @@ package tlsconfig
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -44,25 +45,25 @@ func wiresOf(e Endpoint, name string) []wire {
 	}
 	request := []byte("GET / HTTP/1.1\r\nHost: " + name + "\r\nUser-Agent: phoenix-probe\r\nConnection: close\r\n\r\n")
 	switch e.Protocol {
-	case HTTPS:
+	case ProtocolHTTPS:
 		return []wire{{alpn: []string{"h2", "http/1.1"}, hello: request, read: readHTTP, remedies: general}}
-	case TLS:
+	case ProtocolTLS:
 		return []wire{{hello: request, read: readHTTP, listen: true, remedies: general}}
-	case Redis:
+	case ProtocolRedis:
 		return []wire{{hello: []byte("*1\r\n$4\r\nPING\r\n"), read: readRedis, remedies: remedies{
 			plaintext: "set port 0 and tls-port",
 			tls:       "set tls-port, tls-cert-file and tls-key-file",
 			client:    "set tls-auth-clients yes, and tls-ca-cert-file to the bundle",
 			version:   `set tls-protocols "TLSv1.3"`,
 		}}}
-	case MongoDB:
+	case ProtocolMongoDB:
 		return []wire{{hello: mongoHello(), read: readMongo, remedies: remedies{
 			plaintext: "set net.tls.mode to requireTLS",
 			tls:       "set net.tls.mode to requireTLS, and net.tls.certificateKeyFile",
 			client:    "set net.tls.CAFile to the bundle, and leave net.tls.allowConnectionsWithoutCertificates out",
 			version:   "set net.tls.disabledProtocols to TLS1_0,TLS1_1,TLS1_2",
 		}}}
-	case Postgres:
+	case ProtocolPostgres:
 		logins := e.Logins
 		if len(logins) == 0 {
 			logins = []PostgresLogin{{Database: "postgres", User: "postgres"}}
@@ -295,4 +296,52 @@ func postgresError(r io.Reader, length uint32) (map[byte]string, error) {
 		body = rest
 	}
 	return fields, nil
+}
+
+// An outcome is what came of asking for something.
+type outcome int
+
+const (
+	closed  outcome = iota // the connection ended without an answer
+	refused                // the server said no
+	silent                 // nothing came in time
+	served                 // anything else
+)
+
+// An answer is an outcome and what to say about it, escaped.
+type answer struct {
+	outcome outcome
+	text    string
+}
+
+// outcomeOf is what an error on a connection means.
+func outcomeOf(err error) answer {
+	var op *net.OpError
+	var network net.Error
+	var plain tls.RecordHeaderError
+	text := printable(err.Error())
+	switch {
+	case errors.As(err, &op) && op.Op == "remote error": // crypto/tls's word for an alert
+		return answer{refused, "it sent the alert " + text}
+	case errors.As(err, &network) && network.Timeout():
+		return answer{silent, "no answer in time"}
+	case errors.As(err, &plain):
+		return answer{closed, "what it answers is not TLS"}
+	}
+	return answer{closed, "it closed the connection (" + text + ")"}
+}
+
+// isAlert reports whether data begins with a record of TLS that holds an alert
+// (RFC 8446, section 5.1): type 21, version 3.x, length 2.
+func isAlert(data []byte) bool {
+	return len(data) >= 5 && data[0] == 21 && data[1] == 3 && 1 <= data[2] && data[2] <= 4 && data[3] == 0 && data[4] == 2
+}
+
+// quote cuts and escapes what a server said.
+func quote(data []byte) string {
+	const most = 120
+	if len(data) > most {
+		return fmt.Sprintf("%q…", data[:most])
+	}
+	return fmt.Sprintf("%q", data)
 }

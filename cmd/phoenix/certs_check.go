@@ -238,7 +238,7 @@ func namedChecks(cmd *cli.Command, cfg tlsconfig.ProbeConfig) ([]*check, error) 
 // for PostgreSQL USER@ and /DATABASE, which are postgres otherwise.
 func parseEndpoint(text string) (e tlsconfig.Endpoint, ok bool) {
 	if !strings.Contains(text, "://") {
-		text = string(tlsconfig.HTTPS) + "://" + text
+		text = string(tlsconfig.ProtocolHTTPS) + "://" + text
 	}
 	u, err := url.Parse(text)
 	if err != nil || u.Hostname() == "" || u.Port() == "" || !slices.Contains(tlsconfig.Protocols(), tlsconfig.Protocol(u.Scheme)) {
@@ -246,7 +246,7 @@ func parseEndpoint(text string) (e tlsconfig.Endpoint, ok bool) {
 	}
 	e = tlsconfig.Endpoint{Addr: net.JoinHostPort(u.Hostname(), u.Port()), Protocol: tlsconfig.Protocol(u.Scheme)}
 	user, database := u.User.Username(), strings.TrimPrefix(u.Path, "/")
-	if e.Protocol == tlsconfig.Postgres {
+	if e.Protocol == tlsconfig.ProtocolPostgres {
 		e.Logins = []tlsconfig.PostgresLogin{{User: orElse(user, "postgres"), Database: orElse(database, "postgres")}}
 		user, database = "", ""
 	}

@@ -123,8 +123,8 @@ func checksJSON(checks []*check) map[string]any {
 	problems, warnings, unreachable := 0, 0, 0
 	for _, c := range checks {
 		j := checkJSON{Name: c.name, Addr: c.who.Addr, Protocol: string(c.who.Protocol), Verdict: c.verdict(), Error: c.skip, Identity: []string{}, Findings: []findingJSON{}}
-		problems += c.count(tlsconfig.Problem)
-		warnings += c.count(tlsconfig.Warning)
+		problems += c.count(tlsconfig.SeverityProblem)
+		warnings += c.count(tlsconfig.SeverityWarning)
 		if c.err != nil {
 			unreachable++
 			j.Error = strings.TrimPrefix(c.err.Error(), "tlsconfig: ")
