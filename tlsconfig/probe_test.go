@@ -425,7 +425,7 @@ func TestProbeEscapes(t *testing.T) {
 			io.Copy(io.Discard, over)
 		})
 		r, err := tlsconfig.Probe(t.Context(), tlsconfig.Endpoint{Addr: addr, Protocol: protocol, Identity: []string{"mcp-hr"}},
-			tlsconfig.ProbeConfig{Bundle: certs([]*testpki.CA{ca}), Timeout: time.Second})
+			tlsconfig.ProbeConfig{Bundle: certs([]*testpki.CA{ca})})
 		if err != nil {
 			t.Fatal(err)
 		}
