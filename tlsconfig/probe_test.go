@@ -421,7 +421,7 @@ func TestProbeEscapes(t *testing.T) {
 				}
 				over = secure
 			}
-			fmt.Fprintf(over, "E\x00\x00\x00\x30C28%s\x00M%s\x00\x00\n", esc, esc)
+			fmt.Fprintf(over, "E\x00\x00\x00\x21C28%s\x00M%s\x00\x00\n", esc, esc)
 			io.Copy(io.Discard, over)
 		})
 		r, err := tlsconfig.Probe(t.Context(), tlsconfig.Endpoint{Addr: addr, Protocol: protocol, Identity: []string{"mcp-hr"}},
