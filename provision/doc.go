@@ -84,9 +84,16 @@
 //	keycloak:
 //	  realm: tamshai-corp
 //	  clients: {mcp-gateway: tamshai/mcp-gateway#keycloak_client_secret}
+//	endpoints:               # what listens: every service and server with a port, at NAME:PORT with
+//	                         # its sans as identity. This changes them by name, and adds others.
+//	  mcp-hr:  {addr: "10.0.0.5:3101", identity: [mcp-hr, spiffe://tamshai.example/mcp-hr]}
+//	  hr-grpc: {addr: "mcp-hr:4101", protocol: tls}    # https (the default), postgres, mongodb, redis, tls
+//	  mongodb: {client: {cert: keys/sales.pem, key: keys/sales.key}}    # whom it accepts
+//	  caddy:   {public: true, identity: [tamshai.example]}    # for everybody, without client certificates
+//	  minio:   {skip: never leaves the host}                  # not checked, and why
 //
-// Networks, places, servers, databases and Keycloak are checked and kept for
-// other commands; provisioning looks at their SANs alone.
+// Endpoints, networks, places, servers, databases and Keycloak are checked and
+// kept for other commands; provisioning looks at their SANs alone.
 //
 // # What is made of it
 //

@@ -34,6 +34,7 @@ type Estate struct {
 	Servers       []Server
 	Databases     []Database
 	Keycloak      *Keycloak // nil: none
+	Endpoints     []Endpoint
 
 	dir string // what relative file names start from
 }

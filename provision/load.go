@@ -85,6 +85,7 @@ type loader struct {
 
 func (l *loader) root(n *yaml.Node) {
 	e := &l.estate
+	var endpoints *yaml.Node
 	l.fields(n, "the estate",
 		field{"owner", func(n *yaml.Node) { e.Owner = l.name(n, "the owner") }},
 		field{"environment", func(n *yaml.Node) { e.Environment = l.name(n, "the environment") }},
@@ -99,7 +100,9 @@ func (l *loader) root(n *yaml.Node) {
 		field{"servers", l.servers},
 		field{"databases", l.databases},
 		field{"keycloak", l.keycloak},
+		field{"endpoints", func(n *yaml.Node) { endpoints = n }},
 	)
+	l.endpoints(endpoints)
 }
 
 var (

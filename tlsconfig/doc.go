@@ -16,7 +16,8 @@
 //     its connections, or [Server] and [Client], which return a *tls.Config;
 //   - for certificates in files, [OpenFiles]; for those that the program gets
 //     itself, a [Live]; for a test, [Static];
-//   - to honour CRLs, [OpenRevocation] and [Config.Revocation].
+//   - to honour CRLs, [OpenRevocation] and [Config.Revocation];
+//   - to see from outside what an endpoint accepts and shows, [Probe].
 //
 // # What is verified, and when
 //
