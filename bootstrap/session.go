@@ -31,6 +31,9 @@ type Session struct {
 	keepers map[string]*vault.LeaseKeeper // by reference, fixed after the start
 	certs   map[string]*vault.CertKeeper  // by name, fixed after the start
 
+	identity *identity
+	roots    *vault.RootsKeeper // nil if nothing trusts them
+
 	current *login // the token in use; owned by run
 	life    context.Context
 	stop    context.CancelFunc
@@ -204,6 +207,9 @@ func (s *Session) closeParts() {
 	}
 	for _, keeper := range s.certs {
 		keeper.Close()
+	}
+	if s.roots != nil {
+		s.roots.Close()
 	}
 }
 

@@ -72,6 +72,11 @@ func unfit(what, format string, args ...any) error {
 // could not accept: a key of another certificate, a certificate that is not
 // valid at this time or that no authority in the bundle vouches for.
 func NewMaterial(key crypto.Signer, chain, bundle []*x509.Certificate) (*Material, error) {
+	return NewMaterialAt(time.Now(), key, chain, bundle)
+}
+
+// NewMaterialAt is NewMaterial by another clock.
+func NewMaterialAt(now time.Time, key crypto.Signer, chain, bundle []*x509.Certificate) (*Material, error) {
 	if key == nil {
 		return nil, unfit("key", "there is none; give the private key of the certificate")
 	}
@@ -95,7 +100,7 @@ func NewMaterial(key crypto.Signer, chain, bundle []*x509.Certificate) (*Materia
 		return nil, unfit("bundle", "it is empty, so that nobody would be trusted; give the root's certificate")
 	}
 	m.between = append(m.between, chain[1:]...)
-	if _, err := verifyChain(chain, m.roots, time.Now(), x509.ExtKeyUsageAny); err != nil {
+	if _, err := verifyChain(chain, m.roots, now, x509.ExtKeyUsageAny); err != nil {
 		return nil, &MaterialError{What: "certificate", Err: fmt.Errorf("%s does not stand up against the bundle: %w", describe(leaf), err)}
 	}
 	pair := &tls.Certificate{PrivateKey: key, Leaf: leaf}
