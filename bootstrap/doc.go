@@ -68,7 +68,8 @@
 // with, and [Session.Identity] is what tlsconfig takes. It trusts the roots that
 // are in the PKI mount [Config.Roots]: to roll the CA, add the next root there,
 // let certificates be issued from under it, and delete the old one. Each session
-// follows within about a minute.
+// follows within about a minute. [Session.Issuer] makes certificates for other
+// names, with the same trust.
 //
 // # What is recorded
 //

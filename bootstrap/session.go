@@ -32,6 +32,7 @@ type Session struct {
 	certs   map[string]*vault.CertKeeper  // by name, fixed after the start
 
 	identity *identity
+	issuer   issuer
 	roots    *vault.RootsKeeper // nil if nothing trusts them
 
 	current *login // the token in use; owned by run
@@ -372,6 +373,7 @@ func (s *Session) handover(ctx context.Context, c candidate) bool {
 	for _, keeper := range s.certs {
 		keeper.Use(next.client)
 	}
+	s.issuer.client.Store(next.client)
 	old := s.current
 	s.current = next
 	s.note(auditlog.Event{Action: "session.handover", Attributes: map[string]string{

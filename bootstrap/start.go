@@ -49,6 +49,7 @@ func Start(ctx context.Context, cfg Config) (*Session, error) {
 	}
 	s := &Session{cfg: cfg, done: make(chan struct{})}
 	s.identity = &identity{s: s, renew: make(chan struct{}, 1)}
+	s.issuer.s = s
 	s.broker = &broker{cfg: &s.cfg, client: client, source: &source{cfg: &s.cfg}}
 	s.status.Store(&Status{State: Starting, Since: time.Now()})
 	s.tell(Starting, nil)
@@ -188,6 +189,7 @@ func (s *Session) load(ctx context.Context, l *login) error {
 			return nil
 		})
 	}
+	s.issuer.client.Store(l.client)
 	if s.cfg.Issuer != "" {
 		if err := s.keepRoots(ctx); err != nil {
 			group.Go(func() error { return err }) // which ends the others

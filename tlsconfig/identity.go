@@ -9,6 +9,9 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,6 +41,21 @@ type IssueRequest struct {
 	URIs       []string
 	IPs        []net.IP
 	TTL        time.Duration // zero: as long as the issuer likes
+}
+
+// String lists the names, for logs and errors.
+func (r IssueRequest) String() string {
+	var names []string
+	if r.CommonName != "" {
+		names = append(names, strconv.Quote(r.CommonName))
+	}
+	for _, name := range slices.Concat(r.DNSNames, r.URIs) {
+		names = append(names, strconv.Quote(name))
+	}
+	for _, ip := range r.IPs {
+		names = append(names, ip.String())
+	}
+	return strings.Join(names, ", ")
 }
 
 // A Material is a certificate with its key and the authorities to trust with
