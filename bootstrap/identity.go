@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -89,18 +90,9 @@ func (id *identity) publish(cert *vault.Certificate) error {
 
 // material puts a certificate and the roots together.
 func (s *Session) material(cert *vault.Certificate) (*tlsconfig.Material, error) {
-	chain, err := tlsconfig.ParseCertificates(append(append([]byte(nil), cert.Leaf...), cert.Chain...))
+	chain, tops, err := chainOf(cert)
 	if err != nil {
 		return nil, err
-	}
-	tops, err := tlsconfig.ParseCertificates(cert.CA)
-	if err != nil {
-		return nil, err
-	}
-	for _, top := range tops {
-		if top.CheckSignatureFrom(top) != nil { // the role's mount does not know the root; peers do
-			chain = append(chain, top)
-		}
 	}
 	bundle := s.roots.Current()
 	if len(bundle) == 0 {
@@ -115,6 +107,24 @@ func (s *Session) material(cert *vault.Certificate) (*tlsconfig.Material, error)
 		now = begins // vault.IssueCert knows how far Vault's clock may be ahead
 	}
 	return tlsconfig.NewMaterialAt(now, key, chain, bundle)
+}
+
+// chainOf returns a certificate with those between it and the root, and what
+// the chain ends in. That is an authority below the root if the role's mount
+// does not know the root; then it is in the chain too, for peers know the root.
+func chainOf(cert *vault.Certificate) (chain, tops []*x509.Certificate, err error) {
+	if chain, err = tlsconfig.ParseCertificates(slices.Concat(cert.Leaf, cert.Chain)); err != nil {
+		return nil, nil, err
+	}
+	if tops, err = tlsconfig.ParseCertificates(cert.CA); err != nil {
+		return nil, nil, err
+	}
+	for _, top := range tops {
+		if top.CheckSignatureFrom(top) != nil {
+			chain = append(chain, top)
+		}
+	}
+	return chain, tops, nil
 }
 
 func signer(key secrets.Secret) (crypto.Signer, error) {
