@@ -72,7 +72,7 @@ func roots(m *tlsconfig.Material) string {
 // when waits for the generation that ok accepts.
 func when(t *testing.T, id tlsconfig.Identity, what string, ok func(m *tlsconfig.Material) bool) *tlsconfig.Material {
 	t.Helper()
-	late := time.After(30 * time.Second)
+	late := time.After(time.Minute)
 	for {
 		m := id.Current()
 		if ok(m) {

@@ -163,7 +163,7 @@ func (c *Client) issuers(ctx context.Context, mount string, known map[string]*x5
 			return nil, err
 		}
 		if out[id], err = parseCert(text(resp, "certificate")); err != nil {
-			return nil, &Error{Op: "read an issuer", Path: path, Class: ErrServer, Sent: true, Detail: fmt.Sprintf("its certificate does not parse: %v", err)}
+			return nil, fmt.Errorf("vault: read an issuer (%s): its certificate does not parse: %w", path, err)
 		}
 	}
 	return out, nil
