@@ -56,13 +56,10 @@ func (id *identity) adopt(ctx context.Context, cert *vault.Certificate) error {
 
 // rebundle publishes the roots as they are now with the certificate in use.
 func (id *identity) rebundle() {
-	id.mu.Lock()
-	cert := id.cert
-	id.mu.Unlock()
-	if cert == nil {
-		return
+	if id.Current().Leaf() == nil {
+		return // the first certificate is still to come, and will take them
 	}
-	err := id.publish(cert)
+	err := id.publish(nil)
 	if err == nil {
 		id.s.note(auditlog.Event{Action: "session.trust.published", Category: auditlog.Security, Resource: id.s.cfg.rootsMount(),
 			Attributes: map[string]string{"roots": names(id.Current().Bundle())}})
@@ -76,9 +73,13 @@ func (id *identity) rebundle() {
 	}
 }
 
+// publish puts cert, or the one in use if it is nil, together with the roots.
 func (id *identity) publish(cert *vault.Certificate) error {
 	id.mu.Lock()
 	defer id.mu.Unlock()
+	if cert == nil {
+		cert = id.cert
+	}
 	m, err := id.s.material(cert)
 	if err != nil {
 		return err
@@ -208,9 +209,9 @@ func (s *Session) keepRoots(ctx context.Context) (err error) {
 		return nil
 	}
 	step := "read the trusted roots of " + s.cfg.rootsMount()
-	if errors.Is(err, vault.ErrDenied) || errors.Is(err, vault.ErrNotFound) {
+	if !vault.Retryable(err) && ctx.Err() == nil {
 		return s.refuse(ctx, auditlog.Event{Action: "bootstrap.load", Category: auditlog.Authorization}, step, err,
-			"name the PKI mount that holds the root in Config.Roots; phoenix provision apply makes it")
+			"name the PKI mount that holds the roots in Config.Roots; phoenix provision apply makes it")
 	}
 	return s.loadFailed(ctx, step, err)
 }

@@ -219,8 +219,8 @@ func TestIdentityThatCannotBeHad(t *testing.T) {
 		word   string
 	}{
 		"another's roots":          {func(cfg *bootstrap.Config) { cfg.Roots = other }, nil, "let the PKI mount of Config.Roots hold the root"},
-		"a mount without a root":   {func(cfg *bootstrap.Config) { cfg.Roots = other + "-empty" }, nil, "name the PKI mount that holds the root"},
-		"no such mount":            {func(cfg *bootstrap.Config) { cfg.Roots = "nowhere" }, bootstrap.ErrDenied, "name the PKI mount that holds the root"},
+		"a mount without a root":   {func(cfg *bootstrap.Config) { cfg.Roots = other + "-empty" }, nil, "name the PKI mount that holds the roots"},
+		"no such mount":            {func(cfg *bootstrap.Config) { cfg.Roots = "nowhere" }, bootstrap.ErrDenied, "name the PKI mount that holds the roots"},
 		"a name that is forbidden": {func(cfg *bootstrap.Config) { cfg.Identity.DNSNames = []string{"mcp-finance"} }, nil, "mcp-finance"},
 		"a malformed mount":        {func(cfg *bootstrap.Config) { cfg.Roots = "/pki" }, bootstrap.ErrConfig, "without slashes at its ends"},
 		"a malformed issuer":       {func(cfg *bootstrap.Config) { cfg.Issuer = "pki/mcp-hr" }, bootstrap.ErrConfig, "mount/sign/role"},

@@ -102,6 +102,7 @@ func TestIdentityAfterASleep(t *testing.T) {
 		var by atomic.Int64
 		_, s := d.identified(jump(&by))
 		first := s.Identity().Current()
+		time.Sleep(time.Minute)
 		by.Store(int64(3 * time.Hour))
 		d.server.Advance(3 * time.Hour)
 		time.Sleep(2 * time.Minute)
@@ -123,6 +124,7 @@ func TestIdentityWithAClockThatFellBack(t *testing.T) {
 		var by atomic.Int64
 		_, s := d.identified(jump(&by))
 		first := s.Identity().Current()
+		time.Sleep(time.Minute)
 		by.Store(int64(-2 * time.Hour))
 		time.Sleep(50 * time.Minute)
 		synctest.Wait()
