@@ -69,7 +69,7 @@
 // are in the PKI mount [Config.Roots]: to roll the CA, add the next root there,
 // let certificates be issued from under it, and delete the old one. Each session
 // follows within about a minute. [Session.Issuer] makes certificates for other
-// names, with the same trust.
+// names, with the same trust, and [Session.CRLs] are where revocations show.
 //
 // # What is recorded
 //

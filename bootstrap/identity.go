@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -55,13 +56,10 @@ func (id *identity) adopt(ctx context.Context, cert *vault.Certificate) error {
 
 // rebundle publishes the roots as they are now with the certificate in use.
 func (id *identity) rebundle() {
-	id.mu.Lock()
-	cert := id.cert
-	id.mu.Unlock()
-	if cert == nil {
-		return
+	if id.Current().Leaf() == nil {
+		return // the first certificate is still to come, and will take them
 	}
-	err := id.publish(cert)
+	err := id.publish(nil)
 	if err == nil {
 		id.s.note(auditlog.Event{Action: "session.trust.published", Category: auditlog.Security, Resource: id.s.cfg.rootsMount(),
 			Attributes: map[string]string{"roots": names(id.Current().Bundle())}})
@@ -75,9 +73,13 @@ func (id *identity) rebundle() {
 	}
 }
 
+// publish puts cert, or the one in use if it is nil, together with the roots.
 func (id *identity) publish(cert *vault.Certificate) error {
 	id.mu.Lock()
 	defer id.mu.Unlock()
+	if cert == nil {
+		cert = id.cert
+	}
 	m, err := id.s.material(cert)
 	if err != nil {
 		return err
@@ -89,18 +91,9 @@ func (id *identity) publish(cert *vault.Certificate) error {
 
 // material puts a certificate and the roots together.
 func (s *Session) material(cert *vault.Certificate) (*tlsconfig.Material, error) {
-	chain, err := tlsconfig.ParseCertificates(append(append([]byte(nil), cert.Leaf...), cert.Chain...))
+	chain, tops, err := chainOf(cert)
 	if err != nil {
 		return nil, err
-	}
-	tops, err := tlsconfig.ParseCertificates(cert.CA)
-	if err != nil {
-		return nil, err
-	}
-	for _, top := range tops {
-		if top.CheckSignatureFrom(top) != nil { // the role's mount does not know the root; peers do
-			chain = append(chain, top)
-		}
 	}
 	bundle := s.roots.Current()
 	if len(bundle) == 0 {
@@ -115,6 +108,24 @@ func (s *Session) material(cert *vault.Certificate) (*tlsconfig.Material, error)
 		now = begins // vault.IssueCert knows how far Vault's clock may be ahead
 	}
 	return tlsconfig.NewMaterialAt(now, key, chain, bundle)
+}
+
+// chainOf returns a certificate with those between it and the root, and what
+// the chain ends in. That is an authority below the root if the role's mount
+// does not know the root; then it is in the chain too, for peers know the root.
+func chainOf(cert *vault.Certificate) (chain, tops []*x509.Certificate, err error) {
+	if chain, err = tlsconfig.ParseCertificates(slices.Concat(cert.Leaf, cert.Chain)); err != nil {
+		return nil, nil, err
+	}
+	if tops, err = tlsconfig.ParseCertificates(cert.CA); err != nil {
+		return nil, nil, err
+	}
+	for _, top := range tops {
+		if top.CheckSignatureFrom(top) != nil {
+			chain = append(chain, top)
+		}
+	}
+	return chain, tops, nil
 }
 
 func signer(key secrets.Secret) (crypto.Signer, error) {
@@ -198,9 +209,9 @@ func (s *Session) keepRoots(ctx context.Context) (err error) {
 		return nil
 	}
 	step := "read the trusted roots of " + s.cfg.rootsMount()
-	if errors.Is(err, vault.ErrDenied) || errors.Is(err, vault.ErrNotFound) {
+	if !vault.Retryable(err) && ctx.Err() == nil {
 		return s.refuse(ctx, auditlog.Event{Action: "bootstrap.load", Category: auditlog.Authorization}, step, err,
-			"name the PKI mount that holds the root in Config.Roots; phoenix provision apply makes it")
+			"name the PKI mount that holds the roots in Config.Roots; phoenix provision apply makes it")
 	}
 	return s.loadFailed(ctx, step, err)
 }

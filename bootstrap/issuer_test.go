@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tamshai/phoenix/auditlog"
@@ -166,14 +167,19 @@ func TestIssuerWhileVaultIsAway(t *testing.T) {
 
 // After a hand-over the issuer uses the new token.
 func TestIssuerAfterAHandover(t *testing.T) {
-	v := onReal(t)
-	p := v.twoTier(nil)
-	cfg := v.withFile(v.wrapped())
-	cfg.Issuer, cfg.Roots = p.ref, p.root
-	s := v.start(cfg)
-	v.drop(cfg.SecretIDFile, v.wrapped())
-	v.events.await(t, "session.token.revoked", 1)
-	if _, err := s.Issuer().Issue(t.Context(), tlsconfig.IssueRequest{CommonName: v.name}); err != nil {
-		t.Error(err)
-	}
+	inFakeTime(t, func(t *testing.T, d *doubleT) {
+		p := d.twoTier(nil)
+		cfg := d.with(d.withFile(d.wrapped()))
+		cfg.Issuer, cfg.Roots = p.ref, p.root
+		s := d.start(cfg)
+		d.drop(cfg.SecretIDFile, d.wrapped())
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := len(d.events.all("session.token.revoked")); n != 1 {
+			t.Fatalf("%d tokens were revoked", n)
+		}
+		if _, err := s.Issuer().Issue(t.Context(), tlsconfig.IssueRequest{CommonName: d.name}); err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -7,12 +7,9 @@ func certsCommand() *cli.Command {
 		Name:   "certs",
 		Usage:  "issue certificates to files, check what endpoints show and accept, roll the authorities",
 		Action: needsCommand,
-		Description: "Examples:
-" +
-			"   phoenix certs issue -f estate.yaml --renew-before 8h
-" +
-			"   phoenix certs check -f estate.yaml --cert probe.pem --key probe.key --bundle ca.pem
-" +
+		Description: "Examples:\n" +
+			"   phoenix certs issue -f estate.yaml --renew-before 8h\n" +
+			"   phoenix certs check -f estate.yaml --cert probe.pem --key probe.key --bundle ca.pem\n" +
 			"   phoenix certs roll -f estate.yaml",
 		Commands: []*cli.Command{
 			certsIssueCommand(),

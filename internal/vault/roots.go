@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/vault/api"
 )
 
 // RootsConfig is how a [RootsKeeper] works.
@@ -146,31 +148,74 @@ func (k *RootsKeeper) look(ctx context.Context) (changed bool, err error) {
 // issuers returns the certificates of a PKI mount's issuers by their ids. What
 // is in known is not read again.
 func (c *Client) issuers(ctx context.Context, mount string, known map[string]*x509.Certificate) (map[string]*x509.Certificate, error) {
-	ids, err := c.List(ctx, mount+"/issuers")
+	keys, err := c.issuerKeys(ctx, mount)
 	if err != nil {
 		return nil, err
 	}
-	out := make(map[string]*x509.Certificate, len(ids))
-	for _, id := range ids {
+	out := make(map[string]*x509.Certificate, len(keys))
+	for id := range keys {
 		if out[id] = known[id]; out[id] != nil {
 			continue
 		}
 		path := mount + "/issuer/" + id + "/json"
 		resp, err := c.Read(ctx, path, nil)
-		switch {
-		case errors.Is(err, ErrNotFound):
-			delete(out, id) // deleted meanwhile
-			continue
-		case err != nil:
+		if err != nil {
 			return nil, err
 		}
-		var text string
-		if resp != nil {
-			text, _ = resp.Data["certificate"].(string)
-		}
-		if out[id], err = parseCert(text); err != nil {
-			return nil, &Error{Op: "read an issuer", Path: path, Class: ErrServer, Sent: true, Detail: fmt.Sprintf("its certificate does not parse: %v", err)}
+		if out[id], err = parseCert(text(resp, "certificate")); err != nil {
+			return nil, fmt.Errorf("vault: read an issuer (%s): its certificate does not parse: %w", path, err)
 		}
 	}
 	return out, nil
+}
+
+// issuerKeys returns the ids of a PKI mount's issuers with those of their keys,
+// "" where the mount has the certificate alone.
+func (c *Client) issuerKeys(ctx context.Context, mount string) (map[string]string, error) {
+	resp, err := c.do(ctx, "list the issuers", mount+"/issuers", func(ctx context.Context, l *api.Logical) (*api.Secret, error) {
+		return l.ListWithContext(ctx, mount+"/issuers")
+	})
+	if errors.Is(err, ErrNotFound) || (err == nil && resp == nil) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	info, _ := resp.Data["key_info"].(map[string]any)
+	keys := make(map[string]string, len(info))
+	for id, about := range info {
+		about, _ := about.(map[string]any)
+		keys[id], _ = about["key_id"].(string)
+	}
+	return keys, nil
+}
+
+// CRLs returns the CRLs of a PKI mount, one of each issuer that can sign one,
+// in PEM. Vault tells them to anybody.
+func (c *Client) CRLs(ctx context.Context, mount string) ([]byte, error) {
+	keys, err := c.issuerKeys(ctx, mount)
+	if err != nil {
+		return nil, err
+	}
+	var out []byte
+	for id, key := range keys {
+		if key == "" {
+			continue
+		}
+		resp, err := c.Read(ctx, mount+"/issuer/"+id+"/crl", nil)
+		if err != nil {
+			return nil, err
+		}
+		out = append(append(out, text(resp, "crl")...), '\n')
+	}
+	return out, nil
+}
+
+// text is a field of an answer, "" if it is not there.
+func text(resp *Response, field string) string {
+	if resp == nil {
+		return ""
+	}
+	value, _ := resp.Data[field].(string)
+	return value
 }
