@@ -16,6 +16,7 @@ type tracked struct {
 	mu      sync.Mutex
 	cs      *tls.ConnectionState // nil until the peer was judged
 	verdict *verdict
+	refusal error // the last answer, if it was no
 }
 
 // check judges the peer again, or for the first time.
@@ -29,7 +30,7 @@ func (c *tracked) check(s *side, cs *tls.ConnectionState) (*PeerIdentity, error)
 	} else {
 		v, err = s.again(*c.cs, c.verdict)
 	}
-	if err != nil {
+	if c.refusal = err; err != nil {
 		return nil, err
 	}
 	if c.cs == nil {
@@ -58,6 +59,13 @@ func (c *tracked) peer() *PeerIdentity {
 		return nil
 	}
 	return c.verdict.peer
+}
+
+// refused is why the peer was refused last, nil if it was not.
+func (c *tracked) refused() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.refusal
 }
 
 // A tracker knows the open connections of one side, and closes those that are
