@@ -2,8 +2,10 @@ package tlsconfig
 
 import (
 	"crypto/tls"
+	"errors"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -150,6 +152,17 @@ func (t *tracker) drop(is func(*tracked) bool) int {
 	return len(keys)
 }
 
+// closed reports whether somebody closed a connection without telling us, as
+// whoever took one over from net/http does.
+func closed(conn net.Conn) bool {
+	file, ok := conn.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := file.SyscallConn()
+	return err == nil && errors.Is(raw.Control(func(uintptr) {}), net.ErrClosed)
+}
+
 func (t *tracker) refusedNow(c *tracked) bool { return !c.stillGood(t.side) }
 
 // run follows the identity and the CRLs. Each new generation gives those
@@ -188,7 +201,7 @@ func (t *tracker) run(material *Material) {
 		}
 		if now.Sub(judged) >= timeout { // nothing tells us of an authorizer's change of mind
 			judged = now
-			t.drop(t.refusedNow)
+			t.drop(func(c *tracked) bool { return closed(c.conn) || t.refusedNow(c) })
 		}
 		const soon = 20 * time.Millisecond
 		if t.turn != nil && t.turn() {
