@@ -302,7 +302,7 @@ func postgresError(r io.Reader, length uint32) (map[byte]string, error) {
 type outcome int
 
 const (
-	closed  outcome = iota // the connection ended without an answer
+	hungUp  outcome = iota // the connection ended without an answer
 	refused                // the server said no
 	silent                 // nothing came in time
 	served                 // anything else
@@ -326,9 +326,9 @@ func outcomeOf(err error) answer {
 	case errors.As(err, &network) && network.Timeout():
 		return answer{silent, "no answer in time"}
 	case errors.As(err, &plain):
-		return answer{closed, "what it answers is not TLS"}
+		return answer{hungUp, "what it answers is not TLS"}
 	}
-	return answer{closed, "it closed the connection (" + text + ")"}
+	return answer{hungUp, "it closed the connection (" + text + ")"}
 }
 
 // isAlert reports whether data begins with a record of TLS that holds an alert
