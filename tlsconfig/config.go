@@ -54,13 +54,13 @@ func Client(identity Identity, serverName string, authorize Authorizer) *tls.Con
 }
 
 // Server is the function Server with c. Connections are judged in the
-// handshake alone; see WrapServer and ServerConn for their later life.
+// handshake alone; see WrapServer and ServerConns for their later life.
 func (c Config) Server(identity Identity, authorize Authorizer) *tls.Config {
 	return c.server(identity, authorize).serverConfig()
 }
 
 // Client is the function Client with c. It resumes no sessions, and judges
-// servers in the handshake alone; see NewTransport and ClientConn for more.
+// servers in the handshake alone; see NewTransport and ClientConns for more.
 func (c Config) Client(identity Identity, serverName string, authorize Authorizer) *tls.Config {
 	s := c.clientSide(identity, serverName, authorize)
 	return s.clientConfig(func() *Material { return identity.Current() }, nil)
