@@ -56,6 +56,7 @@ var rooms = []room{
 	{"guard/mcpguard", []string{"guard", "auditlog", mcp}},
 	{"tlsconfig", []string{"secrets", "auditlog"}},
 	{"tlsconfig/tlsgrpc", []string{"tlsconfig", "secrets", "auditlog", grpc}},
+	{"tlsconfig/assertion", []string{"tlsconfig", "secrets"}},
 	{"tlsconfig/tlsmcp", []string{"tlsconfig", "secrets", "auditlog", mcp}},
 	{"dbconn", []string{"secrets", "tlsconfig", "auditlog", pgx}},
 	{"dbconn/mongoconn", []string{"dbconn", "secrets", "tlsconfig", "auditlog", mongo}},

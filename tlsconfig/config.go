@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/tamshai/phoenix/auditlog"
@@ -31,6 +32,11 @@ type Config struct {
 	// how often open connections are judged although no request comes. Zero
 	// means 30 seconds.
 	DrainTimeout time.Duration
+	// Outgoing, if not nil, is called by NewTransport's transport before each
+	// request, with a copy of it, whose headers it may change, and with the
+	// Material of the connection that it will go over. After an error the
+	// request is not sent.
+	Outgoing func(*http.Request, *Material) error
 
 	Metrics Metrics           // nil: none
 	Audit   auditlog.Recorder // peers that are refused though verified; nil: not recorded

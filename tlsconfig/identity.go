@@ -137,6 +137,30 @@ func (m *Material) Leaf() *x509.Certificate {
 	return m.own().Leaf
 }
 
+// Signer signs with the certificate's key, nil for an empty Material. It does
+// not show the key.
+func (m *Material) Signer() crypto.Signer {
+	if m.own == nil {
+		return nil
+	}
+	own := m.own()
+	return signer{own.Leaf.PublicKey, func(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+		return own.PrivateKey.(crypto.Signer).Sign(rand, digest, opts)
+	}}
+}
+
+// A signer has its key behind a function, where fmt does not look.
+type signer struct {
+	public crypto.PublicKey
+	sign   func(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error)
+}
+
+func (s signer) Public() crypto.PublicKey { return s.public }
+
+func (s signer) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	return s.sign(rand, digest, opts)
+}
+
 // Bundle returns the authorities that are trusted.
 func (m *Material) Bundle() []*x509.Certificate { return append([]*x509.Certificate(nil), m.bundle...) }
 
