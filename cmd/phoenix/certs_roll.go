@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -47,7 +48,7 @@ machine must have the new root, and before remove neither they nor any
 			&cli.BoolFlag{Name: "status", Usage: "only say where it stands; exit 1 if a roll is under way"},
 			&cli.StringFlag{Name: "phase", Usage: "go no further than this `PHASE`: add, re-issue, remove"},
 			&cli.DurationFlag{Name: "settle", Value: 5 * time.Minute, Usage: "how long peers have to read the new root"},
-			&cli.StringSliceFlag{Name: "endpoint", Usage: "a `HOST:PORT` that begins with TLS and must be off the old root before it goes; may be repeated"},
+			&cli.StringSliceFlag{Name: "endpoint", Usage: "a `HOST:PORT`, or postgres://HOST:PORT, that must be off the old root before it goes; may be repeated"},
 			&cli.BoolFlag{Name: "json", Usage: "print JSON"},
 			auditFlag(),
 		}, vaultFlags()),
@@ -127,8 +128,9 @@ func rollConfig(cmd *cli.Command) (provision.RollConfig, error) {
 		cfg.Through = phase
 	}
 	for _, addr := range cmd.StringSlice("endpoint") {
-		if host, port, err := net.SplitHostPort(addr); err != nil || host == "" || port == "" {
-			return cfg, usagef("--endpoint %q is no address; write host:port", addr)
+		bare, _ := endpointAddr(addr)
+		if host, port, err := net.SplitHostPort(bare); err != nil || host == "" || port == "" || strings.Contains(host, "/") {
+			return cfg, usagef("--endpoint %q is no address; write host:port, or postgres://host:port", addr)
 		}
 	}
 	if isTerminal(os.Stderr) {
@@ -248,32 +250,69 @@ func leadsTo(chain, roots []*x509.Certificate) bool {
 // lookTime bounds the look at one endpoint.
 const lookTime = 5 * time.Second
 
+// endpointAddr takes the scheme off an endpoint.
+func endpointAddr(endpoint string) (addr string, postgres bool) {
+	return strings.CutPrefix(endpoint, "postgres://")
+}
+
 // endpointBehind returns why the old root must stay for an endpoint: it shows a
 // chain to it, or what it shows cannot be seen.
-func endpointBehind(ctx context.Context, addr string, old []*x509.Certificate) string {
+func endpointBehind(ctx context.Context, endpoint string, old []*x509.Certificate) string {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
-	host, _, _ := net.SplitHostPort(addr)
-	var chain []*x509.Certificate
-	seen := errors.New("seen enough")
-	dialer := tls.Dialer{Config: &tls.Config{
-		ServerName: host, MinVersion: tls.VersionTLS12,
-		// Nothing is sent to it; it is to show its chain, whatever that is.
-		InsecureSkipVerify: true, //nolint:gosec // see above
-		VerifyConnection: func(state tls.ConnectionState) error {
-			chain = state.PeerCertificates
-			return seen
-		},
-	}}
-	conn, err := dialer.DialContext(ctx, "tcp", addr)
-	if err == nil {
-		_ = conn.Close()
-	}
+	chain, err := shownChain(ctx, endpoint)
 	switch {
-	case len(chain) == 0:
-		return fmt.Sprintf("cannot be looked at: %v", strings.ReplaceAll(fmt.Sprint(err), "\n", " "))
+	case err != nil:
+		return fmt.Sprintf("cannot be looked at: %q", err)
 	case leadsTo(chain, old):
 		return "still shows a chain to the old root"
 	}
 	return ""
+}
+
+// sslRequest is PostgreSQL's request for TLS, to which the answer is one letter.
+// https://www.postgresql.org/docs/current/protocol-message-formats.html
+const sslRequest = "\x00\x00\x00\x08\x04\xd2\x16\x2f"
+
+// shownChain returns the certificates that an endpoint shows to anybody. They
+// are not verified, and nothing is sent.
+func shownChain(ctx context.Context, endpoint string) (chain []*x509.Certificate, err error) {
+	addr, postgres := endpointAddr(endpoint)
+	var dialer net.Dialer
+	raw, err := dialer.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	defer raw.Close()
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := raw.SetDeadline(deadline); err != nil {
+			return nil, err
+		}
+	}
+	if postgres {
+		var answer [1]byte
+		if _, err := io.WriteString(raw, sslRequest); err != nil {
+			return nil, err
+		}
+		if _, err := io.ReadFull(raw, answer[:]); err != nil {
+			return nil, err
+		}
+		if answer[0] != 'S' {
+			return nil, errors.New("PostgreSQL refuses TLS")
+		}
+	}
+	host, _, _ := net.SplitHostPort(addr)
+	enough := errors.New("the chain was seen")
+	err = tls.Client(raw, &tls.Config{
+		ServerName: host, MinVersion: tls.VersionTLS12,
+		InsecureSkipVerify: true, //nolint:gosec // it is to show its chain, whatever that is
+		VerifyConnection: func(state tls.ConnectionState) error {
+			chain = state.PeerCertificates
+			return enough
+		},
+	}).HandshakeContext(ctx)
+	if len(chain) == 0 {
+		return nil, err
+	}
+	return chain, nil
 }
