@@ -21,29 +21,41 @@ func TestEndpointBehind(t *testing.T) {
 	old := []*x509.Certificate{oldRoot.Cert}
 	expired := oldCA.Issue(testpki.Spec{DNS: []string{"db"}, NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(-time.Hour)})
 	tests := []struct {
-		name, scheme string
-		pair         testpki.Pair
-		answer       string // to PostgreSQL's SSLRequest
-		want         string
+		name     string
+		postgres bool
+		pair     testpki.Pair
+		answer   string // to PostgreSQL's SSLRequest
+		blind    bool   // its chain cannot be seen
+		want     string
 	}{
-		{"old", "", oldCA.Issue(testpki.Spec{DNS: []string{"db"}}), "", "still shows a chain to the old root"},
-		{"old and expired", "", expired, "", "still shows a chain to the old root"},
-		{"new", "", newCA.Issue(testpki.Spec{DNS: []string{"db"}}), "", ""},
-		{"old PostgreSQL", "postgres://", oldCA.Issue(testpki.Spec{DNS: []string{"db"}}), "S", "still shows a chain to the old root"},
-		{"new PostgreSQL", "postgres://", newCA.Issue(testpki.Spec{DNS: []string{"db"}}), "S", ""},
-		{"PostgreSQL in the clear", "postgres://", newCA.Issue(testpki.Spec{DNS: []string{"db"}}), "N", "PostgreSQL refuses TLS"},
-		{"not PostgreSQL", "postgres://", newCA.Issue(testpki.Spec{DNS: []string{"db"}}), "", "cannot be looked at"},
+		{"old", false, oldCA.Issue(testpki.Spec{DNS: []string{"db"}}), "", false, "still shows a chain to the old root"},
+		{"old and expired", false, expired, "", false, "still shows a chain to the old root"},
+		{"new", false, newCA.Issue(testpki.Spec{DNS: []string{"db"}}), "", false, ""},
+		{"old PostgreSQL", true, oldCA.Issue(testpki.Spec{DNS: []string{"db"}}), "S", false, "still shows a chain to the old root"},
+		{"new PostgreSQL", true, newCA.Issue(testpki.Spec{DNS: []string{"db"}}), "S", false, ""},
+		{"PostgreSQL in the clear", true, newCA.Issue(testpki.Spec{DNS: []string{"db"}}), "N", true, "PostgreSQL refuses TLS"},
+		{"not PostgreSQL", true, newCA.Issue(testpki.Spec{DNS: []string{"db"}}), "", true, "cannot be looked at"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got := endpointBehind(t.Context(), tt.scheme+endpoint(t, tt.pair, tt.answer), old)
-			if (tt.want == "") != (got == "") || !strings.Contains(got, tt.want) {
-				t.Errorf("got %q, want %q", got, tt.want)
+			addr := endpoint(t, tt.pair, tt.answer)
+			for _, must := range []bool{true, false} {
+				e := rollEndpoint{name: "db", addr: addr, postgres: tt.postgres, must: must}
+				behind, unseen, err := endpointsBehind(t.Context(), []rollEndpoint{e}, old)
+				got := strings.Join(behind, "")
+				if !must && tt.blind {
+					if len(behind) > 0 || len(unseen) != 1 || err != nil {
+						t.Errorf("that need not be seen: %q, %q, %v", behind, unseen, err)
+					}
+				} else if (tt.want == "") != (got == "") || !strings.Contains(got, tt.want) || len(unseen) > 0 || err != nil {
+					t.Errorf("must=%t: got %q, want %q; %q, %v", must, got, tt.want, unseen, err)
+				}
 			}
 		})
 	}
-	if got := endpointBehind(t.Context(), "127.0.0.1:1", old); !strings.Contains(got, "cannot be looked at") {
-		t.Errorf("nobody there: %q", got)
+	nobody := rollEndpoint{name: "nobody", addr: "127.0.0.1:1", must: true}
+	if behind, _, err := endpointsBehind(t.Context(), []rollEndpoint{nobody}, old); len(behind) != 1 || !strings.Contains(behind[0], "cannot be looked at") || err != nil {
+		t.Errorf("nobody there: %q, %v", behind, err)
 	}
 }
 
