@@ -93,6 +93,9 @@ const (
 	System         Category = "system"
 )
 
+// categories are those that an event may have; empty is not known.
+var categories = [...]string{"", "authentication", "authorization", "data_access", "data_mutation", "security", "confirmation", "system"}
+
 // Outcome says how it ended.
 type Outcome string
 
@@ -103,6 +106,8 @@ const (
 	Blocked Outcome = "blocked" // refused by a rule
 	Pending Outcome = "pending" // waits for something
 )
+
+var outcomes = [...]string{"", "success", "failure", "blocked", "pending"}
 
 // A Recorder keeps events. Append returns when the event is as safe as the
 // recorder makes it; what cannot be recorded is an error, and the caller
