@@ -17,17 +17,22 @@ import (
 //	 4   4  length of the payload
 //	 8   8  sequence number
 //	16  32  chain: SHA-256(chain before, kind, sequence number, leaf)
-//	48   4  CRC-32C of the payload and then of the 48 bytes above
-//	52      payload: JSON
+//	48   4  how many records stand before it in the batch that it was synced with
+//	52   4  CRC-32C of the payload and then of the 52 bytes above
+//	56      payload: JSON
 //
 // The leaf is the record's leaf hash in the sense of RFC 6962, section 2.1:
 // SHA-256(0x00, kind, payload). The chain before the first record of an epoch
 // is SHA-256("phoenix audit epoch\n", the epoch's ID). What follows the last
 // record is zero: space that is allocated ahead.
+//
+// The place in the batch tells a crash from damage: where a record cannot be
+// read, one of a later batch behind it shows that it was durable.
 const (
-	headerSize = 52
+	headerSize = 56
 	chainAt    = 16
-	crcAt      = 48
+	batchAt    = 48
+	crcAt      = 52
 
 	// maxPayload is more than any record has: an event is at most MaxEvent, a
 	// checkpoint has 43 bytes for each of at most maxSealed records.
@@ -58,6 +63,7 @@ type record struct {
 	kind    Kind
 	seq     uint64
 	chain   Hash
+	batch   uint64 // the first number of its batch
 	payload []byte
 	raw     []byte // header and payload
 }
@@ -90,8 +96,9 @@ func parseRecord(b []byte) (record, error) {
 	if crc != binary.LittleEndian.Uint32(b[crcAt:]) {
 		return record{}, errFrame
 	}
+	seq := binary.LittleEndian.Uint64(b[8:])
 	return record{
-		kind: kind, seq: binary.LittleEndian.Uint64(b[8:]), chain: Hash(b[chainAt:crcAt]),
+		kind: kind, seq: seq, chain: Hash(b[chainAt:batchAt]), batch: seq - uint64(binary.LittleEndian.Uint32(b[batchAt:])),
 		payload: b[headerSize:size:size], raw: b[:size:size],
 	}, nil
 }
@@ -123,6 +130,7 @@ func appendFrame(dst, leafInput []byte) []byte {
 	dst = binary.LittleEndian.AppendUint64(dst, 0)
 	leaf := sha256.Sum256(leafInput)
 	dst = append(dst, leaf[:]...)
+	dst = binary.LittleEndian.AppendUint32(dst, 0)
 	dst = binary.LittleEndian.AppendUint32(dst, crc32.Checksum(payload, castagnoli()))
 	return append(dst, payload...)
 }
@@ -130,11 +138,12 @@ func appendFrame(dst, leafInput []byte) []byte {
 // finish gives the records that appendFrame left in frames their numbers and
 // their chain, and returns the last of both.
 func finish(frames []byte, seq uint64, chain Hash) (uint64, Hash) {
-	for len(frames) > 0 {
+	for i := uint32(0); len(frames) > 0; i++ {
 		seq++
 		binary.LittleEndian.PutUint64(frames[8:], seq)
-		chain = link(chain, Kind(frames[3]), seq, Hash(frames[chainAt:crcAt]))
+		chain = link(chain, Kind(frames[3]), seq, Hash(frames[chainAt:batchAt]))
 		copy(frames[chainAt:], chain[:])
+		binary.LittleEndian.PutUint32(frames[batchAt:], i)
 		crc := crc32.Update(binary.LittleEndian.Uint32(frames[crcAt:]), castagnoli(), frames[:crcAt])
 		binary.LittleEndian.PutUint32(frames[crcAt:], crc)
 		frames = frames[headerSize+int(binary.LittleEndian.Uint32(frames[4:])):]

@@ -1,0 +1,231 @@
+package auditlog
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// A filesystem is what a log needs of a directory. Names have slashes. The
+// tests have one that forgets, tears and reorders what was not synced.
+type filesystem interface {
+	fs.FS // for readers
+
+	Create(name string) (file, error)   // fails if the name is there
+	OpenFile(name string) (file, error) // for reading and writing
+	Mkdir(name string) error            // no error if it is there
+	Rename(from, to string) error
+	Remove(name string) error
+	SyncDir(name string) error           // makes creations, renames and removals in it durable
+	Lock(name string) (io.Closer, error) // errLocked if somebody has it
+}
+
+type file interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+	Sync() error                  // data, and what is needed to read it
+	Truncate(size int64) error    // and zeros from there, if it grows
+	Allocate(size int64) error    // space up to size, which reads as zeros
+	Size() (int64, error)         // of the file
+	Is(name string) (bool, error) // whether name still leads to this file
+}
+
+var errLocked = errors.New("locked")
+
+// replace writes a small file in one step.
+func replace(fsys filesystem, name string, data []byte) error {
+	temp := name + ".tmp"
+	if err := fsys.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := fsys.Create(temp)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(data, 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := fsys.Rename(temp, name); err != nil {
+		return err
+	}
+	return fsys.SyncDir(dirOf(name))
+}
+
+func dirOf(name string) string {
+	if i := strings.LastIndexByte(name, '/'); i > 0 {
+		return name[:i]
+	}
+	return "."
+}
+
+// osDir is a directory of the operating system.
+type osDir struct{ path string }
+
+func (d osDir) join(name string) string { return filepath.Join(d.path, filepath.FromSlash(name)) }
+
+func (d osDir) Open(name string) (fs.File, error) { return os.DirFS(d.path).Open(name) }
+
+func (d osDir) Create(name string) (file, error) {
+	return d.open(name, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+}
+func (d osDir) OpenFile(name string) (file, error) { return d.open(name, os.O_RDWR) }
+
+func (d osDir) open(name string, flag int) (file, error) {
+	f, err := os.OpenFile(d.join(name), flag, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return &osFile{File: f, dir: d}, nil
+}
+
+func (d osDir) Mkdir(name string) error {
+	if err := os.Mkdir(d.join(name), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+func (d osDir) Rename(from, to string) error { return os.Rename(d.join(from), d.join(to)) }
+func (d osDir) Remove(name string) error     { return os.Remove(d.join(name)) }
+
+func (d osDir) SyncDir(name string) error {
+	f, err := os.Open(d.join(name))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+func (d osDir) Lock(name string) (io.Closer, error) {
+	f, err := os.OpenFile(d.join(name), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := flock(f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+type osFile struct {
+	*os.File
+	dir osDir
+}
+
+func (f *osFile) Sync() error               { return datasync(f.File) }
+func (f *osFile) Allocate(size int64) error { return allocate(f.File, size) }
+
+func (f *osFile) Size() (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+func (f *osFile) Is(name string) (bool, error) {
+	mine, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	there, err := os.Lstat(f.dir.join(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && os.SameFile(mine, there), err
+}
+
+// openDir makes and checks the directory of a log.
+func openDir(path string) (osDir, error) {
+	if path == "" {
+		return osDir{}, errors.New("auditlog: no directory is named")
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return osDir{}, fmt.Errorf("auditlog: make the directory: %w; choose one on a local disk that this user may write to", err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return osDir{}, fmt.Errorf("auditlog: %w", err)
+	}
+	if info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
+		return osDir{}, fmt.Errorf("auditlog: others can write to %s, and so replace its files; chmod go-w %s", path, path)
+	}
+	kind, err := networkKind(path)
+	if err != nil {
+		return osDir{}, fmt.Errorf("auditlog: look at %s: %w", path, err)
+	}
+	if kind != "" {
+		return osDir{}, fmt.Errorf("auditlog: %s is on %s: locks and syncs over a network do not keep what they promise; choose a local disk", path, kind)
+	}
+	return osDir{path}, nil
+}
+
+// Names in the directory of a log.
+const (
+	lockName  = "lock"
+	cursorDir = "cursors"
+	deadDir   = "dead"
+	segSuffix = ".seg"
+)
+
+func segmentName(epoch string, first uint64) string {
+	return fmt.Sprintf("%s/%020d%s", epoch, first, segSuffix)
+}
+
+// epochsIn returns the epochs in the order of their making.
+func epochsIn(fsys fs.FS) ([]string, error) {
+	entries, err := fs.ReadDir(fsys, ".")
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, e := range entries {
+		if e.IsDir() && isUUID(e.Name()) {
+			out = append(out, e.Name())
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+// segmentsOf returns the numbers of the first records of an epoch's segments.
+func segmentsOf(fsys fs.FS, epoch string) ([]uint64, error) {
+	entries, err := fs.ReadDir(fsys, epoch)
+	if err != nil {
+		return nil, err
+	}
+	var out []uint64
+	for _, e := range entries {
+		var first uint64
+		if _, err := fmt.Sscanf(e.Name(), "%020d", &first); err == nil && e.Name() == fmt.Sprintf("%020d%s", first, segSuffix) {
+			out = append(out, first)
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+func isUUID(s string) bool {
+	if len(s) != 36 {
+		return false
+	}
+	for i, c := range []byte(s) {
+		dash := i == 8 || i == 13 || i == 18 || i == 23
+		if dash != (c == '-') || !dash && (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,73 @@
+package auditlog
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"iter"
+	"time"
+)
+
+// Read returns the records of a log from its oldest, epoch by epoch, without
+// verifying them: [Verify] does. What cannot be read is skipped and reported to
+// damage, if that is not nil. An Entry is valid until the next one. The log may
+// be written to meanwhile; what is not durable yet may be among the last.
+func Read(fsys fs.FS, damage func(text string)) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		f := follower{fs: fsys, damage: damage}
+		defer f.close()
+		for {
+			r, err := f.read()
+			if errors.Is(err, io.EOF) {
+				return
+			}
+			if err != nil {
+				yield(Entry{}, err)
+				return
+			}
+			if !yield(entryOf(f.epoch, r), nil) {
+				return
+			}
+		}
+	}
+}
+
+// Follow is Read, and then waits for more, at which it looks every so often,
+// until ctx ends. With latest it begins with what comes after the call.
+func Follow(ctx context.Context, fsys fs.FS, every time.Duration, latest bool, damage func(text string)) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		f := follower{fs: fsys, damage: damage}
+		defer f.close()
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for skipping := latest; ctx.Err() == nil; {
+			r, err := f.read()
+			switch {
+			case errors.Is(err, io.EOF):
+				skipping = false
+				select {
+				case <-ctx.Done():
+				case <-tick.C:
+				}
+			case err != nil:
+				yield(Entry{}, err)
+				return
+			case !skipping && !yield(entryOf(f.epoch, r), nil):
+				return
+			}
+		}
+	}
+}
+
+// entryOf returns a record as an entry. Its ID and time are read from the
+// start of the JSON, whose order AppendJSON fixes.
+func entryOf(epoch string, r record) Entry {
+	e := Entry{Kind: r.kind, Epoch: epoch, Seq: r.seq, JSON: r.payload, Raw: r.raw}
+	if r.kind == KindEvent {
+		if event, err := ParseEvent(r.payload); err == nil {
+			e.ID, e.Time = event.ID, event.Time
+		}
+	}
+	return e
+}
