@@ -109,8 +109,16 @@ func (w *writer) write(b *batch) error {
 	if err := w.room(int64(len(b.frames)), b.internal); err != nil {
 		return err
 	}
-	seq, chain := finish(b.frames, w.state.seq, w.state.chain)
-	_, err := w.file.WriteAt(b.frames, w.off)
+	if err := w.put(b.frames); err != nil {
+		return err
+	}
+	return w.watch()
+}
+
+// put writes records into the segment, which has the room.
+func (w *writer) put(frames []byte) error {
+	seq, chain := finish(frames, w.state.seq, w.state.chain)
+	_, err := w.file.WriteAt(frames, w.off)
 	if err == nil {
 		err = w.file.Sync()
 	}
@@ -120,9 +128,9 @@ func (w *writer) write(b *batch) error {
 		w.spent = w.cut() != nil
 		return fmt.Errorf("%w: %s/%s: %w; nothing of the event is kept", ErrWrite, w.l.dir, w.name, err)
 	}
-	w.off += int64(len(b.frames))
+	w.off += int64(len(frames))
 	w.state.seq, w.state.chain = seq, chain
-	return w.watch()
+	return nil
 }
 
 // cut removes what stands behind the durable records.
@@ -167,13 +175,13 @@ func (w *writer) take(size int64) error {
 // roll goes on in a new segment, if the bound allows it.
 func (w *writer) roll() error {
 	cfg := &w.l.cfg
-	if w.state.bytes-(w.size-w.off)+cfg.SegmentSize > cfg.MaxBytes {
-		freed, err := w.l.prune(w.state, cfg.MaxBytes-cfg.SegmentSize+(w.size-w.off))
-		w.state.bytes -= freed
-		if err != nil {
-			return fmt.Errorf("%w: remove old segments of %s: %w", ErrWrite, w.l.dir, err)
+	// The rest of this segment is given back.
+	need := func() int64 { return w.state.bytes - (w.size - w.off) + cfg.SegmentSize - cfg.MaxBytes }
+	if need() > 0 || cfg.Retain > 0 {
+		if err := w.prune(need()); err != nil {
+			return fmt.Errorf("%w: %s: remove old segments: %w", ErrWrite, w.l.dir, err)
 		}
-		if w.state.bytes-(w.size-w.off)+cfg.SegmentSize > cfg.MaxBytes {
+		if need() > 0 {
 			return fmt.Errorf("%w: %s takes %d bytes of at most %d, and nothing is left in it that is both delivered and anchored; look at phoenix audit status, or raise MaxBytes",
 				ErrFull, w.l.dir, w.state.bytes, cfg.MaxBytes)
 		}

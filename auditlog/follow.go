@@ -120,6 +120,13 @@ func (f *follower) tell(format string, args ...any) {
 
 func (f *follower) take(n int) { f.buf, f.off = f.buf[n:], f.off+int64(n) }
 
+// back has the record that was read last read again.
+func (f *follower) back(r record) {
+	f.next = r.seq
+	f.off -= int64(len(r.raw))
+	f.buf = f.buf[:0]
+}
+
 // find opens the segment that has the wanted record.
 func (f *follower) find() error {
 	epochs, err := epochsIn(f.fs)

@@ -1,0 +1,82 @@
+package auditlog
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+)
+
+// A cursor is how far a sink is. It is kept in cursors/NAME.json, or not at
+// all, which means at the beginning.
+type cursor struct {
+	Epoch     string    `json:"epoch"`
+	Next      uint64    `json:"next"` // the first record that was not delivered
+	Delivered uint64    `json:"delivered"`
+	Rejected  uint64    `json:"rejected"`       // dead letters
+	Confirmed bool      `json:"confirmed"`      // the destination says what it has stored
+	Last      uint64    `json:"last,omitempty"` // for anchors: the number of the last checkpoint
+	To        uint64    `json:"to,omitempty"`   // and the last record that it covers
+	Time      time.Time `json:"time"`
+}
+
+// anchorCursor is the cursor of the anchor. No sink may have this name.
+const anchorCursor = "anchor"
+
+func cursorName(name string) string { return cursorDir + "/" + name + ".json" }
+
+func readCursor(fsys fs.FS, name string) (c cursor, err error) {
+	data, err := fs.ReadFile(fsys, cursorName(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, nil
+	}
+	if err != nil {
+		return c, err
+	}
+	if json.Unmarshal(data, &c) != nil || c.Epoch != "" && !isUUID(c.Epoch) {
+		return cursor{}, nil // damaged: everything again is better than something never
+	}
+	return c, nil
+}
+
+func writeCursor(fsys filesystem, name string, c cursor) error {
+	data, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	return replace(fsys, cursorName(name), append(data, '\n'))
+}
+
+// cursors returns those of a directory, by name.
+func cursors(fsys fs.FS) (map[string]cursor, error) {
+	out := map[string]cursor{}
+	entries, err := fs.ReadDir(fsys, cursorDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), ".json")
+		if !ok {
+			continue
+		}
+		if out[name], err = readCursor(fsys, name); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// checkSinkName refuses what is no name for a file, or is taken.
+func checkSinkName(name string) error {
+	if name == "" || len(name) > 64 || name == anchorCursor {
+		return fmt.Errorf("auditlog: a sink cannot be named %.80q", name)
+	}
+	for _, c := range name {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+			return fmt.Errorf("auditlog: the name of a sink, %.80q, may have lower-case letters, digits, '-' and '_'", name)
+		}
+	}
+	return nil
+}
