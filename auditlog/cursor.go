@@ -17,6 +17,7 @@ type cursor struct {
 	Delivered uint64    `json:"delivered"`
 	Rejected  uint64    `json:"rejected"`       // dead letters
 	Confirmed bool      `json:"confirmed"`      // the destination says what it has stored
+	All       bool      `json:"all,omitempty"`  // wants every record, not events alone
 	Last      uint64    `json:"last,omitempty"` // for anchors: the number of the last checkpoint
 	To        uint64    `json:"to,omitempty"`   // and the last record that it covers
 	Time      time.Time `json:"time"`

@@ -57,7 +57,7 @@ func newShipper(fsys filesystem, sink Sink) (*shipper, error) {
 		s.lock.Close()
 		return nil, err
 	}
-	s.cur.Confirmed = !s.info.Unconfirmed
+	s.cur.Confirmed, s.cur.All = !s.info.Unconfirmed, s.info.AllRecords
 	s.f = follower{fs: fsys, epoch: s.cur.Epoch, next: max(s.cur.Next, 1)}
 	return s, nil
 }

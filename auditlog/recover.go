@@ -57,7 +57,7 @@ func (l *Log) recover() error {
 	if err != nil {
 		return err
 	}
-	mark, marked := l.readMark()
+	mark, marked := readMark(l.fs)
 	for _, epoch := range epochs {
 		if w.state.bytes, err = addSizes(l.fs, epoch, w.state.bytes); err != nil {
 			return err
@@ -130,8 +130,8 @@ func (l *Log) setAside(name string, data []byte) error {
 	return l.fs.Rename(name, name+".unreadable")
 }
 
-func (l *Log) readMark() (mark cleanMark, ok bool) {
-	data, err := fs.ReadFile(l.fs, cleanName)
+func readMark(fsys fs.FS) (mark cleanMark, ok bool) {
+	data, err := fs.ReadFile(fsys, cleanName)
 	if err != nil {
 		return mark, false // not closed yet, or the mark is damaged: then the log itself must tell
 	}

@@ -1,0 +1,198 @@
+package auditlog
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+)
+
+// presence is what a directory has of an epoch.
+type presence struct {
+	epoch   string
+	files   []string
+	records []presentRecord // in the order of the files
+	seals   []sealAt        // in that order too
+	genesis *Genesis
+	breaks  []Finding // where the records do not hang together
+	torn    string    // how it ends, if in the middle of something
+	events  uint64
+}
+
+type presentRecord struct {
+	seq   uint64
+	leaf  Hash // zero if it cannot be read
+	chain Hash
+	off   int64
+	file  int32
+	kind  Kind // 0 if it cannot be read
+}
+
+// load reads an epoch and checks CRC, numbers and chain of its records.
+func (v *verifier) load(epoch string) (*presence, error) {
+	p := &presence{epoch: epoch}
+	segments, err := segmentsOf(v.fs, epoch)
+	if err != nil {
+		return nil, fmt.Errorf("auditlog: verify: %w", err)
+	}
+	for i, first := range segments {
+		if err := v.ctx.Err(); err != nil {
+			return nil, err
+		}
+		name := segmentName(epoch, first)
+		data, err := fs.ReadFile(v.fs, name)
+		if err != nil {
+			return nil, fmt.Errorf("auditlog: verify: %w", err)
+		}
+		p.files = append(p.files, name)
+		v.report.Bytes += int64(len(data))
+		v.loadSegment(p, data, int32(i), first, i == len(segments)-1)
+	}
+	v.report.Records += uint64(len(p.records))
+	v.report.Events += p.events
+	return p, nil
+}
+
+func (v *verifier) loadSegment(p *presence, data []byte, file int32, first uint64, last bool) {
+	name := p.files[file]
+	begun := len(p.records)
+	var leaves leafHasher
+	for off := int64(0); off < int64(len(data)); {
+		r, err := parseRecord(data[off:])
+		if err == nil {
+			if len(p.records) == begun && r.seq != first {
+				p.broken(Reordered, r.seq, name, "the segment begins with record %d, and its name says %d", r.seq, first)
+			}
+			v.take(p, r, leaves.leaf(r.kind, r.payload), file, off)
+			off += int64(len(r.raw))
+			continue
+		}
+		next := uint64(1)
+		if n := len(p.records); n > 0 {
+			next = p.records[n-1].seq + 1
+		}
+		next = max(next, first)
+		skip := findRecord(data[off:])
+		if skip < 0 {
+			rest := bytes.TrimRight(data[off:], "\x00")
+			switch {
+			case len(rest) == 0:
+			case errors.Is(err, errShort), last && !(v.marked && v.mark.Epoch == p.epoch && v.mark.Seq >= next):
+				p.torn = fmt.Sprintf("%s ends in the middle of record %d", name, next)
+			default:
+				p.unreadable(next, next, file, off, len(rest))
+			}
+			return
+		}
+		r, _ = parseRecord(data[off+int64(skip):])
+		if durable := r.batch > next || v.marked && v.mark.Epoch == p.epoch && v.mark.Seq >= next; last && !durable && r.seq >= next && r.batch <= next {
+			p.torn = fmt.Sprintf("%s ends with a batch of which record %d is not complete", name, next)
+			p.unreadable(next, max(next, r.seq-1), file, off, skip)
+			p.breaks = p.breaks[:len(p.breaks)-1] // only a checkpoint can tell that from a crash
+		} else {
+			p.unreadable(next, max(next, r.seq-1), file, off, skip)
+		}
+		off += int64(skip)
+	}
+}
+
+// unreadable puts records into the place of bytes that cannot be read.
+func (p *presence) unreadable(from, to uint64, file int32, off int64, n int) {
+	const most = 1 << 20 // a number behind the damage may be made up
+	for seq := from; seq <= min(to, from+most); seq++ {
+		p.records = append(p.records, presentRecord{seq: seq, file: file, off: off})
+	}
+	p.broken(Edited, from, p.files[file], "%d bytes at %d cannot be read", n, off)
+}
+
+func (p *presence) broken(d Damage, seq uint64, file, format string, args ...any) {
+	p.breaks = append(p.breaks, Finding{Damage: d, Epoch: p.epoch, Seq: seq, File: file, Text: fmt.Sprintf(format, args...)})
+}
+
+// take adds a record, and notes where it does not follow from the one before.
+func (v *verifier) take(p *presence, r record, leaf Hash, file int32, off int64) {
+	name := p.files[file]
+	switch n := len(p.records); {
+	case n == 0 && r.seq == 1:
+		if link(firstChain(p.epoch), r.kind, r.seq, leaf) != r.chain {
+			p.broken(Edited, r.seq, name, "the first record is not what the epoch's chain begins with")
+		}
+	case n == 0: // what is before was removed, with or without reason
+	case r.seq <= p.records[n-1].seq:
+		p.broken(Reordered, r.seq, name, "record %d follows record %d", r.seq, p.records[n-1].seq)
+	case r.seq > p.records[n-1].seq+1:
+		p.broken(Dropped, p.records[n-1].seq+1, name, "record %d follows record %d", r.seq, p.records[n-1].seq)
+	case p.records[n-1].kind != 0 && link(p.records[n-1].chain, r.kind, r.seq, leaf) != r.chain:
+		p.broken(Edited, r.seq, name, "record %d is not what was chained to record %d", r.seq, p.records[n-1].seq)
+	}
+	p.records = append(p.records, presentRecord{seq: r.seq, leaf: leaf, chain: r.chain, off: off, file: file, kind: r.kind})
+	switch r.kind {
+	case KindEvent:
+		p.events++
+		if bytes.Contains(r.payload, []byte(`"action":"auditlog.pruned"`)) {
+			v.takePruned(r.payload)
+		}
+	case KindCheckpoint:
+		v.sealed = true
+		if s, c, err := ParseSeal(r.payload); err != nil {
+			p.broken(Edited, r.seq, name, "record %d is no checkpoint", r.seq)
+		} else {
+			p.seals = append(p.seals, sealAt{Checkpoint: c, seal: s, hash: s.Hash(), seq: r.seq})
+		}
+	case KindGenesis:
+		var g Genesis
+		switch err := json.Unmarshal(r.payload, &g); {
+		case err != nil:
+			p.broken(Edited, r.seq, name, "record %d is no genesis", r.seq)
+		case g.Epoch != p.epoch:
+			p.broken(Reordered, r.seq, name, "the directory has the records of epoch %s", g.Epoch)
+		default:
+			p.genesis = &g
+		}
+	}
+}
+
+func (v *verifier) takePruned(payload []byte) {
+	e, err := ParseEvent(payload)
+	if err != nil || e.Action != "auditlog.pruned" || e.Category != System {
+		return
+	}
+	from, err1 := strconv.ParseUint(e.Attributes["from"], 10, 64)
+	to, err2 := strconv.ParseUint(e.Attributes["to"], 10, 64)
+	if err1 == nil && err2 == nil {
+		v.pruned = append(v.pruned, prunedRange{e.Attributes["epoch"], from, to})
+	}
+}
+
+// event returns the ID of the event in a record, and "" if it is none.
+func (v *verifier) event(p *presence, i int) string {
+	if i < 0 || i >= len(p.records) || p.records[i].kind != KindEvent {
+		return ""
+	}
+	r := p.records[i]
+	data, err := fs.ReadFile(v.fs, p.files[r.file])
+	if err != nil || int64(len(data)) < r.off {
+		return ""
+	}
+	parsed, err := parseRecord(data[r.off:])
+	if err != nil {
+		return ""
+	}
+	e, err := ParseEvent(parsed.payload)
+	if err != nil {
+		return ""
+	}
+	return e.ID
+}
+
+// eventBefore is the ID of the last event before record i.
+func (v *verifier) eventBefore(p *presence, i int) string {
+	for i = min(i, len(p.records)) - 1; i >= 0; i-- {
+		if id := v.event(p, i); id != "" {
+			return id
+		}
+	}
+	return ""
+}
