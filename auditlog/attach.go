@@ -163,7 +163,7 @@ func (l *Log) damaged(text string) {
 	l.damage = append(l.damage, text)
 	l.mu.Unlock()
 	l.cfg.Logger.Error("the audit log is damaged", "dir", l.dir, "found", text)
-	l.enqueue(Event{
+	l.tell(Event{
 		Severity: Alert, Category: Security, Action: "auditlog.damaged", Outcome: Failure, Attributes: map[string]string{"found": text},
 	}, gap{})
 }

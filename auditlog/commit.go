@@ -23,13 +23,13 @@ type batch struct {
 // maxBatch bounds a batch, so that one sync does not take long.
 const maxBatch = 1 << 20
 
-// commit puts a record into the queue and waits until it is durable. leafInput
-// is 0x00, the kind and the payload.
-func (l *Log) commit(ctx context.Context, leafInput []byte, internal bool) error {
+// enqueue puts a record into the queue. leafInput is 0x00, the kind and the
+// payload.
+func (l *Log) enqueue(leafInput []byte, internal bool) (*batch, error) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.closed {
-		l.mu.Unlock()
-		return fmt.Errorf("%w: %s", ErrClosed, l.dir)
+		return nil, fmt.Errorf("%w: %s", ErrClosed, l.dir)
 	}
 	var b *batch
 	if n := len(l.queue); n > 0 {
@@ -40,14 +40,26 @@ func (l *Log) commit(ctx context.Context, leafInput []byte, internal bool) error
 		l.queue = append(l.queue, b)
 	}
 	b.frames = appendFrame(b.frames, leafInput)
-	l.mu.Unlock()
 	l.rouse()
+	return b, nil
+}
+
+func (b *batch) wait(ctx context.Context) error {
 	select {
 	case <-b.done:
 		return b.err
 	case <-ctx.Done():
 		return fmt.Errorf("auditlog: waiting for the disk: %w; the event may be kept or not", context.Cause(ctx))
 	}
+}
+
+// commit has a record made durable.
+func (l *Log) commit(ctx context.Context, leafInput []byte, internal bool) error {
+	b, err := l.enqueue(leafInput, internal)
+	if err != nil {
+		return err
+	}
+	return b.wait(ctx)
 }
 
 func (l *Log) rouse() {
@@ -244,7 +256,7 @@ func (w *writer) watch() error {
 	w.l.damage = append(w.l.damage, found)
 	w.l.mu.Unlock()
 	w.l.cfg.Logger.Error("the audit log was tampered with", "dir", w.l.dir, "found", found)
-	w.l.enqueue(Event{
+	w.l.tell(Event{
 		Severity: Alert, Category: Security, Action: "auditlog.file_replaced", Outcome: Failure, Attributes: map[string]string{"found": found},
 	}, gap{})
 	return nil
@@ -280,8 +292,8 @@ func (w *writer) restore() error {
 	return nil
 }
 
-// enqueue records an event of the log's own without waiting for it.
-func (l *Log) enqueue(e Event, g gap) {
+// tell records an event of the log's own without waiting for it.
+func (l *Log) tell(e Event, g gap) {
 	e, err := l.prepare(e)
 	if err != nil {
 		return
@@ -400,7 +412,7 @@ func (l *Log) takeGap() gap {
 
 func (l *Log) queueGap() {
 	g := l.takeGap()
-	l.enqueue(g.event(), g)
+	l.tell(g.event(), g)
 }
 
 // writeGap records the gap, in the reserve if need be.

@@ -231,59 +231,95 @@ func (l *Log) SetScrub(scrub func(string) string) {
 // which nothing is changed; ErrFull, ErrWrite and ErrClosed. When ctx ends
 // first, the error wraps its cause and whether the event is kept is not known.
 func (l *Log) Append(ctx context.Context, e Event) error {
-	_, err := l.AppendID(ctx, e)
+	p, err := l.submit(ctx, e)
+	if err != nil {
+		return err
+	}
+	return p.Wait(ctx)
+}
+
+// Submit is Append without the waiting: events that one goroutine submits stand
+// in the log in that order. Nothing is promised until Wait has returned nil, and
+// Wait must be called, once.
+func (l *Log) Submit(ctx context.Context, e Event) (*Receipt, error) {
+	p, err := l.submit(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	return &p, nil
+}
+
+// A Receipt is for an event on its way to the disk.
+type Receipt struct {
+	l     *Log
+	event Event
+	h     *leafHasher // has the record, for another try
+	batch *batch
+}
+
+// ID is what the event is kept under.
+func (p *Receipt) ID() string { return p.event.ID }
+
+func (l *Log) submit(ctx context.Context, e Event) (p Receipt, err error) {
+	if ctx.Err() != nil {
+		return p, fmt.Errorf("auditlog: append: %w", context.Cause(ctx))
+	}
+	if e, err = l.prepare(e); err != nil {
+		return p, err
+	}
+	h := l.free.Get().(*leafHasher)
+	h.buf = e.AppendJSON(append(h.buf[:0], 0, byte(KindEvent)))
+	if size := len(h.buf) - 2; size > l.cfg.MaxEvent {
+		return p, fmt.Errorf("%w: %d bytes, and the limit is %d; keep bodies elsewhere and name them in the event", ErrTooLarge, size, l.cfg.MaxEvent)
+	}
+	b, err := l.enqueue(h.buf, false)
+	if err != nil {
+		l.free.Put(h)
+		return p, err
+	}
+	return Receipt{l, e, h, b}, nil
+}
+
+// Wait returns when the event is on stable storage, or with an error of
+// [Log.Append].
+func (p *Receipt) Wait(ctx context.Context) error {
+	l := p.l
+	defer l.free.Put(p.h)
+	err := p.batch.wait(ctx)
+	if !passing(err) {
+		return err
+	}
+	policy := l.cfg.Full[p.event.Category]
+	if policy > 0 {
+		if err = l.commitWithin(ctx, p.h.buf, time.Duration(policy), err); !passing(err) {
+			return err
+		}
+	}
+	l.count(p.event, policy == FailOpen)
+	if policy == FailOpen {
+		return nil
+	}
 	return err
 }
 
-// AppendID is Append, and returns the ID that the event is kept under. The ID
-// is empty if it was dropped under FailOpen.
-func (l *Log) AppendID(ctx context.Context, e Event) (id string, err error) {
-	if err := ctx.Err(); err != nil {
-		return "", fmt.Errorf("auditlog: append: %w", context.Cause(ctx))
-	}
-	h := l.free.Get().(*leafHasher)
-	defer l.free.Put(h)
-	if e, err = l.prepare(e); err != nil {
-		return "", err
-	}
-	h.buf = e.AppendJSON(append(h.buf[:0], 0, byte(KindEvent)))
-	if size := len(h.buf) - 2; size > l.cfg.MaxEvent {
-		h.buf = nil // do not keep so much
-		return "", fmt.Errorf("%w: %d bytes, and the limit is %d; keep bodies elsewhere and name them in the event", ErrTooLarge, size, l.cfg.MaxEvent)
-	}
-	policy := l.cfg.Full[e.Category]
-	err = l.commit(ctx, h.buf, false)
-	if err == nil || !errors.Is(err, ErrFull) && !errors.Is(err, ErrWrite) {
-		return e.ID, err
-	}
-	if policy > 0 {
-		err = l.commitWithin(ctx, h.buf, time.Duration(policy), err)
-		if err == nil {
-			return e.ID, nil
-		}
-	}
-	l.count(e, policy == FailOpen)
-	if policy == FailOpen {
-		return "", nil
-	}
-	return "", err
-}
+// passing reports whether a policy has to decide.
+func passing(err error) bool { return errors.Is(err, ErrFull) || errors.Is(err, ErrWrite) }
 
 // commitWithin tries again while there is no space, up to a limit.
 func (l *Log) commitWithin(ctx context.Context, leafInput []byte, limit time.Duration, err error) error {
 	end := time.NewTimer(limit)
 	defer end.Stop()
-	pause := time.NewTicker(min(limit/4+1, 100*time.Millisecond))
-	defer pause.Stop()
+	again := time.NewTicker(min(limit/4+1, 100*time.Millisecond))
+	defer again.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%w; and then: %w", err, context.Cause(ctx))
 		case <-end.C:
 			return err
-		case <-pause.C:
+		case <-again.C:
 		}
-		if err = l.commit(ctx, leafInput, false); err == nil || !errors.Is(err, ErrFull) && !errors.Is(err, ErrWrite) {
+		if err = l.commit(ctx, leafInput, false); !passing(err) {
 			return err
 		}
 	}

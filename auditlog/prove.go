@@ -11,15 +11,15 @@ import (
 
 // A Proof shows that an event is in a log, to anybody who has the public key
 // and nothing else of the log. Its JSON form is what "phoenix audit prove"
-// prints.
+// prints: what was hashed and signed is text in it, so that no tool reformats it.
 type Proof struct {
-	Epoch      string          `json:"epoch"`
-	Seq        uint64          `json:"seq"`
-	Event      json.RawMessage `json:"event"`      // as it stands in the log
-	Path       []Hash          `json:"path"`       // RFC 6962, section 2.1.1, from the leaf up
-	Checkpoint json.RawMessage `json:"checkpoint"` // as it was signed
-	Key        []byte          `json:"key"`
-	Signature  []byte          `json:"signature"`
+	Epoch      string `json:"epoch"`
+	Seq        uint64 `json:"seq"`
+	Event      string `json:"event"`      // as it stands in the log
+	Path       []Hash `json:"path"`       // RFC 6962, section 2.1.1, from the leaf up
+	Checkpoint string `json:"checkpoint"` // as it was signed
+	Key        []byte `json:"key"`
+	Signature  []byte `json:"signature"`
 }
 
 // ErrNotSealed says that no checkpoint covers the event yet.
@@ -57,8 +57,8 @@ func Prove(fsys fs.FS, id string) (*Proof, error) {
 			return nil, fmt.Errorf("auditlog: records %d to %d are not what checkpoint %d was signed over; phoenix audit verify tells more", c.Segment, c.To, c.Number)
 		}
 		return &Proof{
-			Epoch: epoch, Seq: seq, Event: event, Path: inclusionPath(int(seq-c.Segment), leaves),
-			Checkpoint: s.Checkpoint, Key: s.Key, Signature: s.Signature,
+			Epoch: epoch, Seq: seq, Event: string(event), Path: inclusionPath(int(seq-c.Segment), leaves),
+			Checkpoint: string(s.Checkpoint), Key: s.Key, Signature: s.Signature,
 		}, nil
 	}
 }
@@ -67,10 +67,10 @@ func Prove(fsys fs.FS, id string) (*Proof, error) {
 // signed its checkpoint. At least one key must be given.
 func (p *Proof) Check(keys []ed25519.PublicKey) error {
 	var c Checkpoint
-	if err := json.Unmarshal(p.Checkpoint, &c); err != nil {
+	if err := json.Unmarshal([]byte(p.Checkpoint), &c); err != nil {
 		return fmt.Errorf("auditlog: the proof has no checkpoint: %w", err)
 	}
-	s := Seal{Checkpoint: p.Checkpoint, Key: p.Key, Signature: p.Signature}
+	s := Seal{Checkpoint: []byte(p.Checkpoint), Key: p.Key, Signature: p.Signature}
 	switch {
 	case len(keys) == 0:
 		return errors.New("auditlog: a proof is checked with a public key from elsewhere; none was given")
@@ -80,7 +80,7 @@ func (p *Proof) Check(keys []ed25519.PublicKey) error {
 		return fmt.Errorf("auditlog: the proof's checkpoint is about other records than %d of epoch %s", p.Seq, p.Epoch)
 	}
 	var h leafHasher
-	root, ok := rootFromPath(h.leaf(KindEvent, p.Event), p.Seq-c.Segment, c.To-c.Segment+1, p.Path)
+	root, ok := rootFromPath(h.leaf(KindEvent, []byte(p.Event)), p.Seq-c.Segment, c.To-c.Segment+1, p.Path)
 	if !ok || root != c.Root {
 		return errors.New("auditlog: the event is not the one that was signed, or the path was changed")
 	}

@@ -33,19 +33,22 @@ func Read(fsys fs.FS, damage func(text string)) iter.Seq2[Entry, error] {
 	}
 }
 
-// Follow is Read, and then waits for more, at which it looks every so often,
-// until ctx ends. With latest it begins with what comes after the call.
-func Follow(ctx context.Context, fsys fs.FS, every time.Duration, latest bool, damage func(text string)) iter.Seq2[Entry, error] {
+// Follow is Read, and then waits for more, for which it looks every so often,
+// until ctx ends. idle, unless it is nil, is called whenever everything that is
+// there was yielded, and ends it by returning false.
+func Follow(ctx context.Context, fsys fs.FS, every time.Duration, idle func() bool, damage func(text string)) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		f := follower{fs: fsys, damage: damage}
 		defer f.close()
 		tick := time.NewTicker(every)
 		defer tick.Stop()
-		for skipping := latest; ctx.Err() == nil; {
+		for ctx.Err() == nil {
 			r, err := f.read()
 			switch {
 			case errors.Is(err, io.EOF):
-				skipping = false
+				if idle != nil && !idle() {
+					return
+				}
 				select {
 				case <-ctx.Done():
 				case <-tick.C:
@@ -53,7 +56,7 @@ func Follow(ctx context.Context, fsys fs.FS, every time.Duration, latest bool, d
 			case err != nil:
 				yield(Entry{}, err)
 				return
-			case !skipping && !yield(entryOf(f.epoch, r), nil):
+			case !yield(entryOf(f.epoch, r), nil):
 				return
 			}
 		}

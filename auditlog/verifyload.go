@@ -166,9 +166,10 @@ func (v *verifier) takePruned(payload []byte) {
 	}
 }
 
-// event returns the ID of the event in a record, and "" if it is none.
+// event returns the ID of the event in a record, and "" if it is none. Of one
+// that cannot be read it is the ID that is still to be seen.
 func (v *verifier) event(p *presence, i int) string {
-	if i < 0 || i >= len(p.records) || p.records[i].kind != KindEvent {
+	if i < 0 || i >= len(p.records) || p.records[i].kind != KindEvent && p.records[i].kind != 0 {
 		return ""
 	}
 	r := p.records[i]
@@ -176,11 +177,19 @@ func (v *verifier) event(p *presence, i int) string {
 	if err != nil || int64(len(data)) < r.off {
 		return ""
 	}
-	parsed, err := parseRecord(data[r.off:])
-	if err != nil {
-		return ""
+	data = data[r.off:]
+	if parsed, err := parseRecord(data); err == nil {
+		data = parsed.payload
+	} else if next := bytes.Index(data[1:], []byte(magic)); next >= 0 {
+		data = data[:next+1]
 	}
-	e, err := ParseEvent(parsed.payload)
+	const before, size = `"id":"`, 36
+	if at := bytes.Index(data, []byte(before)); at >= 0 && len(data) > at+len(before)+size {
+		if id := string(data[at+len(before):][:size]); isUUID(id) {
+			return id
+		}
+	}
+	e, err := ParseEvent(data)
 	if err != nil {
 		return ""
 	}

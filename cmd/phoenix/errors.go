@@ -43,7 +43,7 @@ func report(w io.Writer, err error) int {
 	}
 	for line := range strings.Lines(err.Error()) {
 		if line = strings.TrimSpace(line); line != "" {
-			fmt.Fprintln(w, prefix+strings.TrimPrefix(line, "provision: "))
+			fmt.Fprintln(w, prefix+strings.TrimPrefix(strings.TrimPrefix(line, "provision: "), "auditlog: "))
 		}
 	}
 	return exitCode(err)
@@ -51,7 +51,10 @@ func report(w io.Writer, err error) int {
 
 func exitCode(err error) int {
 	var usage usageError
+	var coded codedError
 	switch {
+	case errors.As(err, &coded):
+		return coded.code
 	case errors.Is(err, errFinding):
 		return exitFinding
 	case errors.As(err, &usage), errors.Is(err, provision.ErrEstate):

@@ -44,6 +44,7 @@ func run(ctx context.Context, args []string) int {
 			certsCommand(),
 			doctorCommand(),
 			certsCommand(),
+			auditCommand(),
 			demoCommand(),
 		},
 	}
