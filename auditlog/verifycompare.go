@@ -39,8 +39,8 @@ func (v *verifier) epoch(p *presence) {
 		len(trusted) == 0 && v.marked && v.mark.Epoch == p.epoch && v.mark.Seq == rep.Last
 
 	before := len(v.report.Findings)
-	mismatch, found := v.compare(p, leaves)
 	resealed := slices.IndexFunc(signed, func(f Finding) bool { return f.Damage == Resealed })
+	mismatch, found := v.compare(p, leaves, resealed >= 0)
 	switch {
 	case found && resealed >= 0:
 		f := mismatch
@@ -133,6 +133,10 @@ func (v *verifier) leaves(p *presence, trusted []sealAt) (out []sealedLeaf, doub
 					t.add(p.records[i].leaf)
 				}
 			}
+			if s.From != segment+t.size {
+				segment = 0 // nor is that: the segment was removed, which shows elsewhere
+				continue
+			}
 		}
 		present := tree{size: t.size, roots: slices.Clone(t.roots)}
 		for i := range int(s.To - s.From + 1) {
@@ -174,8 +178,8 @@ func (p *presence) index(seq uint64) int {
 }
 
 // compare finds the first record that is not what was sealed, and says what
-// happened to it.
-func (v *verifier) compare(p *presence, sealed []sealedLeaf) (Finding, bool) {
+// happened to it. In a log that was sealed anew it passes over the checkpoints.
+func (v *verifier) compare(p *presence, sealed []sealedLeaf, anew bool) (Finding, bool) {
 	present := p.records
 	at := Finding{Epoch: p.epoch}
 	if len(sealed) == 0 {
@@ -199,6 +203,9 @@ func (v *verifier) compare(p *presence, sealed []sealedLeaf) (Finding, bool) {
 			for j < len(present) && present[j].seq < sealed[n].seq {
 				j++
 			}
+		}
+		if anew && j < len(present) && present[j].kind == KindCheckpoint && present[j].seq == sealed[n].seq {
+			continue
 		}
 		if j >= len(present) || present[j].leaf != sealed[n].leaf || present[j].seq != sealed[n].seq {
 			v.judge(p, &at, sealed, n, base+j)
