@@ -81,3 +81,17 @@ func MakeSeal(signer Signer, c Checkpoint, leaves []Hash) ([]byte, Hash) {
 
 // NetworkName names the network file system with a number of statfs(2).
 var NetworkName = networkName
+
+// Filesystem and File are what a simulated disk implements.
+type (
+	Filesystem = filesystem
+	File       = file
+)
+
+// OpenOn is Open on another file system.
+func OpenOn(fsys Filesystem, cfg Config) (*Log, error) {
+	if err := cfg.fill(); err != nil {
+		return nil, err
+	}
+	return open(fsys, "sim", cfg)
+}

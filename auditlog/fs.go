@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -208,8 +209,8 @@ func segmentsOf(fsys fs.FS, epoch string) ([]uint64, error) {
 	}
 	var out []uint64
 	for _, e := range entries {
-		var first uint64
-		if _, err := fmt.Sscanf(e.Name(), "%020d", &first); err == nil && e.Name() == fmt.Sprintf("%020d%s", first, segSuffix) {
+		digits, ok := strings.CutSuffix(e.Name(), segSuffix)
+		if first, err := strconv.ParseUint(digits, 10, 64); ok && err == nil && len(digits) == 20 {
 			out = append(out, first)
 		}
 	}

@@ -165,6 +165,9 @@ func (s *sealer) run(ctx context.Context, stop <-chan struct{}) error {
 		case <-stop:
 			timer.Stop()
 			if s.f.next <= s.l.current().seq {
+				if err := pause(ctx, 5*time.Millisecond); err != nil {
+					return err
+				}
 				continue
 			}
 			return s.emit(ctx, true)

@@ -80,3 +80,5 @@ func TestASoundLogVerifies(t *testing.T) {
 		t.Errorf("%d anchors", len(names))
 	}
 }
+
+func keysOf(keys ...ed25519.PublicKey) []ed25519.PublicKey { return keys }
