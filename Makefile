@@ -36,6 +36,7 @@ test: servers ## Run every check and test, against real Vault too
 bench: servers ## Run the benchmarks (BENCH=regexp) and print the figures
 	@go test -timeout $(BENCH_TIMEOUT) -count=1 ./test/bench/... -run '^$$' -bench '$(BENCH)' $(BENCH_FLAGS)
 	@cd test/bench/spiffe && go test -timeout $(BENCH_TIMEOUT) -count=1 -run '^$$' -bench '$(BENCH)' -benchtime 1x
+	@cd test/bench/audit && go test -timeout $(BENCH_TIMEOUT) -count=1 . -run '^$$' -bench '$(BENCH)' -benchtime 1x
 
 # runtimesecret erases what handled a secret; see SECURITY.md.
 .PHONY: build
@@ -58,6 +59,10 @@ lint: ## Run golangci-lint, and check that go.mod is tidy
 .PHONY: fuzz
 fuzz: ## Run each fuzz test for a short while (FUZZTIME=20s)
 	@./scripts/fuzz $(FUZZTIME)
+
+.PHONY: crash
+crash: ## Kill a writer of the audit log 1,000 times, and check what it acknowledged
+	go test -count=1 -timeout 60m ./auditlog -run '^TestKill$$' -v -kills 1000
 
 .PHONY: clean
 clean: ## Remove bin/ and .cache/ (the test servers are built anew after this)

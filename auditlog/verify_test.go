@@ -3,7 +3,9 @@ package auditlog_test
 import (
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -82,3 +84,15 @@ func TestASoundLogVerifies(t *testing.T) {
 }
 
 func keysOf(keys ...ed25519.PublicKey) []ed25519.PublicKey { return keys }
+
+// writeKey makes a signing key, and returns its file and its public half.
+func writeKey(t testing.TB) (string, ed25519.PublicKey) {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	must(t, err)
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	must(t, err)
+	file := filepath.Join(t.TempDir(), "audit.key")
+	must(t, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600))
+	return file, public
+}
