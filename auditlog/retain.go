@@ -1,6 +1,7 @@
 package auditlog
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"strconv"
@@ -9,8 +10,8 @@ import (
 
 // prune removes the oldest segments, as far as they are delivered to every
 // sink and anchored: until need bytes are free, and those older than
-// Config.Retain. That they are gone is recorded before they go, so that a
-// verifier can tell it from an attack.
+// Config.Retain. That everything up to there is gone is recorded before it
+// goes, so that a verifier can tell it from an attack.
 func (w *writer) prune(need int64) error {
 	l := w.l
 	oldest := time.Time{}
@@ -30,7 +31,7 @@ func (w *writer) prune(need int64) error {
 		}
 		e, err := l.prepare(Event{
 			Severity: Notice, Category: System, Action: "auditlog.pruned", Outcome: Success, Resource: segmentName(s.epoch, s.first),
-			Attributes: map[string]string{"epoch": s.epoch, "from": strconv.FormatUint(s.first, 10), "to": strconv.FormatUint(s.last, 10)},
+			Attributes: map[string]string{"epoch": s.epoch, "from": "1", "to": strconv.FormatUint(s.last, 10)},
 		})
 		if err != nil {
 			return err
@@ -47,6 +48,11 @@ func (w *writer) prune(need int64) error {
 		}
 		if err := l.fs.SyncDir(s.epoch); err != nil {
 			return err
+		}
+		if s.last == 0 { // the last of an epoch
+			if err := errors.Join(l.fs.Remove(s.epoch), l.fs.SyncDir(".")); err != nil {
+				l.cfg.Logger.Warn("the directory of an epoch whose segments are removed stays", "error", err)
+			}
 		}
 		need -= s.size
 		w.state.bytes -= s.size

@@ -128,6 +128,9 @@ func Verify(ctx context.Context, fsys fs.FS, cfg VerifyConfig) (*Report, error) 
 	for i, epoch := range known {
 		if j := slices.Index(epochs, epoch); j >= 0 {
 			v.epoch(all[j])
+			if len(all[j].records) == 0 && j < len(epochs)-1 && len(v.anchored[epoch]) == 0 {
+				v.find(Finding{Damage: Truncated, Epoch: epoch, Seq: 1, Text: "the epoch has no records, and there is a later one"})
+			}
 		} else {
 			v.absent(epoch, epochs)
 		}
