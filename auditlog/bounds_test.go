@@ -128,9 +128,11 @@ func TestRetention(t *testing.T) {
 
 func TestAFileThatIsRemovedOrReplacedIsNoticed(t *testing.T) {
 	for name, tamper := range map[string]func(file string) error{
-		"removed":  os.Remove,
-		"replaced": func(file string) error { return errors.Join(os.Remove(file), os.WriteFile(file, []byte("nothing happened"), 0o600)) },
-		"renamed":  func(file string) error { return os.Rename(file, file+".old") },
+		"removed": os.Remove,
+		"replaced": func(file string) error {
+			return errors.Join(os.Remove(file), os.WriteFile(file, []byte("nothing happened"), 0o600))
+		},
+		"renamed": func(file string) error { return os.Rename(file, file+".old") },
 		"with its directory": func(file string) error {
 			return os.RemoveAll(filepath.Dir(file))
 		},

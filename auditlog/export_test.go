@@ -95,3 +95,9 @@ func OpenOn(fsys Filesystem, cfg Config) (*Log, error) {
 	}
 	return open(fsys, "sim", cfg)
 }
+
+// AppendJSONForTest renders an event that has no address.
+func (e Event) AppendJSONForTest() []byte { return e.AppendJSON(nil) }
+
+// LeafOf is the leaf hash of RFC 6962 over data.
+func LeafOf(data []byte) Hash { return sha256.Sum256(append([]byte{0}, data...)) }
