@@ -233,7 +233,7 @@ func TestADeadSinkHindersNobody(t *testing.T) {
 			return nil
 		}}
 		fine := []*fakeSink{{info: auditlog.SinkInfo{Name: "one"}}, {info: auditlog.SinkInfo{Name: "two"}}}
-		l, err := auditlog.OpenOn(newSimDisk(), auditlog.Config{})
+		l, err := auditlog.OpenOn(newSimDisk(), auditlog.Config{SegmentSize: 256 << 10})
 		must(t, err)
 		must(t, l.Attach(nil, dead, busy, fine[0], fine[1]))
 		for i := range 600 {

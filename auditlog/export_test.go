@@ -101,3 +101,6 @@ func (e Event) AppendJSONForTest() []byte { return e.AppendJSON(nil) }
 
 // LeafOf is the leaf hash of RFC 6962 over data.
 func LeafOf(data []byte) Hash { return sha256.Sum256(append([]byte{0}, data...)) }
+
+// ReadTail looks for the end of a segment, as Open does.
+func ReadTail(data []byte) uint64 { return readTail(data, "", 1).seq }

@@ -286,7 +286,15 @@ func (f *simFile) Sync() error {
 	if err := f.d.op("sync"); err != nil {
 		return err
 	}
-	f.n.durable, f.n.unsynced = bytes.Clone(f.n.data), nil
+	for _, w := range f.n.unsynced {
+		if w.size >= 0 {
+			f.n.durable = resize(f.n.durable, w.size)
+			continue
+		}
+		f.n.durable = resize(f.n.durable, max(int64(len(f.n.durable)), w.off+int64(len(w.data))))
+		copy(f.n.durable[w.off:], w.data)
+	}
+	f.n.unsynced = nil
 	return nil
 }
 
@@ -296,7 +304,7 @@ func (f *simFile) Truncate(size int64) error {
 	if err := f.d.op("truncate"); err != nil {
 		return err
 	}
-	f.n.data = bytes.Clone(resize(f.n.data, size))
+	f.n.data = resize(f.n.data, size)
 	f.n.unsynced = append(f.n.unsynced, simWrite{size: size})
 	return nil
 }
