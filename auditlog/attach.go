@@ -24,7 +24,7 @@ type attached struct {
 	closers  []io.Closer
 
 	mu      sync.Mutex // guards what follows
-	errs    []error    // of what ended before it was told to
+	errs    []error    // of what could not be done until the end
 	last    Checkpoint
 	failing error // of the last try to make a checkpoint
 }
@@ -73,27 +73,44 @@ func (l *Log) Attach(signer Signer, sinks ...Sink) (err error) {
 		}
 	}
 	for _, s := range a.sinks {
-		a.shippers.Go(func() { a.ended(s.info.Name, s.run(ctx, a.stopShip)) })
+		a.shippers.Go(func() {
+			defer s.lock.Close()
+			a.keep(ctx, "deliver to "+s.info.Name, func() error { return s.run(ctx, a.stopShip) })
+		})
 	}
 	if signer != nil {
-		s := &sealer{l: l, signer: signer, anchor: anchor}
 		a.sealer.Go(func() {
-			defer s.f.close()
-			a.ended("the sealer", s.run(ctx, a.stopSeal))
+			a.keep(ctx, "make checkpoints", func() error {
+				s := &sealer{l: l, signer: signer, anchor: anchor}
+				defer s.f.close()
+				return s.run(ctx, a.stopSeal)
+			})
 		})
 	}
 	l.attached = a
 	return nil
 }
 
-func (a *attached) ended(what string, err error) {
-	if err == nil || errors.Is(err, errEnding) {
-		return
+// keep runs what must not end before it is told to: a disk that is full now
+// may have space later.
+func (a *attached) keep(ctx context.Context, what string, run func() error) {
+	for try := 0; ; try++ {
+		err := run()
+		if err == nil || errors.Is(err, errEnding) {
+			return
+		}
+		err = fmt.Errorf("auditlog: %s: %w", what, err)
+		a.logger.Error("part of the audit log fails, and is tried again", "error", err)
+		a.mu.Lock()
+		a.failing = err
+		a.mu.Unlock()
+		if pause(ctx, backoff(try)) != nil {
+			a.mu.Lock()
+			a.errs = append(a.errs, err)
+			a.mu.Unlock()
+			return
+		}
 	}
-	a.logger.Error("part of the audit log has ended; restart the process once the cause is gone", "part", what, "error", err)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.errs = append(a.errs, fmt.Errorf("auditlog: %s: %w", what, err))
 }
 
 // close seals and delivers what is left, for as long as ctx allows, and for
@@ -249,6 +266,7 @@ func Ship(ctx context.Context, dir string, cfg ShipConfig) error {
 	errs := make([]error, len(shippers))
 	for i, s := range shippers {
 		running.Go(func() {
+			defer s.lock.Close()
 			if err := s.run(ctx, stop); err != nil && ctx.Err() == nil {
 				errs[i] = fmt.Errorf("auditlog: deliver %s to %s: %w", dir, s.info.Name, err)
 			}

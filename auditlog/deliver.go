@@ -58,13 +58,15 @@ func newShipper(fsys filesystem, sink Sink) (*shipper, error) {
 		return nil, err
 	}
 	s.cur.Confirmed, s.cur.All = !s.info.Unconfirmed, s.info.AllRecords
-	s.f = follower{fs: fsys, epoch: s.cur.Epoch, next: max(s.cur.Next, 1)}
+	s.f.fs = fsys
 	return s, nil
 }
 
 // run delivers until ctx ends; or, once stop is closed, until all is delivered.
 func (s *shipper) run(ctx context.Context, stop <-chan struct{}) error {
-	defer s.lock.Close()
+	s.mu.Lock()
+	s.f.epoch, s.f.next = s.cur.Epoch, max(s.cur.Next, 1)
+	s.mu.Unlock()
 	defer s.f.close()
 	for {
 		changed := s.changes()

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -277,4 +278,52 @@ func TestWhatADestinationSaysIsScrubbed(t *testing.T) {
 	if text := dead(t, dir, "s"); strings.Contains(text, "s3cr3t") || !strings.Contains(text, "bad token ***") {
 		t.Error(text)
 	}
+}
+
+// A disk that is full for a while ends neither delivery nor checkpoints.
+func TestDeliveryOutlivesAFullDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		signer, public := key(t)
+		disk := newSimDisk()
+		l, err := auditlog.OpenOn(disk, simConfig)
+		must(t, err)
+		s := &fakeSink{info: auditlog.SinkInfo{Name: "s", MaxEvents: 1}, answer: func(int, []string) error {
+			return &auditlog.RejectedError{Reasons: map[int]string{0: "no"}} // dead letters need the disk
+		}}
+		must(t, l.Attach(signer, s))
+		must(t, l.Append(t.Context(), event("one")))
+		disk.mu.Lock()
+		disk.fail = func(_ int, what string) error {
+			if what == "open" {
+				return nil
+			}
+			return syscall.ENOSPC
+		}
+		disk.mu.Unlock()
+		time.Sleep(10 * time.Minute)
+		if status := l.Status(); status.Failing == "" || status.Delivered() {
+			t.Errorf("%+v", status)
+		}
+		disk.mu.Lock()
+		disk.fail = nil
+		disk.mu.Unlock()
+		time.Sleep(2 * time.Minute)
+		must(t, l.Append(t.Context(), event("two")))
+		time.Sleep(time.Second)
+		status := l.Status()
+		if !status.Delivered() || status.Sinks[0].Rejected < 2 || status.Unsealed > 1 {
+			t.Errorf("%+v", status)
+		}
+		var metrics strings.Builder
+		must(t, status.WriteMetrics(&metrics))
+		for _, want := range []string{`phoenix_audit_sink_backlog_records{sink="s"} 0`, "# TYPE phoenix_audit_seq gauge", "phoenix_audit_unsealed_records"} {
+			if !strings.Contains(metrics.String(), want) {
+				t.Errorf("no %s in\n%s", want, metrics.String())
+			}
+		}
+		must(t, l.Close(t.Context()))
+		r, err := auditlog.Verify(t.Context(), disk, auditlog.VerifyConfig{Keys: keysOf(public)})
+		must(t, err)
+		must(t, r.Err())
+	})
 }
