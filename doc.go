@@ -9,8 +9,8 @@
 //     the service declared and keeps it fresh until Close.
 //   - to hold and read secrets in code that knows nothing of Vault: package
 //     secrets. A Secret redacts itself; Derive builds clients from it.
-//   - to record who did what: package auditlog. Today it has the event, the
-//     recorder interface and a recorder that writes to log/slog.
+//   - to record who did what: package auditlog, a durable log whose signed and
+//     anchored checkpoints show every change.
 //   - to unit-test a service without Vault: package vaulttest, a double that
 //     keeps state and gives the answers of real Vault.
 //   - to set up Vault from a file and to issue SecretIDs: the command

@@ -230,3 +230,20 @@ func isUUID(s string) bool {
 	}
 	return true
 }
+
+// networkName names a network file system by its number in statfs(2).
+func networkName(kind uint32) string {
+	switch kind {
+	case 0x6969:
+		return "NFS"
+	case 0x517b, 0xff534d42, 0xfe534d42:
+		return "SMB"
+	case 0x00c36400:
+		return "Ceph"
+	case 0x5346414f, 0x6b414653:
+		return "AFS"
+	case 0x73757245:
+		return "Coda"
+	}
+	return ""
+}

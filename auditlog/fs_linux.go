@@ -37,27 +37,10 @@ func flock(f *os.File) error {
 }
 
 // networkKind names the network file system that path is on, if it is.
-// The numbers are those of statfs(2).
 func networkKind(path string) (string, error) {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(path, &st); err != nil {
 		return "", err
 	}
 	return networkName(uint32(st.Type)), nil
-}
-
-func networkName(kind uint32) string {
-	switch kind {
-	case 0x6969:
-		return "NFS"
-	case 0x517b, 0xff534d42, 0xfe534d42:
-		return "SMB"
-	case 0x00c36400:
-		return "Ceph"
-	case 0x5346414f, 0x6b414653:
-		return "AFS"
-	case 0x73757245:
-		return "Coda"
-	}
-	return ""
 }
