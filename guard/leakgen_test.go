@@ -176,7 +176,9 @@ var rewritings = []rewriting{
 	{"HTML", func(_ generator, s string) string {
 		return "<ol><li>" + strings.Join(wrap(s, 9), "</li>\n<li>") + "</li></ol>"
 	}},
-	{"JSON", func(_ generator, s string) string { return fmt.Sprintf("{\"system\": %q}", strings.Join(wrap(s, 7), "\n")) }},
+	{"JSON", func(_ generator, s string) string {
+		return fmt.Sprintf("{\"system\": %q}", strings.Join(wrap(s, 7), "\n"))
+	}},
 	{"zero-width spaces", func(_ generator, s string) string {
 		return eachRune(s, func(r rune) string { return string(r) + "\u200b" })
 	}},

@@ -2,8 +2,10 @@ package guard
 
 import (
 	"hash/maphash"
+	"slices"
 	"strings"
 	"sync"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -12,9 +14,9 @@ import (
 const (
 	reach     = 6    // words of the prompt or of the text that may be skipped at once
 	skipCost  = 0.25 // for each of them
-	enough    = 5.5  // the score of a leak
+	enough    = 6.5  // the score of a leak
 	atLeast   = 2.0  // of a short prompt
-	share     = 0.5  // of the weight of a short prompt that is enough
+	share     = 0.45 // of the weight of a short prompt that is enough
 	gram      = 14   // letters that must agree when word breaks are ignored; so many are enough of a canary
 	maxPlaces = 32   // of one word in the prompts that are looked at
 )
@@ -60,72 +62,88 @@ func newIndex(sources []source) (*index, error) {
 			return nil, err
 		}
 		x.prompts = append(x.prompts, prompt{s.name, min(enough, max(atLeast, total*share))})
-		for _, v := range variants(words, weights) {
-			x.addWords(int32(i), v)
-			if v.byLetter {
-				x.addLetters(int32(i), v)
-			}
-		}
+		x.add(int32(i), l.text, words, weights)
 		if s.canary != "" {
 			mark := squeeze(s.canary)
-			for _, v := range variants([]word{{text: mark}}, []float32{enough * float32(len(mark)) / gram}) {
-				x.addWords(int32(i), v)
-				x.addLetters(int32(i), v)
-			}
+			x.add(int32(i), []byte(mark), []word{{mark, 0, len(mark)}}, []float32{enough * float32(len(mark)) / gram})
 		}
 	}
 	x.scratch.New = func() any { return newScratch(x) }
 	return x, nil
 }
 
-func (x *index) addWords(prompt int32, v variant) {
-	for i, word := range v.words {
+func (x *index) addWords(prompt int32, words []string, weights []float32) {
+	for i, word := range words {
 		h := maphash.String(x.seed, word)
 		if len(x.words[h]) < maxPlaces {
 			x.words[h] = append(x.words[h], int32(len(x.places)))
 		}
-		x.places = append(x.places, place{prompt, v.weights[i]})
+		x.places = append(x.places, place{prompt, weights[i]})
 	}
 	for range reach + 1 { // so that nothing aligns across the end
 		x.places = append(x.places, place{prompt: -1})
 	}
 }
 
-func (x *index) addLetters(prompt int32, v variant) {
+// addLetters adds all letters of a prompt, those that are in no word included.
+func (x *index) addLetters(prompt int32, runes []rune, weights []float32) {
 	var roll roller
-	for i, word := range v.words {
-		each := v.weights[i] / float32(utf8.RuneCountInString(word))
-		for _, r := range word {
-			x.letters = append(x.letters, letter{prompt, each})
-			if h, ok := roll.next(r); ok && len(x.grams[h]) < maxPlaces {
-				x.grams[h] = append(x.grams[h], int32(len(x.letters)-1))
-			}
+	for i, r := range runes {
+		x.letters = append(x.letters, letter{prompt, weights[i]})
+		if h, ok := roll.next(r); ok && len(x.grams[h]) < maxPlaces {
+			x.grams[h] = append(x.grams[h], int32(len(x.letters)-1))
 		}
 	}
 	x.letters = append(x.letters, letter{prompt: -1})
 }
 
-type variant struct {
-	words    []string
-	weights  []float32
-	byLetter bool
+// add adds the words of text, forward and in the ways of writing them that no
+// decoding undoes.
+func (x *index) add(prompt int32, text []byte, words []word, weights []float32) {
+	forward := make([]string, len(words))
+	for i, w := range words {
+		forward[i] = w.text
+	}
+	backWeights := reversed(weights)
+	x.addWords(prompt, forward, weights)
+	x.addWords(prompt, each(forward, rot13), weights)
+	x.addWords(prompt, reversed(forward), backWeights)
+	x.addWords(prompt, reversed(each(forward, func(s string) string { return string(reversed([]rune(s))) })), backWeights)
+
+	runes, share := letters(text, words, weights)
+	x.addLetters(prompt, runes, share)
+	x.addLetters(prompt, []rune(rot13(string(runes))), share)
+	x.addLetters(prompt, reversed(runes), reversed(share))
 }
 
-// variants returns the ways of writing words that no decoding undoes.
-func variants(words []word, weights []float32) []variant {
-	n := len(words)
-	forward := variant{make([]string, n), weights, true}
-	rot13 := variant{make([]string, n), weights, true}
-	back := variant{make([]string, n), make([]float32, n), true}
-	order := variant{make([]string, n), make([]float32, n), false}
-	for i, w := range words {
-		forward.words[i] = w.text
-		rot13.words[i] = strings.Map(rotate, w.text)
-		back.words[n-1-i], back.weights[n-1-i] = reverse(w.text), weights[i]
-		order.words[n-1-i], order.weights[n-1-i] = w.text, weights[i]
+// letters returns the letters and digits of text, and for each the share of
+// its word's weight.
+func letters(text []byte, words []word, weights []float32) (runes []rune, share []float32) {
+	for i, r := range string(text) {
+		if !unicode.IsLetter(r) && !unicode.IsDigit(r) {
+			continue
+		}
+		for len(words) > 0 && words[0].end <= i {
+			words, weights = words[1:], weights[1:]
+		}
+		weight := float32(0)
+		if len(words) > 0 && words[0].start <= i {
+			weight = weights[0] / float32(utf8.RuneCountInString(words[0].text))
+		}
+		runes, share = append(runes, unicode.ToLower(r)), append(share, weight)
 	}
-	return []variant{forward, rot13, back, order}
+	return runes, share
 }
+
+func each(list []string, f func(string) string) []string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = f(s)
+	}
+	return out
+}
+
+func rot13(s string) string { return strings.Map(rotate, s) }
 
 func rotate(r rune) rune {
 	if r >= 'a' && r <= 'z' {
@@ -134,10 +152,8 @@ func rotate(r rune) rune {
 	return r
 }
 
-func reverse(s string) string {
-	runes := []rune(s)
-	for i, j := 0, len(runes)-1; i < j; i, j = i+1, j-1 {
-		runes[i], runes[j] = runes[j], runes[i]
-	}
-	return string(runes)
+func reversed[T any](list []T) []T {
+	list = slices.Clone(list)
+	slices.Reverse(list)
+	return list
 }
