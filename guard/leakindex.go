@@ -54,8 +54,7 @@ func newIndex(sources []source) (*index, error) {
 	x := &index{seed: maphash.MakeSeed(), words: map[uint64][]int32{}, grams: map[uint64][]int32{}}
 	w := newWeigher()
 	for i, s := range sources {
-		l := &layer{}
-		plain(l, []byte(s.text), nil)
+		l := plain(&layer{text: []byte(s.text)})
 		words := splitWords(l)
 		weights, total, err := w.weigh(words, s.name)
 		if err != nil {
