@@ -16,7 +16,7 @@ const (
 	skipCost  = 0.25 // for each of them
 	enough    = 6.5  // the score of a leak
 	atLeast   = 2.0  // of a short prompt
-	share     = 0.45 // of the weight of a short prompt that is enough
+	share     = 0.42 // of the weight of a short prompt that is enough
 	gram      = 14   // letters that must agree when word breaks are ignored; so many are enough of a canary
 	maxPlaces = 32   // of one word in the prompts that are looked at
 )
