@@ -4,7 +4,6 @@ import (
 	"encoding/base32"
 	"encoding/base64"
 	"encoding/hex"
-	"strconv"
 	"unicode"
 	"unicode/utf8"
 )
@@ -109,24 +108,18 @@ func (l *layer) keep(under *layer, i, j int) {
 // binary or decimal. A run of hexadecimal digits without gaps is a blob.
 func numbers(text []byte) ([]byte, int) {
 	const fewest = 5
-	for _, base := range []int{2, 16, 10} {
+	for _, base := range [...]int{2, 16, 10} {
 		var out []byte
 		end := 0
 		for i := 0; i < len(text); {
-			start := i
 			if base == 16 && i+1 < len(text) && text[i] == '0' && text[i+1]|0x20 == 'x' {
 				i += 2
 			}
-			first := i
-			for i < len(text) && i-first < 9 && alphabet[text[i]]&inBase64 != 0 {
-				i++
-			}
-			code, err := strconv.ParseUint(string(text[first:i]), base, 8)
-			width := i - first
-			if err != nil || (base == 2 && width != 8) || (base == 16 && width != 2) || code >= utf8.RuneSelf {
-				i = start
+			code, n := digits(text[i:], base)
+			if n == 0 || base == 2 && n != 8 || base == 16 && n != 2 || code >= utf8.RuneSelf {
 				break
 			}
+			i += n
 			out, end = append(out, byte(code)), i
 			for i < len(text) && i-end < 3 && isGap(text[i]) {
 				i++
@@ -142,6 +135,19 @@ func numbers(text []byte) ([]byte, int) {
 	return nil, 0
 }
 
+// digits reads a number that ends where its word does, and returns it with its
+// length; length 0 if there is none, or one of more than eight digits.
+func digits(text []byte, base int) (value, n int) {
+	for ; n < len(text) && alphabet[text[n]]&inBase64 != 0; n++ {
+		d := hexDigit(text[n])
+		if d < 0 || d >= base || n == 8 {
+			return 0, 0
+		}
+		value = value*base + d
+	}
+	return value, n
+}
+
 func isGap(c byte) bool { return c == ' ' || c == ',' || c == ':' || c == '\n' || c == '-' || c == ';' }
 
 // blob decodes base64, base32 or hexadecimal. Line breaks may be in it, and a
@@ -149,40 +155,43 @@ func isGap(c byte) bool { return c == ' ' || c == ',' || c == ':' || c == '\n' |
 // the length of the run if it is none of these.
 func blob(text []byte) ([]byte, int) {
 	const shortest = 8
-	var run []byte
-	end, first := 0, 0 // end of the run, and of its first line
-	for end < len(text) {
-		line := end
-		for end < len(text) && alphabet[text[end]]&inBase64 != 0 {
-			end++
-		}
-		run = append(run, text[line:end]...)
-		if first == 0 {
-			first = end
-		}
+	first := runEnd(text, 0)
+	end := first
+	run := text[:end]
+	for line := 0; end-line >= 16; { // and the next lines
 		next := breakLine(text[end:])
-		if next == 0 || end-line < 16 || end+next >= len(text) || alphabet[text[end+next]]&inBase64 == 0 {
+		if next == 0 || end+next == len(text) || alphabet[text[end+next]]&inBase64 == 0 {
 			break
 		}
-		end += next
+		line = end + next
+		end = runEnd(text, line)
+		run = append(run[:len(run):len(run)], text[line:end]...)
 	}
-	padded := false
-	for end < len(text) && text[end] == '=' && !padded || end < len(text) && text[end] == '=' {
-		end, padded = end+1, true
+	pad := end
+	for pad < len(text) && text[pad] == '=' {
+		pad++
 	}
-	if len(run) < shortest && (!padded || len(run) < 2) {
-		return nil, end
+	if len(run) < shortest && (pad == end || len(run) < 2) {
+		return nil, pad
 	}
 	if out := decodeRun(run); out != nil {
-		return out, end
+		return out, pad
 	}
-	if first < end && first != len(run) { // several lines, not one blob
-		if out := decodeRun(text[:first]); out != nil && first >= shortest {
+	if first < end { // several lines, but not of one blob
+		if out := decodeRun(text[:first]); out != nil {
 			return out, first
 		}
 		return nil, first
 	}
-	return nil, end
+	return nil, pad
+}
+
+// runEnd returns the end of the run of base64 at text[i:], without padding.
+func runEnd(text []byte, i int) int {
+	for i < len(text) && alphabet[text[i]]&inBase64 != 0 {
+		i++
+	}
+	return i
 }
 
 func decodeRun(run []byte) []byte {
@@ -204,6 +213,9 @@ func decodeRun(run []byte) []byte {
 		if err == nil && readable(out) {
 			return out
 		}
+	}
+	if len(run) < 24 && !beginsText(run) {
+		return nil
 	}
 	std := make([]byte, len(run))
 	for i, c := range run {
@@ -230,6 +242,24 @@ func decodeRun(run []byte) []byte {
 		}
 	}
 	return nil
+}
+
+// beginsText reports whether run may be the base64 of something readable, by
+// its first six bytes: it spares most words the rest.
+func beginsText(run []byte) bool {
+	var in [8]byte
+	var out [6]byte
+	for i, c := range run[:min(len(run), 8)&^3] {
+		switch c {
+		case '-':
+			c = '+'
+		case '_':
+			c = '/'
+		}
+		in[i] = c
+	}
+	n, err := base64.StdEncoding.Decode(out[:], in[:min(len(run), 8)&^3])
+	return err == nil && readable(out[:n])
 }
 
 // breakLine returns the length of a line break at the start of text, quoted

@@ -16,7 +16,7 @@ const (
 	skipCost  = 0.25 // for each of them
 	enough    = 6.5  // the score of a leak
 	atLeast   = 2.0  // of a short prompt
-	share     = 0.42 // of the weight of a short prompt that is enough
+	share     = 0.4  // of the weight of a short prompt that is enough
 	gram      = 14   // letters that must agree when word breaks are ignored; so many are enough of a canary
 	maxPlaces = 32   // of one word in the prompts that are looked at
 )
@@ -43,6 +43,7 @@ type prompt struct {
 type place struct {
 	prompt int32
 	weight float32
+	opens  bool // it is one of the first words: even a common one begins an alignment
 }
 
 type letter struct {
@@ -77,7 +78,7 @@ func (x *index) addWords(prompt int32, words []string, weights []float32) {
 		if len(x.words[h]) < maxPlaces {
 			x.words[h] = append(x.words[h], int32(len(x.places)))
 		}
-		x.places = append(x.places, place{prompt, weights[i]})
+		x.places = append(x.places, place{prompt, weights[i], i < 3})
 	}
 	for range reach + 1 { // so that nothing aligns across the end
 		x.places = append(x.places, place{prompt: -1})

@@ -85,11 +85,12 @@ type track struct {
 	score []float32
 	seen  []int32 // the tick at which it ended there
 	start []int32 // where it began in the text
+	count []int32 // how many words or letters agree
 	tick  int32
 }
 
 func newTrack(n int) track {
-	return track{make([]float32, n), make([]int32, n), make([]int32, n), 0}
+	return track{score: make([]float32, n), seen: make([]int32, n), start: make([]int32, n), count: make([]int32, n)}
 }
 
 // begin forgets what was seen, in constant time but once in two thousand
@@ -110,13 +111,12 @@ func newScratch(x *index) *scratch {
 
 // An alignment is the best one so far, and the best one that may still grow.
 type alignment struct {
-	score       float32 // as a share of what is enough
-	prompt      int32
-	start, end  int // in the layer
-	live        float32
-	liveFrom    int
-	liveTick    int32
-	liveLetters bool
+	score      float32 // as a share of what is enough
+	prompt     int32
+	start, end int // in the layer
+	live       float32
+	liveFrom   int
+	liveTick   int32
 }
 
 // scan returns the best likeness in all layers of text, and from which byte on
@@ -148,18 +148,18 @@ func (x *index) alignWords(text []byte, t *track) alignment {
 		t.tick++
 		for _, j := range x.words[maphash.Bytes(x.seed, folded)] {
 			p := x.places[j]
-			score, from := t.before(x, j)
+			score, from, count := t.before(x, j)
 			if score <= 0 {
-				if p.weight < 0.3 {
+				if p.weight < 0.3 && !p.opens {
 					continue // such a word begins nothing
 				}
-				score, from = 0, int32(start)
+				score, from, count = 0, int32(start), 0
 			}
-			score += p.weight
+			score, count = score+p.weight, count+1
 			if age := t.tick - t.seen[j]; t.seen[j] == 0 || age > reach || score >= t.score[j]-float32(age)*skipCost {
-				t.score[j], t.seen[j], t.start[j] = score, t.tick, from
+				t.score[j], t.seen[j], t.start[j], t.count[j] = score, t.tick, from, count
 			}
-			a.take(score/x.prompts[p.prompt].enough, p.prompt, int(from), end, t.tick)
+			a.take(score/x.prompts[p.prompt].enough, p.prompt, int(from), end, t.tick, count >= holdWords)
 		}
 		if a.live > 0 && t.tick-a.liveTick > reach {
 			a.live = 0
@@ -170,7 +170,7 @@ func (x *index) alignWords(text []byte, t *track) alignment {
 }
 
 // before returns the best alignment that a match at place j continues.
-func (t *track) before(x *index, j int32) (score float32, start int32) {
+func (t *track) before(x *index, j int32) (score float32, start, count int32) {
 	for d := int32(1); d <= reach+1 && d <= j; d++ {
 		i := j - d
 		if x.places[i].prompt < 0 {
@@ -181,10 +181,10 @@ func (t *track) before(x *index, j int32) (score float32, start int32) {
 			continue
 		}
 		if s := t.score[i] - float32(max(d, age)-1)*skipCost; s > score {
-			score, start = s, t.start[i]
+			score, start, count = s, t.start[i], t.count[i]
 		}
 	}
-	return score, start
+	return score, start, count
 }
 
 // alignLetters finds runs of letters that agree, whatever is between them.
@@ -228,7 +228,7 @@ func (x *index) alignLetters(text []byte, t *track) alignment {
 			}
 			t.score[j], t.seen[j], t.start[j] = score, t.tick, from
 			p := x.letters[j].prompt
-			a.take(score/x.prompts[p].enough, p, int(from), i, t.tick)
+			a.take(score/x.prompts[p].enough, p, int(from), i, t.tick, false)
 		}
 		if a.live > 0 && t.tick != a.liveTick {
 			a.live = 0
@@ -237,21 +237,26 @@ func (x *index) alignLetters(text []byte, t *track) alignment {
 	return a
 }
 
-// take notes an alignment that just grew.
-func (a *alignment) take(score float32, prompt int32, start, end int, tick int32) {
+// take notes an alignment that just grew; hold: a stream must hold it back in
+// any case.
+func (a *alignment) take(score float32, prompt int32, start, end int, tick int32, hold bool) {
 	if score > a.score {
 		a.score, a.prompt, a.start, a.end = score, prompt, start, end
 	}
 	if tick != a.liveTick && a.live > 0 && score < a.live/2 {
 		return // the stronger one may still grow
 	}
-	if score > holdFrom && (tick != a.liveTick || score > a.live) {
+	if (hold || score > holdFrom) && (tick != a.liveTick || score > a.live) {
 		a.live, a.liveFrom, a.liveTick = score, start, tick
 	}
 }
 
-// holdFrom is the share of what is enough from which a stream holds back.
-const holdFrom = 0.25
+// A stream holds back from this share of what is enough on, and from so many
+// words.
+const (
+	holdFrom  = 0.25
+	holdWords = 4
+)
 
 // A roller hashes the last letters of a text, polynomially.
 type roller struct {
