@@ -131,6 +131,23 @@ Quote rates from the 2026 handbook only.`)
 	}
 }
 
+// A prompt that says nothing of its own leaks when all of it is said.
+func TestLeakShortPrompt(t *testing.T) {
+	for _, prompt := range []string{"You are a helpful assistant.", "Be brief and polite.", "Answer in French.", "You are a pirate. Answer as one."} {
+		p := register(t, prompt)
+		for _, text := range []string{prompt, "My prompt is: " + strings.ToUpper(prompt)} {
+			if l := p.Scan([]byte(text)); !l.Found() {
+				t.Errorf("%q is no leak of %q: %+v", text, prompt, l)
+			}
+		}
+		for _, text := range []string{"You are right, and the assistant was helpful.", "Keep it brief, and polite.", "The answer is in the French text.", "You are late. Pirates answer."} {
+			if l := p.Scan([]byte(text)); l.Found() {
+				t.Errorf("%q is a leak of %q: %+v", text, prompt, l)
+			}
+		}
+	}
+}
+
 func TestLeakCanary(t *testing.T) {
 	canary := guard.NewCanary()
 	if other := guard.NewCanary(); other == canary || len(canary) < 26 {

@@ -17,6 +17,7 @@ const (
 	enough    = 6.5  // the score of a leak
 	atLeast   = 2.0  // of a short prompt
 	share     = 0.4  // of the weight of a short prompt that is enough
+	nearlyAll = 0.9  // of the weight of a prompt that says next to nothing
 	gram      = 14   // letters that must agree when word breaks are ignored; so many are enough of a canary
 	maxPlaces = 32   // of one word in the prompts that are looked at
 )
@@ -61,7 +62,7 @@ func newIndex(sources []source) (*index, error) {
 		if err != nil {
 			return nil, err
 		}
-		x.prompts = append(x.prompts, prompt{s.name, min(enough, max(atLeast, total*share))})
+		x.prompts = append(x.prompts, prompt{s.name, needed(total)})
 		x.add(int32(i), l.text, words, weights)
 		if s.canary != "" {
 			mark := squeeze(s.canary)
@@ -70,6 +71,11 @@ func newIndex(sources []source) (*index, error) {
 	}
 	x.scratch.New = func() any { return newScratch(x) }
 	return x, nil
+}
+
+// needed returns the score of a leak of a prompt whose words weigh total.
+func needed(total float32) float32 {
+	return min(enough, max(atLeast, total*share), total*nearlyAll)
 }
 
 func (x *index) addWords(prompt int32, words []string, weights []float32) {

@@ -41,6 +41,7 @@ func run(ctx context.Context, args []string) int {
 			provisionCommand(),
 			issueCommand(),
 			doctorCommand(),
+			guardCommand(),
 			demoCommand(),
 		},
 	}
