@@ -118,25 +118,17 @@ func isASCIIWord(r rune) bool { return r < utf8.RuneSelf && isAlnum(byte(r)) }
 
 // checkInstructions applies the advisory rules to every reading of text.
 func checkInstructions(text string, fired map[string]bool) {
-	first := true
-	for start := 0; start < len(text); start += window - overlap {
-		piece := text[start:min(start+window, len(text))]
-		first = true
-		eachLayer([]byte(piece), func(l *layer) bool {
-			found := instructions(l)
-			for _, name := range found {
-				if !first && !fired[name] {
-					fired["encoded_instructions"] = true
-				}
-				fired[name] = true
+	last, first := -1, false
+	eachPiece(text, func(l *layer, offset int) bool {
+		first, last = offset != last, offset
+		for _, name := range instructions(l) {
+			if !first && !fired[name] {
+				fired["encoded_instructions"] = true
 			}
-			first = false
-			return true
-		})
-		if len(piece) < window {
-			break
+			fired[name] = true
 		}
-	}
+		return true
+	})
 }
 
 // instructions returns the advisory rules that one reading of a text breaks.
