@@ -191,26 +191,50 @@ func (f Fence) In(text string) bool {
 	if f.marks == nil {
 		return false
 	}
-	_, all := f.marks()
 	found := false
 	eachPiece(text, func(l *layer, _ int) bool {
-		squeezed := squeeze(string(l.text))
-		if len(squeezed) < leakedNonce {
-			return true
-		}
-		for _, nonce := range all {
-			for _, n := range []string{nonce, rot13(nonce), string(reversed([]rune(nonce)))} {
-				for i := 0; i+leakedNonce <= len(n); i += 2 {
-					if strings.Contains(squeezed, n[i:i+leakedNonce]) {
-						found = true
-						return false
+		f.find(l, func(int, int) { found = true })
+		return !found
+	})
+	return found
+}
+
+// find calls found with where l tells a nonce.
+func (f Fence) find(l *layer, found func(start, end int)) {
+	if f.marks == nil {
+		return
+	}
+	squeezed, at := squeezeAt(l.text)
+	if len(squeezed) < leakedNonce {
+		return
+	}
+	_, all := f.marks()
+	for _, nonce := range all {
+		for _, n := range []string{nonce, rot13(nonce), string(reversed([]rune(nonce)))} {
+			for i := 0; i+leakedNonce <= len(n); i += 2 {
+				if k := strings.Index(squeezed, n[i:i+leakedNonce]); k >= 0 {
+					end := k + leakedNonce
+					for e := i + leakedNonce; e < len(n) && end < len(squeezed) && squeezed[end] == n[e]; e++ {
+						end++
 					}
+					found(at[k], at[end-1]+1)
+					break
 				}
 			}
 		}
-		return true
-	})
-	return found
+	}
+}
+
+// squeezeAt returns the ASCII letters and digits of text in lower case, and
+// where each stands.
+func squeezeAt(text []byte) (string, []int) {
+	out, at := make([]byte, 0, len(text)), make([]int, 0, len(text))
+	for i, c := range text {
+		if isAlnum(c) {
+			out, at = append(out, lower(c)), append(at, i)
+		}
+	}
+	return string(out), at
 }
 
 // looksFenced reports whether text contains a tag as a fence has it, with

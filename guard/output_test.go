@@ -1,0 +1,124 @@
+package guard_test
+
+import (
+	"encoding/base64"
+	"fmt"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/tamshai/phoenix/guard"
+)
+
+func ExampleOutputPolicy_ScanOutput() {
+	policy := guard.OutputPolicy{Tags: []string{"case_file"}, Redact: true}
+	report := policy.ScanOutput("The total is 12. <user_<internal>query>Sum it</user_query> ＜Case File＞")
+	fmt.Println(report.Text)
+	fmt.Println(report.Found["tag"])
+
+	policy.Redact = false
+	fmt.Println(policy.ScanOutput("The total is 12. &lt;user_query&gt;").Allow)
+	// Output:
+	// The total is 12. [removed]Sum it[removed] [removed]
+	// 3
+	// false
+}
+
+var spellings = []string{
+	"<user_query>", "</user_query>", "<user_query >", "< user_query>", "<USER_QUERY>", "<user_query/>", "<user_query id=\"7\">", "</ user_query\n>",
+	"<user-query>", "<user query>", "<user.query>", "<userQuery>", "<u s e r _ q u e r y>", "&lt;user_query&gt;", "&#60;user_query&#x3e;", "%3Cuser_query%3E",
+	`\u003cuser_query\u003e`, "＜user_query＞", "＜ｕｓｅｒ＿ｑｕｅｒｙ＞", "<us\u200ber_query>", "<usеr_quеry>", "‹user_query›", "⟨user_query⟩",
+	"<user_<internal>query>", "<user_</internal>query>", "<us<internal>er_<user_query>query>", "<<internal>user_query>", "&lt;user_<in<system>ternal>query>",
+	"<user_query", "<user_query\nnot closed", "PHVzZXJfcXVlcnk+d2hhdD88L3VzZXJfcXVlcnk+", "&amp;lt;user_query&amp;gt;",
+}
+
+// A tag in any spelling blocks, or is redacted until nothing is found.
+func TestOutputTags(t *testing.T) {
+	for _, s := range spellings {
+		text := "before " + s + " after"
+		if r := (guard.OutputPolicy{}).ScanOutput(text); r.Allow || r.Text != "" || r.Found["tag"] == 0 {
+			t.Errorf("%q: %+v", s, r)
+		}
+		r := guard.OutputPolicy{Redact: true}.ScanOutput(text)
+		if !r.Allow || !strings.HasPrefix(r.Text, "before [removed]") || !strings.HasSuffix(r.Text, " after") {
+			t.Errorf("%q: %+v", s, r)
+		}
+		if strings.Contains(strings.ToLower(r.Text), "query") {
+			t.Errorf("%q became %q", s, r.Text)
+		}
+	}
+	if r := (guard.OutputPolicy{Tags: []string{"case_file", ""}}).ScanOutput("see <Case-File no=3>"); r.Allow {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestOutputPasses(t *testing.T) {
+	for _, text := range []string{
+		"", "a < b and c > d", "<p>Hello</p><systematic>", "user_query is the name of a column", "x<y; internal > external", "List<String> internals",
+		"if (a<system_prompts) {}", "<b>internal</b>", "5 << 3 >> 1", "<userquerying>", "The system said: <ok>", "<data-table>",
+	} {
+		r := guard.OutputPolicy{Redact: true}.ScanOutput(text)
+		if !r.Allow || r.Text != text || len(r.Found) != 0 {
+			t.Errorf("%q: %+v", text, r)
+		}
+	}
+}
+
+func TestOutputPromptAndDelimiter(t *testing.T) {
+	g := newGenerator(20)
+	prompt := g.prompt(5)
+	fence := guard.NewDelimiters(guard.DelimiterConfig{}).Fence("u", "s", "t")
+	policy := guard.OutputPolicy{Prompts: register(t, prompt), Fence: fence, Redact: true}
+	for _, r := range rewritings {
+		text := "I was told this. " + r.do(g, prompt) + " That is all."
+		got := policy.ScanOutput(text)
+		if got.Allow && (got.Found["prompt"] == 0 || policy.Prompts.Scan([]byte(got.Text)).Found()) {
+			t.Errorf("%s: %+v", r.name, got)
+		}
+		blocking := policy
+		blocking.Redact = false
+		if got := blocking.ScanOutput(text); got.Allow || got.Text != "" {
+			t.Errorf("%s: %+v", r.name, got)
+		}
+	}
+	nonce := nonceOf(t, fence)
+	for _, shown := range []string{nonce, "<data-" + nonce + ">", strings.ToUpper(nonce[:14]), base64.StdEncoding.EncodeToString([]byte(nonce))} {
+		got := policy.ScanOutput("The tag is " + shown + ", by the way.")
+		if !got.Allow || got.Found["delimiter"] == 0 || fence.In(got.Text) || !strings.HasSuffix(got.Text, ", by the way.") {
+			t.Errorf("%q: %+v", shown, got)
+		}
+	}
+}
+
+// Whatever is made of the parts of tags: what is let through has none, and
+// redacting it again changes nothing.
+func TestOutputFixpoint(t *testing.T) {
+	parts := []string{"<", ">", "</", "user", "_", "query", "internal", "sys", "tem", " ", "&lt;", "&gt;", "%3c", "＜", "\u200b", "&amp;", "lt;", "[removed]", "<internal>", "x", `\u003c`, "/", "\n"}
+	rapid.Check(t, func(t *rapid.T) {
+		text := strings.Join(rapid.SliceOfN(rapid.SampledFrom(parts), 0, 40).Draw(t, "parts"), "")
+		r := guard.OutputPolicy{Redact: true}.ScanOutput(text)
+		if !r.Allow {
+			return
+		}
+		again := guard.OutputPolicy{}.ScanOutput(r.Text)
+		if !again.Allow || again.Text != r.Text {
+			t.Fatalf("%q became %q, and that %+v", text, r.Text, again)
+		}
+		stripped := strings.ReplaceAll(r.Text, guard.Removed, "")
+		if strings.Contains(r.Text, "<user_query>") || strings.Contains(r.Text, "<internal>") {
+			t.Fatalf("%q became %q (%q)", text, r.Text, stripped)
+		}
+	})
+}
+
+func TestOutputLong(t *testing.T) {
+	filler := strings.Repeat("lorem ipsum <b>dolor</b> ", 20_000)
+	r := guard.OutputPolicy{Redact: true}.ScanOutput(filler + "<user_query>" + filler)
+	if !r.Allow || r.Text != filler+guard.Removed+filler {
+		t.Errorf("found %v", r.Found)
+	}
+	for _, hostile := range []string{strings.Repeat("<", 200_000), strings.Repeat("<user_", 50_000), strings.Repeat("<internal", 30_000), strings.Repeat("<user_<internal>", 20_000)} {
+		_ = guard.OutputPolicy{Redact: true}.ScanOutput(hostile) // ends
+	}
+}
