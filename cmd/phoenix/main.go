@@ -42,6 +42,7 @@ func run(ctx context.Context, args []string) int {
 			issueCommand(),
 			doctorCommand(),
 			demoCommand(),
+			guardCommand(),
 		},
 	}
 	namesUsageErrors(root)
