@@ -64,8 +64,6 @@ func (w *LeakWriter) Close() error {
 	return w.err
 }
 
-var errClosed = fmt.Errorf("guard: write to a closed LeakWriter: %w", io.ErrClosedPipe)
-
 // pass looks at what came and passes on what cannot be part of a leak; all of
 // it at the end.
 func (w *LeakWriter) pass(end bool) {

@@ -13,6 +13,7 @@ type OutputPolicy struct {
 	Prompts *Prompts // may not be repeated; nil: none
 	Fence   Fence    // may not be told; the zero Fence: none
 	Tags    []string // names of further tags that are not for the user
+	Guard   *Guard   // looks for personal data and secrets; nil: nothing does
 	// Redact replaces what is found by [Removed], again and again until nothing
 	// is found any more, instead of blocking the whole answer.
 	Redact bool
@@ -22,12 +23,14 @@ type OutputPolicy struct {
 // of a tag, because what is left would otherwise grow together.
 const Removed = "[removed]"
 
-// What was found in an answer.
+// What was found in an answer. Personal data counts under the labels of
+// [Entities].
 const (
 	FoundPrompt    = "prompt"
 	FoundTag       = "tag"
 	FoundDelimiter = "delimiter"
 )
+
 
 // An OutputReport is what became of an answer.
 type OutputReport struct {
@@ -45,22 +48,36 @@ const outputRounds = 16
 
 // ScanOutput reads an answer in every spelling and encoding it knows, and blocks
 // or redacts it. What it lets through, it finds nothing in.
+//
+// Personal data is treated as the Guard's own policy says: replaced, left where
+// it is and counted, or a reason to block, even with Redact.
 func (p OutputPolicy) ScanOutput(text string) OutputReport {
 	tags := newTagSet(append(InternalTags(), p.Tags...))
 	report := OutputReport{Found: map[string]int{}}
 	for range outputRounds {
 		found := p.find(text, tags)
-		if len(found) == 0 {
-			report.Text, report.Allow = text, true
-			return report
-		}
 		for _, f := range found {
 			report.Found[f.kind]++
 		}
-		if !p.Redact {
-			break
+		if len(found) > 0 && !p.Redact {
+			return report
 		}
-		text = replaceSpans(text, found)
+		clean := replaceSpans(text, found)
+		if p.Guard != nil {
+			redacted, result, err := p.Guard.Redact([]byte(clean))
+			for label, n := range result.Counts {
+				report.Found[label] = max(n, report.Found[label]) // rounds see an audited one again
+			}
+			if err != nil {
+				return report
+			}
+			clean = string(redacted)
+		}
+		if clean == text {
+			report.Text, report.Allow = text, true
+			return report
+		}
+		text = clean
 	}
 	return report
 }

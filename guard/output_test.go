@@ -91,6 +91,26 @@ func TestOutputPromptAndDelimiter(t *testing.T) {
 	}
 }
 
+// Personal data is treated as the guard's policy says.
+func TestOutputPersonalData(t *testing.T) {
+	g, err := guard.New(guard.Policy{Actions: map[string]guard.Action{"IBAN_CODE": guard.Block, "EMAIL_ADDRESS": guard.Audit}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy := guard.OutputPolicy{Guard: g, Redact: true}
+	r := policy.ScanOutput("SSN 219-09-9999, <internal>219-09-<system>9998, write to anna@example.com")
+	if !r.Allow || r.Text != "SSN <US_SSN>, [removed]219-09-[removed]9998, write to anna@example.com" || r.Found["US_SSN"] != 1 || r.Found["EMAIL_ADDRESS"] != 1 || r.Found["tag"] != 2 {
+		t.Errorf("%+v", r)
+	}
+	if r := policy.ScanOutput("Pay to DE89 3704 0044 0532 0130 00."); r.Allow || r.Text != "" || r.Found["IBAN_CODE"] != 1 {
+		t.Errorf("%+v", r)
+	}
+	policy.Redact = false
+	if r := policy.ScanOutput("SSN 219-09-9999"); !r.Allow || r.Text != "SSN <US_SSN>" {
+		t.Errorf("%+v", r)
+	}
+}
+
 // Whatever is made of the parts of tags: what is let through has none, and
 // redacting it again changes nothing.
 func TestOutputFixpoint(t *testing.T) {

@@ -2,10 +2,10 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -37,7 +37,7 @@ as above, and then nothing is printed for it or after it.`,
 			var prompts guard.Prompts
 			last := ""
 			known := false
-			return eachLine(ctx, os.Stdin, os.Stdout, func(line []byte) (any, error) {
+			return eachRow(ctx, func(line []byte) (any, error) {
 				var in struct{ Prompt, Text *string }
 				if err := json.Unmarshal(line, &in); err != nil {
 					return nil, err
@@ -110,7 +110,7 @@ func checkInputs(ctx context.Context, cmd *cli.Command) error {
 			return usagef("--block: there is no rule %q; see %s --list", name, cmd.FullName())
 		}
 	}
-	return eachLine(ctx, os.Stdin, os.Stdout, func(line []byte) (any, error) {
+	return eachRow(ctx, func(line []byte) (any, error) {
 		var in struct{ Text *string }
 		if err := json.Unmarshal(line, &in); err != nil {
 			return nil, err
@@ -129,28 +129,29 @@ func checkInputs(ctx context.Context, cmd *cli.Command) error {
 	})
 }
 
-// eachLine calls f with each line of r that is not empty, of any length, and
-// writes what it returns to w, as a line of JSON.
-func eachLine(ctx context.Context, r io.Reader, w io.Writer, f func(line []byte) (any, error)) error {
-	in, out := bufio.NewReaderSize(r, 1<<16), bufio.NewWriter(w)
+// eachRow calls f with each line of standard input that is not empty, and
+// writes what it returns to standard output, as a line of JSON.
+func eachRow(ctx context.Context, f func(line []byte) (any, error)) error {
+	in, out := bufio.NewReaderSize(os.Stdin, 1<<16), bufio.NewWriter(os.Stdout)
 	enc := json.NewEncoder(out)
 	enc.SetEscapeHTML(false)
 	for n := 1; ctx.Err() == nil; n++ {
-		line, readErr := in.ReadBytes('\n')
-		if readErr != nil && readErr != io.EOF {
-			return errors.Join(out.Flush(), fmt.Errorf("reading standard input: %w", readErr))
-		}
-		if len(line) > 0 && string(line) != "\n" {
-			result, err := f(line)
-			if err != nil {
-				return errors.Join(out.Flush(), usagef("line %d is not as it should be: %v; see --help", n, err))
-			}
-			if err := enc.Encode(result); err != nil {
-				return err
-			}
-		}
-		if readErr == io.EOF {
+		line, err := readLine(in)
+		if err == io.EOF {
 			break
+		}
+		if err != nil {
+			return errors.Join(out.Flush(), usagef("line %d: %v", n, err))
+		}
+		if len(bytes.TrimSpace(line)) == 0 {
+			continue
+		}
+		result, err := f(line)
+		if err != nil {
+			return errors.Join(out.Flush(), usagef("line %d is not as it should be: %v; see --help", n, err))
+		}
+		if err := enc.Encode(result); err != nil {
+			return err
 		}
 		if in.Buffered() == 0 { // whoever writes a line at a time waits for its answer
 			if err := out.Flush(); err != nil {

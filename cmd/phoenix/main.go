@@ -41,8 +41,8 @@ func run(ctx context.Context, args []string) int {
 			provisionCommand(),
 			issueCommand(),
 			doctorCommand(),
-			guardCommand(),
 			demoCommand(),
+			guardCommand(),
 		},
 	}
 	namesUsageErrors(root)
