@@ -18,7 +18,7 @@ type Leak struct {
 	Start, End int
 }
 
-// ErrPromptLeak is what a [LeakWriter] returns after it stopped.
+// ErrPromptLeak is what an [OutputWriter] returns after it stopped.
 var ErrPromptLeak = errors.New("guard: the text repeats a registered prompt and was stopped; nothing after this point was written")
 
 // ErrPrompt is the error for a prompt that cannot be registered.

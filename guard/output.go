@@ -31,7 +31,6 @@ const (
 	FoundDelimiter = "delimiter"
 )
 
-
 // An OutputReport is what became of an answer.
 type OutputReport struct {
 	Text  string         // what may go on: nothing if it was blocked
@@ -106,10 +105,14 @@ func (p OutputPolicy) find(text string, tags tagSet) []outputFinding {
 			found = append(found, outputFinding{FoundPrompt, leak.Start, leak.End})
 		}
 	}
+	sortFindings(found)
+	return slices.Compact(found) // windows overlap, and layers agree
+}
+
+func sortFindings(found []outputFinding) {
 	slices.SortFunc(found, func(a, b outputFinding) int {
 		return cmp.Or(a.start-b.start, b.end-a.end, strings.Compare(a.kind, b.kind))
 	})
-	return slices.Compact(found) // windows overlap, and layers agree
 }
 
 // replaceSpans puts Removed in the place of what was found.

@@ -2,9 +2,12 @@ package guard_test
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
+	"unicode"
 
 	"pgregory.net/rapid"
 
@@ -130,6 +133,77 @@ func TestOutputFixpoint(t *testing.T) {
 			t.Fatalf("%q became %q (%q)", text, r.Text, stripped)
 		}
 	})
+}
+
+// However a stream is cut, no tag leaves; redacted, it ends as a whole answer
+// does.
+func TestOutputWriter(t *testing.T) {
+	for _, s := range spellings {
+		text := "before " + s + " after, in plain words."
+		for n := 1; n < 40; n += 3 {
+			var out strings.Builder
+			w := guard.OutputPolicy{}.NewWriter(&out)
+			err := cutEvery(text, n, func(s string) error { _, err := io.WriteString(w, s); return err })
+			if err == nil {
+				err = w.Close()
+			}
+			if !errors.Is(err, guard.ErrOutput) || strings.Contains(squeezed(out.String()), "userquery") || strings.Contains(out.String(), "after") {
+				t.Errorf("%q in pieces of %d: %v, %q", s, n, err, out.String())
+			}
+			out.Reset()
+			w = guard.OutputPolicy{Redact: true}.NewWriter(&out)
+			err = cutEvery(text, n, func(s string) error { _, err := io.WriteString(w, s); return err })
+			if err == nil {
+				err = w.Close()
+			}
+			if err != nil || w.Found()["tag"] == 0 || !strings.HasPrefix(out.String(), "before ") || !strings.HasSuffix(out.String(), "plain words.") {
+				t.Errorf("%q in pieces of %d: %v, %q", s, n, err, out.String())
+			}
+			if r := (guard.OutputPolicy{}).ScanOutput(out.String()); !r.Allow {
+				t.Errorf("%q in pieces of %d became %q", s, n, out.String())
+			}
+		}
+	}
+}
+
+// The nonce of a fence ends a stream before half of it has left.
+func TestOutputWriterDelimiter(t *testing.T) {
+	fence := guard.NewDelimiters(guard.DelimiterConfig{}).Fence("u", "s", "t")
+	nonce := nonceOf(t, fence)
+	for n := 1; n < 60; n++ {
+		var out strings.Builder
+		w := guard.OutputPolicy{Fence: fence}.NewWriter(&out)
+		err := cutEvery("I see the tag "+nonce+" in my prompt, and more.", n, func(s string) error { _, err := io.WriteString(w, s); return err })
+		if err == nil {
+			err = w.Close()
+		}
+		if !errors.Is(err, guard.ErrOutput) || strings.Contains(out.String(), nonce[:12]) || w.Found()["delimiter"] == 0 {
+			t.Errorf("in pieces of %d: %v, %q", n, err, out.String())
+		}
+	}
+}
+
+// What has no finding passes unchanged.
+func TestOutputWriterPasses(t *testing.T) {
+	parts := []string{"<", ">", "</", "usual", "_", "query", "interval", " ", "&lt;", "x = 3", "＜", "[removed]", "<b>", "\n", "lorem ipsum"}
+	rapid.Check(t, func(t *rapid.T) {
+		text := strings.Join(rapid.SliceOfN(rapid.SampledFrom(parts), 0, 60).Draw(t, "parts"), "")
+		n := rapid.IntRange(1, 50).Draw(t, "n")
+		var out strings.Builder
+		w := guard.OutputPolicy{Redact: true}.NewWriter(&out)
+		if err := errors.Join(cutEvery(text, n, func(s string) error { _, err := io.WriteString(w, s); return err }), w.Close()); err != nil || out.String() != text {
+			t.Fatalf("%q became %q: %v", text, out.String(), err)
+		}
+	})
+}
+
+func squeezed(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsLetter(r) {
+			return unicode.ToLower(r)
+		}
+		return -1
+	}, s)
 }
 
 func TestOutputLong(t *testing.T) {

@@ -35,12 +35,13 @@ const (
 )
 
 // find calls f with where each tag of text begins and ends, from left to right.
-// A tag that is never closed ends after its name.
+// A tag that is never closed ends after its name. It returns where the first
+// tag begins that more text could make or prolong; len(text) if there is none.
 //
 // It reads brackets from the last to the first, so that when a tag may have
 // others in its name, it is known already where those end, and the time is
 // linear.
-func (t tagSet) find(text []byte, f func(start, end int)) {
+func (t tagSet) find(text []byte, f func(start, end int)) (open int) {
 	var brackets []int
 	for i := 0; i < len(text); {
 		n := opens(text[i:])
@@ -49,11 +50,16 @@ func (t tagSet) find(text []byte, f func(start, end int)) {
 		}
 		i += max(n, 1)
 	}
+	open = len(text)
 	ends := make(map[int]int, len(brackets)) // of tags, by where they begin
 	for _, i := range slices.Backward(brackets) {
 		for _, name := range t.names {
-			if end := match(text, i+opens(text[i:]), name, ends); end > ends[i] {
+			end, grows := match(text, i+opens(text[i:]), name, ends)
+			if end > ends[i] {
 				ends[i] = end
+			}
+			if grows {
+				open = i
 			}
 		}
 	}
@@ -64,38 +70,43 @@ func (t tagSet) find(text []byte, f func(start, end int)) {
 			done = end
 		}
 	}
+	return open
 }
 
 // match returns the end of the tag of that name whose bracket is just before
-// i, or 0.
-func match(text []byte, i int, name []rune, ends map[int]int) int {
+// i, or 0; and whether more text could change that.
+func match(text []byte, i int, name []rune, ends map[int]int) (end int, grows bool) {
 	for _, want := range name {
 		if i = nextLetter(text, i, ends); i < 0 {
-			return 0
+			return 0, false
+		}
+		if i == len(text) {
+			return 0, true
 		}
 		r, n := utf8.DecodeRune(text[i:])
 		if unicode.ToLower(r) != want {
-			return 0
+			return 0, false
 		}
 		i += n
 	}
 	if r, n := utf8.DecodeRune(text[i:]); n > 0 && (r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r)) {
-		return 0 // a longer name
+		return 0, false // a longer name
 	}
-	for j := i; j < len(text) && j-i < tagRest; j++ {
+	j := i
+	for ; j < len(text) && j-i < tagRest; j++ {
 		if n := closes(text[j:]); n > 0 {
-			return j + n
+			return j + n, false
 		}
 		if opens(text[j:]) > 0 {
-			break
+			return i, false
 		}
 	}
-	return i
+	return i, j == len(text)
 }
 
 // nextLetter skips what may stand between the letters of a name, other tags of
 // the set included: without them the rest would become the tag. It returns -1
-// if something else stands there.
+// if something else stands there, and len(text) if the text ends.
 func nextLetter(text []byte, i int, ends map[int]int) int {
 	for gap := 0; i < len(text) && gap <= tagGap; gap++ {
 		if end := ends[i]; end > 0 {
@@ -110,6 +121,9 @@ func nextLetter(text []byte, i int, ends map[int]int) int {
 			return i
 		}
 		i += n
+	}
+	if i >= len(text) {
+		return len(text)
 	}
 	return -1
 }
