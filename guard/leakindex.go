@@ -24,10 +24,10 @@ const (
 
 // index is what the prompts look like to a scan. All prompts lie behind one
 // another on a line, each followed by its variants: in rot13, and reversed.
-// A place is a word on that line.
+// A spot is a word on that line, and its place is its number.
 type index struct {
 	seed   maphash.Seed
-	places []place
+	places []spot
 	words  map[uint64][]int32 // hash of a word -> places
 	// The same by letters, for texts whose word breaks cannot be trusted.
 	letters []letter
@@ -41,7 +41,7 @@ type prompt struct {
 	enough float32
 }
 
-type place struct {
+type spot struct {
 	prompt int32
 	weight float32
 	opens  bool // it is one of the first words: even a common one begins an alignment
@@ -84,10 +84,10 @@ func (x *index) addWords(prompt int32, words []string, weights []float32) {
 		if len(x.words[h]) < maxPlaces {
 			x.words[h] = append(x.words[h], int32(len(x.places)))
 		}
-		x.places = append(x.places, place{prompt, weights[i], i < 3})
+		x.places = append(x.places, spot{prompt, weights[i], i < 3})
 	}
 	for range reach + 1 { // so that nothing aligns across the end
-		x.places = append(x.places, place{prompt: -1})
+		x.places = append(x.places, spot{prompt: -1})
 	}
 }
 
