@@ -50,7 +50,9 @@ func (l *level) readIBAN(gs []group, g int) {
 		if j+1 == len(gs) || sep != 0 && gs[j].sep != sep {
 			return
 		}
-		sep = gs[j].sep
+		if sep = gs[j].sep; sep == '/' || sep == ':' {
+			return
+		}
 		j++
 		from = gs[j].start
 	}

@@ -101,6 +101,7 @@ func (l *level) readIPv6(i int) {
 		}
 		if v4, _ := parseIPv4(t, p); v4 > 0 && groups >= 0 && (groups == 6 || short) {
 			groups += 2
+			sizes += 8
 			digits = true
 			p, end = v4, v4
 			break

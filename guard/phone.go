@@ -56,13 +56,13 @@ func (l *level) readPhone(start int) {
 		}
 		ph.sizes[ph.groups] = size
 		ph.groups++
+		if size == 0 || ph.n > 15 || q < len(t) && (isDigit(t[q]) || isLetter(t[q]) && extension(t[q:]) == 0) {
+			break
+		}
 		close := q < len(t) && t[q] == ')' && open
 		if close {
 			open = false
 			q++
-		}
-		if size == 0 || ph.n > 15 || q < len(t) && (isDigit(t[q]) || t[q] >= 'a' && t[q] <= 'z' && extension(t[q:]) == 0) {
-			break
 		}
 		if s, w := ph.rate(); s > 0 && !open && !(q+1 < len(t) && strings.IndexByte("-./:_", t[q]) >= 0 && isDigit(t[q+1])) {
 			end, score, with = q, s, w

@@ -23,10 +23,11 @@ type level struct {
 	t       []byte // v.text
 	blob    [maxBlob]byte
 	groups  [maxRun]group
-	runEnd  int // digits before it have been read
-	tokEnd  int // a token before it has been read
-	hostEnd int // a host before it has been read
-	ctxAt   int // where ctx is for, and whether letters are glued to it
+	chars   [maxFormSize]byte // of a form that is being tried
+	runEnd  int               // digits before it have been read
+	tokEnd  int               // a token before it has been read
+	hostEnd int               // a host before it has been read
+	ctxAt   int               // where ctx is for, and whether letters are glued to it
 	ctxOK   bool
 	ctx     mask
 }
@@ -52,9 +53,8 @@ func (l *level) read(z *zone) int {
 		l.readNames()
 	}
 	t := l.t
-	for i := 0; i < len(t); i++ {
+	for i := skip(t, 0); i < len(t); i = skip(t, i+1) {
 		switch triggerOf[t[i]] {
-		case 0:
 		case trigDigit:
 			if i >= l.tokEnd {
 				l.token(i)
@@ -114,7 +114,7 @@ func (l *level) context(i int) *mask {
 	if l.ctxOK && l.ctxAt == i {
 		return &l.ctx
 	}
-	words := l.zone.det.words
+	words := &l.zone.det.words
 	if l.v.from == nil && !l.v.blob {
 		l.ctx = words.before(l.zone.raw[:l.zone.start+i])
 	} else {

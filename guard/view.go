@@ -102,10 +102,19 @@ func (v *view) walkLayers(yield func(*view) bool) bool {
 
 // isDirty reports whether anything in src may have to be normalised.
 func isDirty(src []byte) bool {
-	for _, c := range src {
-		if dirtyByte[c] {
-			return true
+	for i := 0; i < len(src); i++ {
+		if !dirtyByte[src[i]] {
+			continue
 		}
+		switch c := src[i]; {
+		case c < utf8.RuneSelf:
+			if _, size := unescape(src[i:]); size == 0 {
+				continue
+			}
+		case c == 0xE2 && i+2 < len(src) && src[i+1] == 0x80 && src[i+2] >= 0x98 && src[i+2] <= 0xA1:
+			continue // quotation marks and daggers
+		}
+		return true
 	}
 	return false
 }
