@@ -88,13 +88,13 @@ func (l *level) assigned(i int) {
 		end--
 	}
 	value := t[start:end]
-	if score := l.secretScore(name, value); score > 0 {
+	if score := secretScore(name, value); score > 0 {
 		l.add(l.zone.det.secret, start, end, score)
 	}
 }
 
 // secretScore says how sure it is that value is the secret that name tells of.
-func (l *level) secretScore(name, value []byte) float32 {
+func secretScore(name, value []byte) float32 {
 	n := strings.ToLower(string(name))
 	password := strings.Contains(n, "pass") || strings.Contains(n, "pwd")
 	if len(value) < 8 && !(password && len(value) >= 6) || placeholder(value) {

@@ -46,16 +46,12 @@ func (l *level) number(i int) {
 		if sum.dates {
 			l.readDates(gs[:stop])
 		}
-		if sum.ones >= 8 {
-			l.readSpaced(gs[:stop])
-		}
 	}
 }
 
 // runSummary tells, cheaply, what a run cannot be.
 type runSummary struct {
 	digits int  // in all
-	ones   int  // groups of a single character
 	points bool // there is a point between groups
 	dates  bool // there is what separates days from months, or a word
 }
@@ -68,9 +64,6 @@ func summary(t []byte, gs []group) (s runSummary) {
 				s.digits++
 			}
 		}
-		if g.end-g.start == 1 {
-			s.ones++
-		}
 		s.points = s.points || g.sep == '.'
 		s.dates = s.dates || g.sep == '/' || g.sep == '-' || g.sep == '.' || g.letters && g.end-g.start >= 3
 	}
@@ -79,10 +72,11 @@ func summary(t []byte, gs []group) (s runSummary) {
 
 // readNumber tries what begins with a digit and has a matcher of its own.
 func (l *level) readNumber(gs []group, g, start int, sum runSummary) {
+	end := gs[g].end
 	if sum.points {
 		l.readIPv4(start)
 	}
-	if sum.digits >= 7 {
+	if sum.digits >= 7 || start > 0 && (l.t[start-1] == '(' || l.t[start-1] == '+') || end < len(l.t) && l.t[end] == '(' || end+1 < len(l.t) && l.t[end+1] == '(' {
 		l.readPhone(start)
 	}
 	if sum.digits >= 12 {
@@ -311,33 +305,4 @@ func (l *level) tryForm(f *form, c []byte, gs []group, g, j, start int, left byt
 		score = min(score, 0.3)
 	}
 	l.add(rec, start, end, score)
-}
-
-// readSpaced reads numbers whose digits stand apart, such as "2 1 9 0 9 9 9 9 9".
-func (l *level) readSpaced(gs []group) {
-	for g := 0; g < len(gs); g++ {
-		j := g
-		for j < len(gs) && gs[j].end-gs[j].start == 1 && j-g < maxFormSize {
-			j++
-		}
-		if j-g >= 8 {
-			c := &l.chars
-			bits := uint64(0)
-			for k := g; k < j; k++ {
-				c[k-g] = upper(l.t[gs[k].start])
-				if isLetter(c[k-g]) {
-					bits |= 1 << (k - g)
-				}
-			}
-			n := j - g
-			for _, f := range l.zone.det.single[n] {
-				if f.matches(c[:n], bits, nil) && (f.rec.check == nil || f.rec.check(c[:n])) {
-					l.add(f.rec, gs[g].start, gs[j-1].end, l.rate(f.rec, gs[g].start, f.rec.score, f.rec.with))
-				}
-			}
-			l.cardOf(c[:n], bits, gs[g].start, gs[j-1].end)
-			l.ibanOf(c[:n], gs[g].start, gs[j-1].end)
-		}
-		g = max(g, j-1)
-	}
 }

@@ -86,7 +86,7 @@ func (d *detector) nextTrigger(b []byte, from, limit int) int {
 		case trigQuote:
 			hit = i+2 < len(b) && b[i+1] == ',' && keyBefore(b, i)
 		case trigUpper:
-			hit = i > from && isLower(b[i-1]) && longRun(b, i)
+			hit = mayBeBlob(b, i)
 		case trigEscape:
 			_, size := unescape(b[i:])
 			hit = size > 0
@@ -218,6 +218,22 @@ func makesTrigger(r rune) bool {
 		}
 	}
 	return isTag(r)
+}
+
+// mayBeBlob reports whether the capital b[i] may be in something encoded that has
+// no digit: behind a small letter, or at the start of a long row of capitals.
+func mayBeBlob(b []byte, i int) bool {
+	switch {
+	case i > 0 && isLower(b[i-1]):
+		return longRun(b, i)
+	case i > 0 && isAlnum(b[i-1]) || i+1 >= len(b) || !isUpper(b[i+1]):
+		return false
+	}
+	n := 0
+	for i+n < len(b) && n < 16 && isUpper(b[i+n]) {
+		n++
+	}
+	return n == 16
 }
 
 // longRun reports whether b[i] is in a run of letters and digits that may be

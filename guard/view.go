@@ -123,7 +123,7 @@ func isDirty(src []byte) bool {
 // character of a block other than those of Latin letters with accents.
 var dirtyByte = func() (t [256]bool) {
 	for c := range t {
-		t[c] = c == '%' || c == '&' || c == '\\' || c >= 0xC0 && (c < 0xC3 || c > 0xC8)
+		t[c] = c == '%' || c == '&' || c == '<' || c == '\\' || c >= 0xC0 && (c < 0xC3 || c > 0xC8)
 	}
 	return t
 }()
@@ -147,6 +147,10 @@ func (n *normaliser) run() {
 		}
 		if c < utf8.RuneSelf {
 			r, size := unescape(n.src[i:])
+			if size < 0 { // a tag, which leaves no mark
+				i -= size
+				continue
+			}
 			if size == 0 {
 				n.put(c, i, i+1)
 				i++
