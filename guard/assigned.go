@@ -5,9 +5,6 @@ import (
 	"strings"
 )
 
-// secretKeys are what names of secrets contain.
-var secretKeys = [...]string{"password", "passwd", "passphrase", "pwd", "secret", "token", "apikey", "api_key", "api-key", "api key", "access_key", "accesskey", "access-key", "private_key", "privatekey", "private-key", "credential", "auth", "client_id", "clientid", "key", "bearer"}
-
 // keyBefore reports whether a name that ends before b[i], which is behind it,
 // is that of a secret.
 func keyBefore(b []byte, i int) bool {
@@ -30,22 +27,44 @@ func keyName(b []byte, i int) (name []byte, ok bool) {
 	if len(name) < 3 {
 		return nil, false
 	}
-	var low [64]byte
-	n := 0
-	for _, c := range name {
-		low[n] = lower(c)
-		n++
-	}
-	word := low[:n]
-	for _, k := range secretKeys {
-		if at := strings.Index(string(word), k); at >= 0 {
-			if k == "key" && !(at+3 == n || at == 0 && n == 3) || k == "auth" && strings.HasPrefix(string(word[at:]), "author") {
-				continue
-			}
+	for i := range name {
+		if secretWord(name, i) {
 			return name, true
 		}
 	}
 	return nil, false
+}
+
+// secretWord reports whether a word that names secrets begins at name[i].
+func secretWord(name []byte, i int) bool {
+	has := func(word string) bool {
+		if len(name)-i < len(word) {
+			return false
+		}
+		for k := range len(word) {
+			if lower(name[i+k]) != word[k] {
+				return false
+			}
+		}
+		return true
+	}
+	switch lower(name[i]) {
+	case 'p':
+		return has("pass") || has("pwd")
+	case 's':
+		return has("secret")
+	case 't':
+		return has("token")
+	case 'c':
+		return has("cred") || has("client_id") || has("clientid")
+	case 'b':
+		return has("bearer")
+	case 'a':
+		return has("auth") && !has("author")
+	case 'k':
+		return has("key") && (i+3 == len(name) || i == 0 && len(name) == 3)
+	}
+	return false
 }
 
 // assigned reads a secret that is assigned at t[i], as in `api_key = "…"` and
@@ -69,13 +88,13 @@ func (l *level) assigned(i int) {
 		end--
 	}
 	value := t[start:end]
-	if score := l.secretScore(name, value); score > 0 {
+	if score := secretScore(name, value); score > 0 {
 		l.add(l.zone.det.secret, start, end, score)
 	}
 }
 
 // secretScore says how sure it is that value is the secret that name tells of.
-func (l *level) secretScore(name, value []byte) float32 {
+func secretScore(name, value []byte) float32 {
 	n := strings.ToLower(string(name))
 	password := strings.Contains(n, "pass") || strings.Contains(n, "pwd")
 	if len(value) < 8 && !(password && len(value) >= 6) || placeholder(value) {

@@ -36,13 +36,6 @@ func (l *level) addCard(d []byte, start, end int, even bool) {
 	l.add(l.zone.det.card, start, end, l.rate(l.zone.det.card, start, score, with))
 }
 
-// cardOf is addCard for digits that may be letters too.
-func (l *level) cardOf(c []byte, letters uint64, start, end int) {
-	if letters == 0 && len(c) >= 12 && len(c) <= 19 {
-		l.addCard(c, start, end, true)
-	}
-}
-
 // cardScore says how sure it is that digits d are a payment card, without and
 // with context. The ranges are those of ISO/IEC 7812 as the schemes publish
 // them; all have a Luhn check digit.

@@ -15,14 +15,25 @@ func (m *mask) union(o mask) {
 }
 
 // wordIndex tells which recognizers a word is context of.
-type wordIndex map[uint64]mask
+type wordIndex struct {
+	masks  map[uint64]mask
+	filter [256]uint64 // a bit for each hash, because most words are in no mask
+}
 
-func (w wordIndex) add(words string, bit int) {
+func (w *wordIndex) add(words string, bit int) {
 	for word := range strings.FieldsSeq(words) {
 		h := hashWord([]byte(word))
-		m := w[h]
+		m := w.masks[h]
 		m.add(bit)
-		w[h] = m
+		w.masks[h] = m
+		w.filter[h>>6&255] |= 1 << (h & 63)
+	}
+}
+
+// look adds what the word with hash h is context of.
+func (w *wordIndex) look(h uint64, m *mask) {
+	if w.filter[h>>6&255]&(1<<(h&63)) != 0 {
+		m.union(w.masks[h])
 	}
 }
 
@@ -46,10 +57,9 @@ const (
 	contextWords = 14
 )
 
-// before returns what the words at the end of b are context of. Letters that
-// touch the end count as words if they end with one. Of compound names, such as
-// userPhoneNumber and birth_date, the parts and the whole count.
-func (w wordIndex) before(b []byte) (m mask) {
+// before returns what the words at the end of b are context of. Of compound
+// names, such as userPhoneNumber and birth_date, the parts and the whole count.
+func (w *wordIndex) before(b []byte) (m mask) {
 	low := max(0, len(b)-contextBytes)
 	lines := 0
 	for i, n := len(b), 0; i > low && n < contextWords; n++ {
@@ -61,39 +71,40 @@ func (w wordIndex) before(b []byte) (m mask) {
 			}
 			i--
 		}
-		end := i
+		end, capitals := i, false
 		for i > low && isContextByte[b[i-1]] {
 			i--
+			capitals = capitals || i > low && isUpper(b[i]) && isLower(b[i-1])
 		}
-		if i < end {
-			m.union(w[hashWord(b[i:end])])
-			w.parts(b[i:end], &m)
+		if end-i > 1 {
+			w.look(hashWord(b[i:end]), &m)
+			if capitals {
+				w.parts(b[i:end], &m)
+			}
 		}
 	}
 	return m
 }
 
 // parts adds the parts of a name in camel case.
-func (w wordIndex) parts(word []byte, m *mask) {
+func (w *wordIndex) parts(word []byte, m *mask) {
 	start := 0
 	for i := 1; i < len(word); i++ {
 		if isUpper(word[i]) && !isUpper(word[i-1]) {
-			m.union(w[hashWord(word[start:i])])
+			w.look(hashWord(word[start:i]), m)
 			start = i
 		}
 	}
-	if start > 0 {
-		m.union(w[hashWord(word[start:])])
-	}
+	w.look(hashWord(word[start:]), m)
 }
 
 // within adds what any part of word, of three letters or more, is context of.
 // It is for words that are glued to a number.
-func (w wordIndex) within(word []byte, m *mask) {
+func (w *wordIndex) within(word []byte, m *mask) {
 	word = word[max(0, len(word)-32):]
 	for i := range word {
 		for j := i + 3; j <= len(word); j++ {
-			m.union(w[hashWord(word[i:j])])
+			w.look(hashWord(word[i:j]), m)
 		}
 	}
 }

@@ -1,7 +1,5 @@
 package guard
 
-import "strings"
-
 // readDates reads dates that begin with one of the groups. A date is personal
 // data if it is somebody's day of birth, which context tells.
 func (l *level) readDates(gs []group) {
@@ -109,19 +107,31 @@ func dayAndMonth(a, b []byte) bool {
 	return x >= 1 && y >= 1 && x <= 31 && y <= 31 && (x <= 12 || y <= 12)
 }
 
-// month returns the month that word names in English, or 0.
+// month returns the month that word names in English, in full or by three
+// letters, or 0.
 func month(word []byte) int {
-	if len(word) < 3 || len(word) > 9 || !isLetter(word[0]) {
+	const short = "janfebmaraprmayjunjulaugsepoctnovdec"
+	if len(word) < 3 || len(word) > 9 {
 		return 0
 	}
-	const names = "january february march april may june july august september october november december sept "
-	w := strings.ToLower(string(word))
-	n := 0
-	for name := range strings.FieldsSeq(names) {
-		n++
-		if w == name || len(w) == 3 && strings.HasPrefix(name, w) {
-			return (n-1)%12 + 1
+	a, b, c := lower(word[0]), lower(word[1]), lower(word[2])
+	for m := 0; m < len(short); m += 3 {
+		if short[m] != a || short[m+1] != b || short[m+2] != c {
+			continue
 		}
+		rest := [...]string{"uary", "ruary", "ch", "il", "", "e", "y", "ust", "tember", "ober", "ember", "ember"}[m/3]
+		if len(word) == 3 || m == 24 && len(word) == 4 && lower(word[3]) == 't' {
+			return m/3 + 1
+		}
+		if len(word) != 3+len(rest) {
+			return 0
+		}
+		for i := range len(rest) {
+			if lower(word[3+i]) != rest[i] {
+				return 0
+			}
+		}
+		return m/3 + 1
 	}
 	return 0
 }

@@ -14,6 +14,8 @@ type detector struct {
 	recs   []*recognizer
 	forms  map[uint64][]*form
 	single [64][]*form // of one group, by its length
+	filter [64]uint64  // a bit for each hash of a key of forms
+	starts [64]uint64  // and of the groups that a form may begin with
 	words  wordIndex
 	tlds   map[string]bool
 	prefix [256][]*tokenRule
@@ -57,7 +59,7 @@ type recognizerAt struct {
 const phoneWords = "phone phones telephone tel mobile cell cellphone call calls called calling contact reach fax office ring dial sms text whatsapp answering answer hotline number telefon telefono teléfono téléphone handy mobil mobiltelefon móvil"
 
 func newDetector(only []string, names *Dictionary) (*detector, error) {
-	d := &detector{forms: map[uint64][]*form{}, words: wordIndex{}, tlds: map[string]bool{}, names: names}
+	d := &detector{forms: map[uint64][]*form{}, words: wordIndex{masks: map[uint64]mask{}}, tlds: map[string]bool{}, names: names}
 	own := d.ownRecognizers()
 	for _, table := range [][]recognizer{usRecognizers(), ukRecognizers(), deRecognizers(), euRecognizers(), worldRecognizers()} {
 		for i := range table {
@@ -112,12 +114,32 @@ func newDetector(only []string, names *Dictionary) (*detector, error) {
 		if key < uint64(len(d.single)) {
 			d.single[key] = forms
 		}
+		h := keyHash(key)
+		d.filter[h>>6] |= 1 << (h & 63)
+		for start := key; start > 0; start >>= groupBits {
+			h := keyHash(start)
+			d.starts[h>>6] |= 1 << (h & 63)
+		}
 	}
 	for tld := range strings.FieldsSeq(tldList) {
 		d.tlds[tld] = true
 	}
 	d.addTokenRules()
 	return d, nil
+}
+
+func keyHash(key uint64) uint64 { return key * 0x9E3779B97F4A7C15 >> 52 }
+
+// mayBeForm reports whether there may be forms with key, faster than the map.
+func (d *detector) mayBeForm(key uint64) bool {
+	h := keyHash(key)
+	return d.filter[h>>6]&(1<<(h&63)) != 0
+}
+
+// mayStartForm reports whether there may be forms that begin with these groups.
+func (d *detector) mayStartForm(key uint64) bool {
+	h := keyHash(key)
+	return d.starts[h>>6]&(1<<(h&63)) != 0
 }
 
 // wants reports whether the caller looks for r.
@@ -130,94 +152,4 @@ type candidate struct {
 	score      float32
 	// runOn says that it goes on what the candidate before it began.
 	runOn bool
-}
-
-// Trigger classes of bytes. A byte of class zero begins nothing.
-const (
-	_ = iota
-	trigDigit
-	trigAt
-	trigPoint
-	trigColon
-	trigEqual
-	trigDash
-	trigUpper
-	trigDirty
-	trigQuote
-)
-
-var triggerOf = func() (t [256]uint8) {
-	for c := range t {
-		switch {
-		case c >= '0' && c <= '9':
-			t[c] = trigDigit
-		case c == '@':
-			t[c] = trigAt
-		case c == '.':
-			t[c] = trigPoint
-		case c == ':':
-			t[c] = trigColon
-		case c == '=':
-			t[c] = trigEqual
-		case c == '-':
-			t[c] = trigDash
-		case c >= 'A' && c <= 'Z':
-			t[c] = trigUpper
-		case dirtyByte[c]:
-			t[c] = trigDirty
-		case c == '"':
-			t[c] = trigQuote
-		}
-	}
-	return t
-}()
-
-// nextTrigger returns the first place in b[from:limit] that may be part of a
-// finding, or -1.
-func (d *detector) nextTrigger(b []byte, from, limit int) int {
-	if d.names != nil {
-		return from
-	}
-	b = b[:limit]
-	for i := from; i < len(b); i++ {
-		switch triggerOf[b[i]] {
-		case 0:
-		case trigDigit, trigAt, trigEqual, trigDirty:
-			return i
-		case trigPoint:
-			if i > from && i+1 < len(b) && isAlnum(b[i-1]) && isAlnum(b[i+1]) {
-				return i
-			}
-		case trigColon:
-			if i+1 < len(b) && (b[i+1] != ' ' && b[i+1] != '\n' || keyBefore(b, i)) {
-				return i
-			}
-		case trigDash:
-			if i+1 < len(b) && b[i+1] == '-' && pemHeader(b[i:]) > 0 || macPairs(b, i-2, '-') {
-				return i
-			}
-		case trigQuote:
-			if i+2 < len(b) && b[i+1] == ',' && keyBefore(b, i) {
-				return i
-			}
-		case trigUpper:
-			if i > from && isLower(b[i-1]) && longRun(b, i) {
-				return i
-			}
-		}
-	}
-	return -1
-}
-
-// longRun reports whether b[i] is in a run of letters and digits that may be
-// base64.
-func longRun(b []byte, i int) bool {
-	n := 1
-	for j := i - 1; j >= 0 && n < minBlob && isAlnum(b[j]); j-- {
-		n++
-	}
-	for j := i + 1; j < len(b) && n < minBlob && isAlnum(b[j]); j++ {
-		n++
-	}
-	return n >= minBlob
 }

@@ -8,13 +8,16 @@ import (
 )
 
 // unescape reads one escape at the start of b: %2D, &#45;, &#x2d;, &hyphen;,
-// \u002d, \u{2d}, \x2d, \n. It returns what it stands for and its length, or 0.
+// \u002d, \u{2d}, \x2d, \n. It returns what it stands for and its length, or 0. For
+// an HTML tag that only changes how text looks, the length is negative.
 func unescape(b []byte) (r rune, size int) {
 	switch b[0] {
 	case '%':
 		return unpercent(b)
 	case '&':
 		return unentity(b)
+	case '<':
+		return 0, -inlineTag(b)
 	}
 	return unbackslash(b)
 }
@@ -167,4 +170,29 @@ func hexDigit(c byte) int {
 		return int(c-'A') + 10
 	}
 	return -1
+}
+
+// inlineTag returns the length of the tag or comment at the start of b if it only
+// changes how text looks, or 0.
+func inlineTag(b []byte) int {
+	b = b[:min(len(b), 64)]
+	end := bytes.IndexByte(b, '>')
+	if end < 2 {
+		return 0
+	}
+	name := b[1:end]
+	if bytes.HasPrefix(name, []byte("!--")) && bytes.HasSuffix(name, []byte("--")) {
+		return end + 1
+	}
+	if name[0] == '/' {
+		name = name[1:]
+	}
+	if i := bytes.IndexAny(name, " /"); i >= 0 {
+		name = name[:i]
+	}
+	switch strings.ToLower(string(name)) {
+	case "b", "i", "u", "s", "em", "strong", "span", "font", "mark", "small", "big", "sup", "sub", "tt", "code", "wbr", "bdi", "bdo", "ins", "del", "nobr":
+		return end + 1
+	}
+	return 0
 }

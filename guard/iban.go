@@ -1,7 +1,5 @@
 package guard
 
-import "strings"
-
 // ibanSizes are the lengths of IBANs in SWIFT's registry, and of the countries
 // that use the form without being in it.
 const ibanSizes = "AD24AE23AL28AO25AT20AZ28BA20BE16BF28BG22BH22BI27BJ28BR29BY28CF27CG27CH21CI28CM27CR22CV25CY28CZ24DE22DJ27DK18DO28" +
@@ -21,11 +19,15 @@ func ibanSize(country []byte) int {
 // readIBAN reads an IBAN from group g on.
 func (l *level) readIBAN(gs []group, g int) {
 	t, start := l.t, gs[g].start
-	// "IBANGB29…"
-	if gs[g].end-start > 6 && strings.EqualFold(string(t[start:start+4]), "iban") {
-		start += 4
+	if gs[g].end-start < 4 || !isLetter(t[start]) || gs[g].letters {
+		return
 	}
-	if gs[g].end-start < 4 || !isLetter(t[start]) || !isLetter(t[start+1]) || !isDigit(t[start+2]) || !isDigit(t[start+3]) {
+	// Letters may be in front, as in "IBANGB29…".
+	p := start + 1
+	for isLetter(t[p]) {
+		p++
+	}
+	if start = p - 2; start < gs[g].start || gs[g].end-p < 2 || !isDigit(t[p+1]) {
 		return
 	}
 	country := [2]byte{upper(t[start]), upper(t[start+1])}
@@ -50,7 +52,9 @@ func (l *level) readIBAN(gs []group, g int) {
 		if j+1 == len(gs) || sep != 0 && gs[j].sep != sep {
 			return
 		}
-		sep = gs[j].sep
+		if sep = gs[j].sep; sep == '/' || sep == ':' {
+			return
+		}
 		j++
 		from = gs[j].start
 	}

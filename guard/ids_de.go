@@ -18,6 +18,7 @@ func deRecognizers() []recognizer {
 		{label: "DE_VAT_ID", forms: "DEddddddddd|DE~ddddddddd|DE~ddd~ddd~ddd", check: deVATOK, score: 0.9, with: 1, words: vat},
 		{label: "DE_VAT_ID", forms: "DEddddddddd|DE~ddddddddd|DE~ddd~ddd~ddd", check: deVATShape, score: 0.3, with: 0.6, words: vat},
 		{label: "DE_ID_CARD", forms: "axxxxxxxd", check: deCardOK, score: 0.4, with: 0.95, words: ausw},
+		{label: "DE_ID_CARD", forms: "Tdddddddd", score: 0.1, with: 0.7, words: ausw},
 		{label: "DE_PASSPORT", forms: "axxxxxxxd", check: deCardOK, score: 0.35, with: 0.95, words: pass},
 		{label: "DE_SOCIAL_SECURITY", forms: "ddddddddaddd|dd-dddddd-a-ddd|dd dddddd a ddd", check: deSocialOK, score: 0.8, with: 0.95, words: "sozialversicherung sozialversicherungsnummer sv svnr rentenversicherung rentenversicherungsnummer versicherungsnummer social security"},
 		{label: "DE_HEALTH_INSURANCE", forms: "addddddddd", check: kvnrOK, score: 0.5, with: 0.95, words: "krankenversicherung krankenversichertennummer krankenkasse kvnr versichertennummer gesundheitskarte egk health insurance"},
@@ -114,7 +115,7 @@ func kvnrOK(c []byte) bool {
 
 // lanrOK is the check of the Kassenärztliche Bundesvereinigung's Arztnummern.
 func lanrOK(d []byte) bool {
-	return (10-weighted(d, 4, 9, 4, 9, 4, 9)%10)%10 == int(d[6]-'0') && !sameDigits(d[:6])
+	return (10-weighted(d, 4, 9, 4, 9, 4, 9)%10)%10 == int(d[6]-'0')
 }
 
 func fuehrerscheinOK(c []byte) bool {

@@ -77,7 +77,7 @@ func (l *level) readIPv6(i int) {
 	for end < len(t) && end-start < 46 && (hexDigit(t[end]) >= 0 || t[end] == ':') {
 		end++
 	}
-	groups, sizes, short, digits := 0, 0, false, false
+	groups, sizes, short, digits, mixed := 0, 0, false, false, false
 	p := start
 	for p < end {
 		if t[p] == ':' {
@@ -101,7 +101,7 @@ func (l *level) readIPv6(i int) {
 		}
 		if v4, _ := parseIPv4(t, p); v4 > 0 && groups >= 0 && (groups == 6 || short) {
 			groups += 2
-			digits = true
+			mixed, digits = true, true
 			p, end = v4, v4
 			break
 		}
@@ -124,6 +124,8 @@ func (l *level) readIPv6(i int) {
 	}
 	score, with := float32(0.9), float32(1)
 	switch {
+	case mixed:
+		score = 0.96 // better than the IPv4 address in it
 	case groups == 0:
 		score, with = 0.1, 0.45
 	case short && sizes < 2:

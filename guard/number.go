@@ -26,6 +26,7 @@ func (l *level) number(i int) {
 		stop = n - maxGroups - 3 // the rest begins a run of its own
 	}
 	l.runEnd = gs[stop-1].end
+	sum := summary(t, gs)
 	for g := 0; g < stop; g++ {
 		if gs[g].end-gs[g].start > maxFormSize {
 			continue
@@ -35,21 +36,52 @@ func (l *level) number(i int) {
 			l.readForms(gs, g, p, true)
 		}
 		l.readIBAN(gs, g)
-		if t[gs[g].start] >= '0' && t[gs[g].start] <= '9' {
-			l.readNumber(gs, g, gs[g].start)
+		if isDigit(t[gs[g].start]) {
+			l.readNumber(gs, g, gs[g].start, sum)
 		} else if p := l.glued(gs[g]); p > 0 {
-			l.readNumber(gs, g, p)
+			l.readNumber(gs, g, p, sum)
 		}
 	}
-	l.readDates(gs[:stop])
-	l.readSpaced(gs[:stop])
+	if n > 1 {
+		if sum.dates {
+			l.readDates(gs[:stop])
+		}
+	}
+}
+
+// runSummary tells, cheaply, what a run cannot be.
+type runSummary struct {
+	digits int  // in all
+	points bool // there is a point between groups
+	dates  bool // there is what separates days from months, or a word
+}
+
+func summary(t []byte, gs []group) (s runSummary) {
+	for i := range gs {
+		g := &gs[i]
+		for _, c := range t[g.start:g.end] {
+			if isDigit(c) {
+				s.digits++
+			}
+		}
+		s.points = s.points || g.sep == '.'
+		s.dates = s.dates || g.sep == '/' || g.sep == '-' || g.sep == '.' || g.letters && g.end-g.start >= 3
+	}
+	return s
 }
 
 // readNumber tries what begins with a digit and has a matcher of its own.
-func (l *level) readNumber(gs []group, g, start int) {
-	l.readCard(gs, g, start)
-	l.readIPv4(start)
-	l.readPhone(start)
+func (l *level) readNumber(gs []group, g, start int, sum runSummary) {
+	end := gs[g].end
+	if sum.points {
+		l.readIPv4(start)
+	}
+	if sum.digits >= 7 || start > 0 && (l.t[start-1] == '(' || l.t[start-1] == '+') || end < len(l.t) && l.t[end] == '(' || end+1 < len(l.t) && l.t[end+1] == '(' {
+		l.readPhone(start)
+	}
+	if sum.digits >= 12 {
+		l.readCard(gs, g, start)
+	}
 }
 
 // leading returns where a run that contains the token at start begins, if one or
@@ -164,7 +196,7 @@ func (l *level) glued(g group) int {
 func (l *level) readForms(gs []group, g, start int, glued bool) {
 	var (
 		t     = l.t
-		c     [maxFormSize]byte
+		c     = &l.chars
 		seps  [maxGroups]byte
 		n     int
 		bits  uint64
@@ -186,16 +218,19 @@ func (l *level) readForms(gs []group, g, start int, glued bool) {
 			size++
 		}
 		key = formKey(key, size)
-		forms := l.zone.det.forms[key]
-		if j == g && size < len(l.zone.det.single) {
-			forms = l.zone.det.single[size]
+		var forms []*form
+		switch det := l.zone.det; {
+		case j == g && size < len(det.single):
+			forms = det.single[size]
+		case det.mayBeForm(key):
+			forms = det.forms[key]
 		}
 		for _, f := range forms {
 			if f.matches(c[:n], bits, seps[:]) {
 				l.tryForm(f, c[:n], gs, g, j, first, left, glued)
 			}
 		}
-		if j+1 >= len(gs) {
+		if j+1 >= len(gs) || !l.zone.det.mayStartForm(key) {
 			return
 		}
 		seps[j-g] = gs[j].sep
@@ -270,33 +305,4 @@ func (l *level) tryForm(f *form, c []byte, gs []group, g, j, start int, left byt
 		score = min(score, 0.3)
 	}
 	l.add(rec, start, end, score)
-}
-
-// readSpaced reads numbers whose digits stand apart, such as "2 1 9 0 9 9 9 9 9".
-func (l *level) readSpaced(gs []group) {
-	for g := 0; g < len(gs); g++ {
-		j := g
-		for j < len(gs) && gs[j].end-gs[j].start == 1 && j-g < maxFormSize {
-			j++
-		}
-		if j-g >= 8 {
-			var c [maxFormSize]byte
-			bits := uint64(0)
-			for k := g; k < j; k++ {
-				c[k-g] = upper(l.t[gs[k].start])
-				if isLetter(c[k-g]) {
-					bits |= 1 << (k - g)
-				}
-			}
-			n := j - g
-			for _, f := range l.zone.det.single[n] {
-				if f.matches(c[:n], bits, nil) && (f.rec.check == nil || f.rec.check(c[:n])) {
-					l.add(f.rec, gs[g].start, gs[j-1].end, l.rate(f.rec, gs[g].start, f.rec.score, f.rec.with))
-				}
-			}
-			l.cardOf(c[:n], bits, gs[g].start, gs[j-1].end)
-			l.ibanOf(c[:n], gs[g].start, gs[j-1].end)
-		}
-		g = max(g, j-1)
-	}
 }

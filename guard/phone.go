@@ -39,7 +39,7 @@ func (l *level) readPhone(start int) {
 		switch c := t[p-1]; {
 		case c == '$' || c == '#', p > 1 && isDigit(t[p-2]) && strings.IndexByte("-./,_:", c) >= 0:
 			return
-		case isDigit(c), isLetter(c) && ph.parens:
+		case isDigit(c):
 			return
 		}
 	}
@@ -56,22 +56,19 @@ func (l *level) readPhone(start int) {
 		}
 		ph.sizes[ph.groups] = size
 		ph.groups++
+		if size == 0 || ph.n > 15 || q < len(t) && (isDigit(t[q]) || isLetter(t[q]) && extension(t[q:]) == 0) {
+			break
+		}
 		close := q < len(t) && t[q] == ')' && open
 		if close {
 			open = false
 			q++
 		}
-		if size == 0 || ph.n > 15 || q < len(t) && (isDigit(t[q]) || t[q] >= 'a' && t[q] <= 'z' && extension(t[q:]) == 0) {
-			break
-		}
 		if s, w := ph.rate(); s > 0 && !open && !(q+1 < len(t) && strings.IndexByte("-./:_", t[q]) >= 0 && isDigit(t[q+1])) {
 			end, score, with = q, s, w
 		}
 		// To the next group.
-		r := q
-		for r < len(t) && r-q < 2 && (t[r] == ' ' || t[r] == '-' || t[r] == '.' || t[r] == '/' && ph.groups == 1) {
-			r++
-		}
+		r := q + phoneSep(t[q:])
 		if r < len(t) && t[r] == '(' && !ph.parens && ph.n <= 4 {
 			open, ph.parens = true, true
 			r++
@@ -79,9 +76,13 @@ func (l *level) readPhone(start int) {
 		if r >= len(t) || !isDigit(t[r]) || r == q && !close {
 			break
 		}
-		ph.seps[ph.groups-1] = t[q]
-		if close && t[q] != ' ' && t[q] != '-' {
+		switch {
+		case r == q:
 			ph.seps[ph.groups-1] = ')'
+		case t[q] == ' ' && r-q > 1 && t[q+1] == '-':
+			ph.seps[ph.groups-1] = '-'
+		default:
+			ph.seps[ph.groups-1] = t[q]
 		}
 		q = r
 	}
@@ -96,6 +97,28 @@ func (l *level) readPhone(start int) {
 	end += extension(t[end:])
 	l.add(l.zone.det.phone, p, end, score)
 	l.national(p, end, score, &ph)
+}
+
+// phoneSep returns how long the separator of groups is at the start of b: up to
+// two characters, or a hyphen with white space around it.
+func phoneSep(b []byte) int {
+	n, marks := 0, 0
+	for n < len(b) && n < 3 {
+		switch c := b[n]; {
+		case c == ' ', c == '\n' && n > 0 && b[n-1] == '-':
+		case c == '-' || c == '.' || c == '/' || c == '_':
+			if marks++; marks > 1 {
+				return n
+			}
+		default:
+			return n
+		}
+		n++
+	}
+	if n == 3 && marks == 0 {
+		return 2
+	}
+	return n
 }
 
 // national adds the labels of countries that have one of their own.
@@ -136,6 +159,14 @@ func (ph *phoneNumber) rate() (score, with float32) {
 		return 0, 0
 	}
 	nanp := func(d []byte) bool { return d[0] >= '2' && d[3] >= '2' }
+	for _, sep := range ph.seps[:g-1] {
+		if sep == '/' || sep == '_' {
+			if n == 10 && g == 3 && s[0] == 3 && s[1] == 3 && nanp(d) {
+				return 0.5, 0.85
+			}
+			return 0.1, 0.6
+		}
+	}
 	three := g >= 3 && s[g-1] == 4 && s[g-2] == 3 && s[g-3] == 3 || ph.parens && n == 10 && s[0] == 3
 	switch {
 	case three && n == 10:

@@ -18,17 +18,19 @@ type zone struct {
 
 // level is a view that is being read, and how far.
 type level struct {
-	zone    *zone
-	v       view
-	t       []byte // v.text
-	blob    [maxBlob]byte
-	groups  [maxRun]group
-	runEnd  int // digits before it have been read
-	tokEnd  int // a token before it has been read
-	hostEnd int // a host before it has been read
-	ctxAt   int // where ctx is for, and whether letters are glued to it
-	ctxOK   bool
-	ctx     mask
+	zone     *zone
+	v        view
+	t        []byte // v.text
+	blob     [maxBlob]byte
+	groups   [maxRun]group
+	chars    [maxFormSize]byte // of a form that is being tried
+	runEnd   int               // digits before it have been read
+	tokEnd   int               // a token before it has been read
+	hostEnd  int               // a host before it has been read
+	apartEnd int               // characters that stand apart before it have been read
+	ctxAt    int               // where ctx is for, and whether letters are glued to it
+	ctxOK    bool
+	ctx      mask
 }
 
 // read returns the candidates in b[start:end], in order, and where a private
@@ -47,14 +49,13 @@ func (z *zone) read(det *detector, b []byte, start, end int) ([]candidate, int) 
 // of a private key ends, or -1.
 func (l *level) read(z *zone) int {
 	l.zone, l.t = z, l.v.text
-	l.runEnd, l.tokEnd, l.hostEnd, l.ctxOK = 0, 0, 0, false
+	l.runEnd, l.tokEnd, l.hostEnd, l.apartEnd, l.ctxOK = 0, 0, 0, 0, false
 	if z.det.names != nil {
 		l.readNames()
 	}
 	t := l.t
-	for i := 0; i < len(t); i++ {
+	for i := skip(t, 0); i < len(t); i = skip(t, i+1) {
 		switch triggerOf[t[i]] {
-		case 0:
 		case trigDigit:
 			if i >= l.tokEnd {
 				l.token(i)
@@ -62,8 +63,10 @@ func (l *level) read(z *zone) int {
 			if i >= l.runEnd {
 				l.number(i)
 			}
+			l.spaced(i)
 		case trigAt:
 			l.email(i)
+			l.spaced(i)
 		case trigPoint:
 			if i > 0 && i+1 < len(t) && isHostByte[t[i-1]] && isHostByte[t[i+1]] {
 				l.host(i)
@@ -74,7 +77,7 @@ func (l *level) read(z *zone) int {
 		case trigEqual, trigQuote:
 			l.assigned(i)
 		case trigUpper:
-			if i >= l.tokEnd && i > 0 && isLower(t[i-1]) && longRun(t, i) {
+			if i >= l.tokEnd && mayBeBlob(t, i) {
 				l.token(i)
 			}
 		case trigDash:
@@ -114,7 +117,7 @@ func (l *level) context(i int) *mask {
 	if l.ctxOK && l.ctxAt == i {
 		return &l.ctx
 	}
-	words := l.zone.det.words
+	words := &l.zone.det.words
 	if l.v.from == nil && !l.v.blob {
 		l.ctx = words.before(l.zone.raw[:l.zone.start+i])
 	} else {

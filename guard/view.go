@@ -102,10 +102,19 @@ func (v *view) walkLayers(yield func(*view) bool) bool {
 
 // isDirty reports whether anything in src may have to be normalised.
 func isDirty(src []byte) bool {
-	for _, c := range src {
-		if dirtyByte[c] {
-			return true
+	for i := 0; i < len(src); i++ {
+		if !dirtyByte[src[i]] {
+			continue
 		}
+		switch c := src[i]; {
+		case c < utf8.RuneSelf:
+			if _, size := unescape(src[i:]); size == 0 {
+				continue
+			}
+		case c == 0xE2 && i+2 < len(src) && src[i+1] == 0x80 && src[i+2] >= 0x98 && src[i+2] <= 0xA1:
+			continue // quotation marks and daggers
+		}
+		return true
 	}
 	return false
 }
@@ -114,7 +123,7 @@ func isDirty(src []byte) bool {
 // character of a block other than those of Latin letters with accents.
 var dirtyByte = func() (t [256]bool) {
 	for c := range t {
-		t[c] = c == '%' || c == '&' || c == '\\' || c >= 0xC0 && (c < 0xC3 || c > 0xC8)
+		t[c] = c == '%' || c == '&' || c == '<' || c == '\\' || c >= 0xC0 && (c < 0xC3 || c > 0xC8)
 	}
 	return t
 }()
@@ -138,6 +147,10 @@ func (n *normaliser) run() {
 		}
 		if c < utf8.RuneSelf {
 			r, size := unescape(n.src[i:])
+			if size < 0 { // a tag, which leaves no mark
+				i -= size
+				continue
+			}
 			if size == 0 {
 				n.put(c, i, i+1)
 				i++

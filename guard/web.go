@@ -88,9 +88,6 @@ func mayBeTLD(label []byte) bool {
 	return true
 }
 
-// obfuscated reads "alice [at] example (dot) com" whose bracket is t[i].
-func (l *level) obfuscated(i int) {}
-
 // host reads the name around the point t[i].
 func (l *level) host(i int) {
 	t := l.t
@@ -119,7 +116,10 @@ func (l *level) host(i int) {
 		return
 	}
 	label := lastLabel(t[start:end])
-	if !isLetter(t[start]) && !isDigit(t[start]) && t[start] < 0x80 || !l.isTLD(label) {
+	if !isLetter(t[start]) && !isDigit(t[start]) && t[start] < 0x80 || !l.zone.det.isTLD(label) {
+		return
+	}
+	if end-start-len(label) == 4 && strings.EqualFold(string(t[start:start+4]), "www.") {
 		return
 	}
 	score := float32(0.3)
@@ -135,8 +135,8 @@ func (l *level) host(i int) {
 	l.add(l.zone.det.domainName, start, end, max(score-0.05, 0.1))
 }
 
-func (l *level) isTLD(label []byte) bool {
-	var low [64]byte
+func (d *detector) isTLD(label []byte) bool {
+	var low [24]byte
 	if len(label) < 2 || len(label) > len(low) {
 		return false
 	}
@@ -146,7 +146,8 @@ func (l *level) isTLD(label []byte) bool {
 	for i, c := range label {
 		low[i] = lower(c)
 	}
-	return l.zone.det.tlds[string(low[:len(label)])] || strings.HasPrefix(string(low[:len(label)]), "xn--")
+	name := low[:len(label)]
+	return d.tlds[string(name)] || string(name[:min(4, len(name))]) == "xn--"
 }
 
 // commonTLD reports whether label ends names in prose more often than names of

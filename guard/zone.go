@@ -56,8 +56,8 @@ func (d *detector) isBreak(b []byte, p int) bool {
 
 // isMonth reports whether word is a month, behind which a day and a year stand.
 func isMonth(word []byte) bool {
-	switch len(word) {
-	case 5, 6, 7, 8, 9:
+	switch lower(word[0]) {
+	case 'j', 'f', 'm', 'a', 's', 'o', 'n', 'd':
 		return month(word) > 0
 	}
 	return false
