@@ -28,6 +28,7 @@ func guardCommand() *cli.Command {
 			guardStreamCommand(),
 			guardLeakCommand(),
 			guardInputCommand(),
+			guardServeCommand(),
 			guardEntitiesCommand(),
 		},
 	}

@@ -67,6 +67,7 @@ type exchange struct {
 	request *http.Request
 	shape   shape
 	conv    *guard.Conversation
+	output  guard.OutputPolicy
 	counts  map[string]int // what was found since the last record
 }
 
@@ -106,7 +107,7 @@ type tripper struct {
 
 func (t *tripper) RoundTrip(r *http.Request) (*http.Response, error) {
 	g := t.gateway
-	x := &exchange{gateway: g, request: r, shape: shapeOf(r), counts: map[string]int{}}
+	x := &exchange{gateway: g, request: r, shape: shapeOf(r), output: g.Output, counts: map[string]int{}}
 	out, err := x.prepare()
 	if auditErr := x.record("guard.request", err); auditErr != nil && err == nil {
 		err = auditErr
@@ -138,6 +139,7 @@ func (x *exchange) prepare() (*http.Request, error) {
 	x.conv = conv
 	out := r.Clone(r.Context())
 	out.Header.Del(SessionHeader)
+	out.Header.Del(TurnHeader)
 	out.Header.Del("Cookie")
 	out.Header.Set("Accept-Encoding", "identity")
 	if r.Body == nil || r.Body == http.NoBody {
@@ -152,8 +154,16 @@ func (x *exchange) prepare() (*http.Request, error) {
 		return nil, refuse(http.StatusBadRequest, "the request: %v", err)
 	}
 	if len(doc) > 0 {
-		w := &rewriter{conv: conv, opaque: opaque, allowMedia: g.AllowMedia, counts: x.counts}
-		if doc, err = w.rewrite(doc, x.shape == anthropic && strings.HasSuffix(r.URL.Path, "/messages")); err != nil {
+		w := &rewriter{conv: conv, opaque: opaque, allowMedia: g.AllowMedia, counts: x.counts, shape: x.shape}
+		if g.Delimiters != nil {
+			turn := ""
+			if g.PerTurn {
+				turn = r.Header.Get(TurnHeader)
+			}
+			x.output.Fence = g.Delimiters.Fence(opaque, g.Session(r), turn)
+			w.fence = &fencer{fence: x.output.Fence}
+		}
+		if doc, err = w.rewrite(doc); err != nil {
 			return nil, err
 		}
 	}

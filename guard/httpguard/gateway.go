@@ -35,6 +35,10 @@ import (
 // not sent on.
 const SessionHeader = "Phoenix-Session"
 
+// TurnHeader names the turn of the conversation, for delimiters that are new
+// for each. Its value is not sent on.
+const TurnHeader = "Phoenix-Turn"
+
 // Config configures [New].
 type Config struct {
 	// Guard finds personal data. It is required. Give it the default action
@@ -43,6 +47,12 @@ type Config struct {
 	// Output says what of an answer may go on, personal data apart; nil fields
 	// look for nothing. Its Redact holds for whole answers; a stream is stopped.
 	Output guard.OutputPolicy
+	// Delimiters are put around what users, tools and documents say, and an
+	// answer that tells them is stopped. Nil: none.
+	Delimiters *guard.Delimiters
+	// PerTurn makes them new for each turn, named by the header [TurnHeader],
+	// instead of for the session: see [guard.Delimiters.Fence].
+	PerTurn bool
 	// Audit records each request and answer, with labels and counts. A request
 	// that cannot be recorded is refused. Nil: nothing is recorded.
 	Audit auditlog.Recorder

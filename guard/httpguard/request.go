@@ -29,12 +29,14 @@ type rewriter struct {
 	conv       *guard.Conversation
 	opaque     string
 	allowMedia bool
+	shape      shape
+	fence      *fencer // nil: no delimiters
 	counts     map[string]int
 	err        error
 }
 
 // rewrite returns the document without personal data.
-func (w *rewriter) rewrite(doc []byte, anthropic bool) ([]byte, error) {
+func (w *rewriter) rewrite(doc []byte) ([]byte, error) {
 	var v any
 	if err := decode(doc, &v); err != nil {
 		return nil, refuse(400, "the request is not JSON (%v); only JSON can be looked through", err)
@@ -43,7 +45,12 @@ func (w *rewriter) rewrite(doc []byte, anthropic bool) ([]byte, error) {
 	if w.err != nil {
 		return nil, w.err
 	}
-	if top, ok := v.(map[string]any); ok && anthropic {
+	if w.fence != nil {
+		if err := w.fence.rewrite(w.shape, v); err != nil {
+			return nil, err
+		}
+	}
+	if top, ok := v.(map[string]any); ok && w.shape == anthropic && top["messages"] != nil {
 		// Anthropic's audit of misuse needs somebody, and need not know whom.
 		top["metadata"] = map[string]any{"user_id": w.opaque}
 	}

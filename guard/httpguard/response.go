@@ -37,7 +37,7 @@ func (x *exchange) answer(doc []byte) ([]byte, error) {
 func (x *exchange) scanTexts(v any) error {
 	var failed error
 	eachText("", v, func(_, text string) string {
-		r := x.gateway.Output.ScanOutput(text)
+		r := x.output.ScanOutput(text)
 		for kind, n := range r.Found {
 			x.counts[kind] += n
 		}
@@ -183,7 +183,7 @@ func (s *stream) take(event guard.Event) error {
 			l := s.writers[name]
 			if l == nil {
 				l = &lane{}
-				policy := s.x.gateway.Output
+				policy := s.x.output
 				policy.Redact = false
 				l.OutputWriter = policy.NewWriter(passes(l.pass))
 				s.writers[name] = l
