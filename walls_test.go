@@ -56,6 +56,8 @@ var rooms = []room{
 	{"guard/mcpguard", []string{"guard", "auditlog", mcp}},
 	{"tlsconfig", []string{"secrets", "auditlog"}},
 	{"tlsconfig/tlsgrpc", []string{"tlsconfig", "secrets", "auditlog", grpc}},
+	{"tlsconfig/assertion", []string{"tlsconfig", "secrets"}},
+	{"tlsconfig/tlsmcp", []string{"tlsconfig", "secrets", "auditlog", mcp}},
 	{"dbconn", []string{"secrets", "tlsconfig", "auditlog", pgx}},
 	{"dbconn/mongoconn", []string{"dbconn", "secrets", "tlsconfig", "auditlog", mongo}},
 	{"internal/secmem", nil},
@@ -64,16 +66,16 @@ var rooms = []room{
 	{"internal/sealed", []string{"secrets", age}},
 	{"internal/sdnotify", nil},
 	{"internal/buildinfo", nil},
-	{"internal/testpki", nil}, // for tests
+	{"internal/testpki", nil},                              // for tests
+	{"internal/realpg", []string{"internal/testpki", pgx}}, // for tests
 	{"bootstrap", []string{"secrets", "auditlog", "tlsconfig", "internal/vault", "internal/sealed", "internal/secmem", xsync}},
 	{"provision", []string{"secrets", "auditlog", "internal/vault", "internal/sealed", yaml, xsync, xtime, renameio}},
 	{"vaulttest", nil},
 	{"vaulttest/conformance", []string{"vaulttest", "internal/realvault"}},
 	{"internal/realvault", []string{xsys}},
 	{"internal/doctor", []string{"bootstrap", "provision", "internal/vault", "secrets", hcl, xsync}},
-	{"internal/demo", []string{"bootstrap", "provision", "vaulttest", "internal/realvault", "internal/vault", "auditlog", "secrets", "examples/tamshai", "examples/agent"}},
+	{"internal/demo", []string{"bootstrap", "provision", "vaulttest", "internal/realvault", "internal/vault", "auditlog", "secrets", "tlsconfig", "examples/tamshai", "examples/agent"}},
 	{"internal/agent/...", []string{"bootstrap", "tlsconfig", "dbconn", "auditlog", "secrets", "internal/secmem", "internal/sdnotify", "internal/buildinfo", yaml, xsys}},
-	{"internal/demo", []string{anything}},
 	{"cmd/phoenix-agent", []string{"internal/agent"}},
 	{"cmd/phoenix/...", []string{anything}},
 	{"examples/...", []string{anything}},

@@ -14,6 +14,7 @@ import (
 	"github.com/tamshai/phoenix/auditlog"
 	"github.com/tamshai/phoenix/internal/vault"
 	"github.com/tamshai/phoenix/secrets"
+	"github.com/tamshai/phoenix/tlsconfig"
 )
 
 // A CertRequest declares a certificate of Vault's PKI. Role and at least one
@@ -71,23 +72,22 @@ func (c certSource) Current() (*Certificate, <-chan struct{}, error) {
 	return (*Certificate)(cert), replaced, err
 }
 
-// certRequests checks Config.Certs and returns them by name.
+// certRequests checks Config.Certs and Config.Identity and returns them by name.
 func (cfg *Config) certRequests() (map[string]vault.CertRequest, error) {
-	out := make(map[string]vault.CertRequest, len(cfg.Certs))
-	for _, c := range cfg.Certs {
+	certs := cfg.Certs
+	if cfg.Identity != nil {
+		certs = append(slices.Clone(certs), *cfg.Identity)
+	}
+	out := make(map[string]vault.CertRequest, len(certs))
+	for _, c := range certs {
 		bad := func(remedy, why string) (map[string]vault.CertRequest, error) {
 			return nil, &Error{Step: "read the configuration", Err: fmt.Errorf("%w: the certificate %q %s", ErrConfig, c.Role, why), Remedy: remedy}
 		}
-		segments := strings.Split(c.Role, "/")
-		verb := len(segments) - 2
-		if err := secrets.CheckPath(c.Role); err != nil || verb < 1 || (segments[verb] != "sign" && segments[verb] != "issue") {
+		mount, role, ok := pkiRole(c.Role)
+		if !ok {
 			return bad("write it as mount/sign/role, like pki/sign/mcp-hr", "has a malformed role")
 		}
-		segments[verb] = "sign"
-		name := c.Name
-		if name == "" {
-			name = c.Role
-		}
+		name := c.name()
 		if _, twice := out[name]; twice {
 			return bad("give each a Name", "is declared twice")
 		}
@@ -97,9 +97,33 @@ func (cfg *Config) certRequests() (map[string]vault.CertRequest, error) {
 		if c.TTL < 0 || c.TTL%time.Second != 0 {
 			return bad("give it in whole seconds, or leave it 0 for the role's", fmt.Sprintf("cannot live for %v", c.TTL))
 		}
-		out[name] = vault.CertRequest{Role: strings.Join(segments, "/"), CommonName: c.CommonName, DNSNames: c.DNSNames, IPs: c.IPs, URIs: c.URIs, TTL: c.TTL}
+		out[name] = vault.CertRequest{Role: mount + "/sign/" + role, CommonName: c.CommonName, DNSNames: c.DNSNames, IPs: c.IPs, URIs: c.URIs, TTL: c.TTL}
 	}
 	return out, nil
+}
+
+// name is what the session calls the certificate.
+func (c *CertRequest) name() string {
+	if c.Name != "" {
+		return c.Name
+	}
+	return c.Role
+}
+
+// pkiRole takes "mount/sign/role" apart; "mount/issue/role" means the same.
+func pkiRole(ref string) (mount, role string, ok bool) {
+	rest, role, _ := cutLast(ref)
+	mount, verb, ok := cutLast(rest)
+	return mount, role, ok && secrets.CheckPath(ref) == nil && (verb == "sign" || verb == "issue")
+}
+
+// cutLast cuts path before its last segment.
+func cutLast(path string) (before, last string, ok bool) {
+	i := strings.LastIndexByte(path, '/')
+	if i < 0 {
+		return "", path, false
+	}
+	return path[:i], path[i+1:], true
 }
 
 // keepCert obtains a certificate and keeps it valid.
@@ -107,7 +131,7 @@ func (s *Session) keepCert(ctx context.Context, client *vault.Client, name strin
 	attributes := func(cert *vault.Certificate) map[string]string {
 		return map[string]string{"name": name, "serial": cert.Serial, "expires": cert.NotAfter.UTC().Format(time.RFC3339)}
 	}
-	keeper, err := vault.KeepCert(ctx, client, vault.CertConfig{
+	cfg := vault.CertConfig{
 		Request: req, Log: s.cfg.Logger, Rand: s.cfg.Rand, Now: s.cfg.Now,
 		Published: func(cert *vault.Certificate) {
 			s.note(auditlog.Event{Action: "session.certificate.published", Category: auditlog.Security, Resource: req.Role, Attributes: attributes(cert)})
@@ -118,19 +142,32 @@ func (s *Session) keepCert(ctx context.Context, client *vault.Client, name strin
 			e.Attributes["reason"] = err.Error()
 			s.note(e)
 		},
-	})
+	}
+	if s.cfg.Identity != nil && name == s.cfg.Identity.name() {
+		cfg.Adopt, cfg.Renew = s.identity.adopt, s.identity.renew
+	}
+	keeper, err := vault.KeepCert(ctx, client, cfg)
 	if err == nil {
 		return keeper, nil
 	}
 	step := "obtain the certificate " + name
-	remedy := ""
-	switch {
-	case errors.Is(err, ErrCertificate):
-		remedy = "look at the PKI role, its mount's CA, and the clocks"
-	case errors.Is(err, vault.ErrInvalid), errors.Is(err, vault.ErrNotFound):
-		remedy = "let the PKI role allow these names and this TTL, or ask for others"
-	default:
-		return nil, s.loadFailed(ctx, step, err)
+	if remedy := certRemedy(err); remedy != "" {
+		return nil, s.refuse(ctx, auditlog.Event{Action: "bootstrap.load", Category: auditlog.Authorization}, step, err, remedy)
 	}
-	return nil, s.refuse(ctx, auditlog.Event{Action: "bootstrap.load", Category: auditlog.Authorization}, step, err, remedy)
+	return nil, s.loadFailed(ctx, step, err)
+}
+
+// certRemedy is what to do about a certificate that cannot be had, "" if that
+// has nothing to do with what was asked for.
+func certRemedy(err error) string {
+	var unfit *tlsconfig.MaterialError
+	switch {
+	case errors.As(err, &unfit):
+		return "let the PKI mount of Config.Roots hold the root that the role's certificates lead to"
+	case errors.Is(err, ErrCertificate):
+		return "look at the PKI role, its mount's CA, and the clocks"
+	case errors.Is(err, vault.ErrInvalid), errors.Is(err, vault.ErrNotFound):
+		return "let the PKI role allow these names and this TTL, or ask for others"
+	}
+	return ""
 }

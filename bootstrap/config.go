@@ -80,6 +80,19 @@ type Config struct {
 	Secrets []string // more declared references: "tamshai/mcp-hr#password"
 	Leases  []string // "database/creds/mcp-hr"
 	Certs   []CertRequest
+	// Identity, if not nil, is the certificate of [Session.Identity].
+	Identity *CertRequest
+	// Issuer is the PKI role of [Session.Issuer], like "pki/sign/mcp-hr-db"; ""
+	// means Identity's.
+	Issuer string
+	// Roots is the PKI mount whose self-signed issuers Identity and Issuer
+	// trust: the one with the roots, if the roles are in another. "" means the
+	// mount of Identity's role, or else of Issuer's; if that knows no root, what
+	// the newest certificate's chain ends in is trusted.
+	Roots string
+	// RootsPoll is the mean time between looks at Roots; 0 means a minute,
+	// negative that they are looked at when a certificate is issued, and only then.
+	RootsPoll time.Duration
 	// Poll is the mean time between looks for new versions; 0 means 30 s,
 	// negative never.
 	Poll time.Duration
@@ -246,6 +259,9 @@ func FromEnv(cfg Config) (Config, error) {
 		}
 	}
 	if _, err := cfg.certRequests(); err != nil {
+		return Config{}, err
+	}
+	if err := cfg.checkTrust(); err != nil {
 		return Config{}, err
 	}
 	if cfg.TicketTTL == 0 {

@@ -62,6 +62,15 @@
 // the newest of each. Every one has a new key. If a renewal fails, the last one
 // stays to its end. Close revokes none: they end with their TTL.
 //
+// # The service's own identity
+//
+// [Config.Identity] declares the certificate that the service speaks mutual TLS
+// with, and [Session.Identity] is what tlsconfig takes. It trusts the roots that
+// are in the PKI mount [Config.Roots]: to roll the CA, add the next root there,
+// let certificates be issued from under it, and delete the old one. Each session
+// follows within about a minute. [Session.Issuer] makes certificates for other
+// names, with the same trust, and [Session.CRLs] are where revocations show.
+//
 // # What is recorded
 //
 // Each step is an [auditlog.Event]; a step that cannot be recorded fails the

@@ -31,6 +31,10 @@ type Session struct {
 	keepers map[string]*vault.LeaseKeeper // by reference, fixed after the start
 	certs   map[string]*vault.CertKeeper  // by name, fixed after the start
 
+	identity *identity
+	issuer   issuer
+	roots    *vault.RootsKeeper // nil if nothing trusts them
+
 	current *login // the token in use; owned by run
 	life    context.Context
 	stop    context.CancelFunc
@@ -205,6 +209,9 @@ func (s *Session) closeParts() {
 	for _, keeper := range s.certs {
 		keeper.Close()
 	}
+	if s.roots != nil {
+		s.roots.Close()
+	}
 }
 
 // tell publishes a status.
@@ -366,6 +373,7 @@ func (s *Session) handover(ctx context.Context, c candidate) bool {
 	for _, keeper := range s.certs {
 		keeper.Use(next.client)
 	}
+	s.issuer.client.Store(next.client)
 	old := s.current
 	s.current = next
 	s.note(auditlog.Event{Action: "session.handover", Attributes: map[string]string{

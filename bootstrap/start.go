@@ -48,6 +48,8 @@ func Start(ctx context.Context, cfg Config) (*Session, error) {
 		cfg.Timeout = vault.DefaultTimeout
 	}
 	s := &Session{cfg: cfg, done: make(chan struct{})}
+	s.identity = &identity{s: s, renew: make(chan struct{}, 1)}
+	s.issuer.s = s
 	s.broker = &broker{cfg: &s.cfg, client: client, source: &source{cfg: &s.cfg}}
 	s.status.Store(&Status{State: Starting, Since: time.Now()})
 	s.tell(Starting, nil)
@@ -186,6 +188,13 @@ func (s *Session) load(ctx context.Context, l *login) error {
 			l.boot.Leases++
 			return nil
 		})
+	}
+	s.issuer.client.Store(l.client)
+	if s.cfg.Issuer != "" {
+		if err := s.keepRoots(ctx); err != nil {
+			group.Go(func() error { return err }) // which ends the others
+			return group.Wait()
+		}
 	}
 	for name, req := range requests {
 		group.Go(func() error {

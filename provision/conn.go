@@ -43,7 +43,7 @@ func (c *conn) read(ctx context.Context, path string, query url.Values) (map[str
 		if err == nil && resp != nil {
 			data = resp.Data
 		}
-		return err
+		return gone(err)
 	})
 	if errors.Is(err, vault.ErrNotFound) {
 		return nil, nil
@@ -75,6 +75,20 @@ func (c *conn) ask(ctx context.Context, path string, body map[string]any) (map[s
 	return data, err
 }
 
+// send is a write whose answer counts.
+func (c *conn) send(ctx context.Context, path string, body map[string]any) (map[string]any, error) {
+	var data map[string]any
+	err := c.try(ctx, path, func(ctx context.Context) error {
+		c.writes.Add(1)
+		resp, err := c.client.Write(ctx, path, body)
+		if err == nil && resp != nil {
+			data = resp.Data
+		}
+		return err
+	})
+	return data, err
+}
+
 // write may be repeated: what is written is the same each time, or protected
 // by a version number.
 func (c *conn) write(ctx context.Context, path string, body map[string]any) error {
@@ -90,6 +104,18 @@ func (c *conn) remove(ctx context.Context, path string) error {
 		c.writes.Add(1)
 		return c.client.Delete(ctx, path)
 	})
+}
+
+// gone turns the answer for a PKI issuer that somebody has just deleted into
+// what it means: Vault calls it an internal error.
+func gone(err error) error {
+	var e *vault.Error
+	if errors.As(err, &e) && strings.Contains(e.Detail, "unable to find PKI issuer") {
+		missing := *e
+		missing.Class = vault.ErrNotFound
+		return &missing
+	}
+	return err
 }
 
 // settling turns the answer of a KV mount that is being made into one that

@@ -52,6 +52,22 @@
 //	policies:                # shared; each path gives data and metadata
 //	  mcp-service: {read: [tamshai/mcp-gateway]}
 //
+//	pki:                     # certificates; without this section Vault makes none
+//	  root:         {mount: pki-root, ttl: 3650d}     # the defaults
+//	  intermediate: {mount: pki, ttl: 365d}
+//	  ttl: 24h                                        # of certificates; 10m to 7d
+//	  trust_domain: tamshai.internal                  # adds spiffe://tamshai.internal/SERVICE; default: none
+//	  url: https://vault:8200                         # in certificates: where CRL and issuer are; default: nowhere
+//	  crl: {expiry: 24h, rebuild: 5m}                 # a revocation is on the CRL after 5m at the latest
+//	  material:                                       # what "phoenix certs issue" writes
+//	    postgres:                                     # a service or server; one folder, or a list of them
+//	      dir: /etc/postgres/tls
+//	      format: pem                                 # the default; also combined, pkcs8, pkcs12, or a list
+//	      owner: root:999                             # default: whoever writes
+//	      mode: 0640                                  # of what holds the key; default: 0600
+//	      password_file: /run/keystore-password       # for pkcs12 alone
+//	      reload: docker kill -s HUP postgres         # run by sh after a change
+//
 //	services:
 //	  mcp-hr:
 //	    role_id: mcp-hr-role-id-tamshai-v1            # required, 16 characters or more
@@ -68,13 +84,20 @@
 //	keycloak:
 //	  realm: tamshai-corp
 //	  clients: {mcp-gateway: tamshai/mcp-gateway#keycloak_client_secret}
+//	endpoints:               # what listens: every service and server with a port, at NAME:PORT with
+//	                         # its sans as identity. This changes them by name, and adds others.
+//	  mcp-hr:  {addr: "10.0.0.5:3101", identity: [mcp-hr, spiffe://tamshai.example/mcp-hr]}
+//	  hr-grpc: {addr: "mcp-hr:4101", protocol: tls}    # https (the default), postgres, mongodb, redis, tls
+//	  mongodb: {client: {cert: keys/sales.pem, key: keys/sales.key}}    # whom it accepts
+//	  caddy:   {public: true, identity: [tamshai.example]}    # for everybody, without client certificates
+//	  minio:   {skip: never leaves the host}                  # not checked, and why
 //
-// Networks, places, servers, databases and Keycloak are checked and kept for
-// other commands; provisioning does not look at them.
+// Endpoints, networks, places, servers, databases and Keycloak are checked and
+// kept for other commands; provisioning looks at their SANs alone.
 //
 // # What is made of it
 //
-// In this order: the AppRole mount and its lockout, the KV mounts, the
+// In this order: the AppRole mount and its lockout, the KV mounts, the PKI, the
 // policies, the roles, the pipeline's policy and login, the initial values.
 //
 // A service's own policy is named phoenix-SERVICE. It reads the secrets and
@@ -84,6 +107,16 @@
 // accessor, and sees all that a plan compares, of secrets the names of fields
 // and no value. The issuer's does the first two, for its services, and no more;
 // its credential is used again and again, and from its addresses alone.
+//
+// The PKI is a root and an intermediate below it, in a mount each, with keys
+// that are made in Vault and never leave it: on a Vault that is rebuilt, all
+// certificates are new. Each service, and each server with SANs, has a role of
+// its name that gives exactly its SANs; a service's own policy lets it have
+// requests signed by that role alone, for keys that it has made itself. Vault
+// cannot bound which addresses a role gives: one that has an address among its
+// SANs gives any address, which is why peers are known by their names. A service
+// with leases of database users also has the role SERVICE-db, for certificates
+// whose common name is one of those users. See [Roll] for new authorities.
 //
 // The lockout is loosened rather than left alone. Vault's own (five failures,
 // fifteen minutes) lets one service that restarts on a spent SecretID, or
@@ -101,6 +134,6 @@
 // Pruning removes what the owner has made and the estate has no more, and
 // nothing else: a policy carries "phoenix owner=NAME" as the name in its text,
 // an auth mount as its description. A role is the owner's if it carries its own
-// generated policy, and that is the owner's. KV mounts and their data are never
-// removed. Two estates in one Vault need two owners.
+// generated policy, and that is the owner's. A PKI role is the owner's if its
+// mount is. KV and PKI mounts and what they keep are never removed. Two estates in one Vault need two owners.
 package provision

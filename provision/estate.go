@@ -19,6 +19,7 @@ type Estate struct {
 	KV       []string // the KV v2 mounts
 	Pipeline Pipeline
 	Issuer   *IssuerRole // nil: there is no resident issuer
+	PKI      *PKI        // nil: certificates are none of its business
 
 	Secrets  []Secret
 	Policies []Policy
@@ -33,6 +34,7 @@ type Estate struct {
 	Servers       []Server
 	Databases     []Database
 	Keycloak      *Keycloak // nil: none
+	Endpoints     []Endpoint
 
 	dir string // what relative file names start from
 }
@@ -158,7 +160,7 @@ type Place struct {
 	Health    string // the path of its health check
 	Networks  []string
 	Calls     []string // services and servers
-	SANs      []string // of its certificate
+	SANs      []string // of its certificate: DNS names, addresses, URIs
 	Databases []string
 }
 

@@ -85,10 +85,12 @@ type loader struct {
 
 func (l *loader) root(n *yaml.Node) {
 	e := &l.estate
+	var endpoints *yaml.Node
 	l.fields(n, "the estate",
 		field{"owner", func(n *yaml.Node) { e.Owner = l.name(n, "the owner") }},
 		field{"environment", func(n *yaml.Node) { e.Environment = l.name(n, "the environment") }},
 		field{"vault", l.vault},
+		field{"pki", l.pki},
 		field{"networks", func(n *yaml.Node) {
 			l.texts(n, "networks", func(text string, at *yaml.Node) { e.Networks = append(e.Networks, l.name(at, "the network")) })
 		}},
@@ -98,7 +100,9 @@ func (l *loader) root(n *yaml.Node) {
 		field{"servers", l.servers},
 		field{"databases", l.databases},
 		field{"keycloak", l.keycloak},
+		field{"endpoints", func(n *yaml.Node) { endpoints = n }},
 	)
+	l.endpoints(endpoints)
 }
 
 var (
@@ -495,7 +499,7 @@ func (l *loader) place(p *Place) []field {
 			})
 		}},
 		{"sans", func(n *yaml.Node) {
-			l.texts(n, "sans", func(text string, at *yaml.Node) { p.SANs = append(p.SANs, l.name(at, "the SAN")) })
+			l.texts(n, "sans", func(text string, at *yaml.Node) { p.SANs = append(p.SANs, l.san(at, text)) })
 		}},
 		{"databases", func(n *yaml.Node) {
 			l.texts(n, "databases", func(text string, at *yaml.Node) {

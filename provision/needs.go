@@ -25,6 +25,9 @@ func (e *Estate) Needs() []Need {
 		for _, path := range it.reads {
 			add(ToPlan, path, "read")
 		}
+		for _, path := range it.lists {
+			add(ToApply, path, "list")
+		}
 		for _, path := range it.writes {
 			switch it.kind {
 			case "auth mount":

@@ -24,6 +24,7 @@ type Stage string
 const (
 	StageAuth     Stage = "auth"     // the AppRole mount and its lockout
 	StageKV       Stage = "kv"       // the KV mounts
+	StagePKI      Stage = "pki"      // the mounts of root and intermediate, and a role for each certificate
 	StagePolicies Stage = "policies" // shared policies and one for each service
 	StageRoles    Stage = "roles"    // a role for each service
 	StagePipeline Stage = "pipeline" // the pipeline's policy and login
@@ -32,7 +33,7 @@ const (
 
 // Stages returns all stages in order.
 func Stages() []Stage {
-	return []Stage{StageAuth, StageKV, StagePolicies, StageRoles, StagePipeline, StageValues}
+	return []Stage{StageAuth, StageKV, StagePKI, StagePolicies, StageRoles, StagePipeline, StageValues}
 }
 
 // ParseStage returns the stage of that name.
@@ -256,6 +257,7 @@ func (p *Plan) observe(ctx context.Context) (*view, error) {
 	for _, item := range v.items() {
 		paths = append(paths, item.reads...)
 		paths = append(paths, item.writes...)
+		paths = append(paths, item.lists...)
 	}
 	if err := p.learn(ctx, paths); err != nil {
 		return nil, err
@@ -286,6 +288,7 @@ type item struct {
 	stage         Stage
 	kind, name    string
 	reads, writes []string
+	lists         []string // what applying lists
 	look          func(context.Context) (Change, error)
 }
 

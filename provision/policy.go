@@ -61,6 +61,7 @@ func (e *Estate) servicePolicy(s Service) map[string]rule {
 		rules[lease] = can("read")
 		rules["sys/leases/revoke/"+lease+"/*"] = can("update")
 	}
+	e.grantSign(rules, s)
 	role := e.rolePath(s.Name)
 	rules[role+"/secret-id/destroy"] = can("update")
 	rules[role+"/secret-id/lookup"] = can("update")
@@ -92,6 +93,7 @@ func (e *Estate) pipelinePolicy() map[string]rule {
 	for _, s := range e.Secrets {
 		rules[s.Mount+"/subkeys/"+s.Path] = can("read")
 	}
+	e.grantPKI(rules)
 	if g := e.Pipeline.GitHub; g != nil {
 		rules["auth/"+g.Mount+"/config"] = can("read")
 		rules["auth/"+g.Mount+"/role"] = can("list")

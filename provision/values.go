@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"unicode/utf8"
 
 	"github.com/tamshai/phoenix/secrets"
@@ -86,10 +85,7 @@ func (g *Generate) draw(source io.Reader) (secrets.Secret, error) {
 
 // readFile reads a file that the estate names.
 func (e *Estate) readFile(name string) ([]byte, error) {
-	path := name
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(e.dir, path)
-	}
+	path := e.FilePath(name)
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, fmt.Errorf("the file %s cannot be read: %w", name, errors.Unwrap(err))

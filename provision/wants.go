@@ -28,6 +28,9 @@ func (v *view) items() []item {
 	for _, mount := range e.KV {
 		add(v.kvMount(mount))
 	}
+	for _, it := range v.pkiItems() {
+		add(it)
+	}
 	for _, p := range e.Policies {
 		add(v.policy(StagePolicies, p.Name, e.sharedPolicy(p)))
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/tamshai/phoenix/auditlog"
@@ -31,6 +32,11 @@ type Config struct {
 	// how often open connections are judged although no request comes. Zero
 	// means 30 seconds.
 	DrainTimeout time.Duration
+	// Outgoing, if not nil, is called by NewTransport's transport before each
+	// request, with a copy of it, whose headers it may change, and with the
+	// Material of the connection that it will go over. After an error the
+	// request is not sent.
+	Outgoing func(*http.Request, *Material) error
 
 	Metrics Metrics           // nil: none
 	Audit   auditlog.Recorder // peers that are refused though verified; nil: not recorded
@@ -54,13 +60,13 @@ func Client(identity Identity, serverName string, authorize Authorizer) *tls.Con
 }
 
 // Server is the function Server with c. Connections are judged in the
-// handshake alone; see WrapServer and ServerConn for their later life.
+// handshake alone; see WrapServer and ServerConns for their later life.
 func (c Config) Server(identity Identity, authorize Authorizer) *tls.Config {
 	return c.server(identity, authorize).serverConfig()
 }
 
 // Client is the function Client with c. It resumes no sessions, and judges
-// servers in the handshake alone; see NewTransport and ClientConn for more.
+// servers in the handshake alone; see NewTransport and ClientConns for more.
 func (c Config) Client(identity Identity, serverName string, authorize Authorizer) *tls.Config {
 	s := c.clientSide(identity, serverName, authorize)
 	return s.clientConfig(func() *Material { return identity.Current() }, nil)

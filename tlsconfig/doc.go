@@ -12,11 +12,13 @@
 //   - for an HTTP server, [WrapServer], then ListenAndServeTLS("", ""); in a
 //     handler [Peer] is the identity that was verified for the connection;
 //   - for an HTTP client, [NewTransport];
-//   - for any other protocol, [Config.ServerConn] and [Config.ClientConn] on
+//   - for gRPC, package tlsgrpc below this one;
+//   - for any other protocol, [Config.ServerConns] and [Config.ClientConns] on
 //     its connections, or [Server] and [Client], which return a *tls.Config;
 //   - for certificates in files, [OpenFiles]; for those that the program gets
 //     itself, a [Live]; for a test, [Static];
-//   - to honour CRLs, [OpenRevocation] and [Config.Revocation].
+//   - to honour CRLs, [OpenRevocation] and [Config.Revocation];
+//   - to see from outside what an endpoint accepts and shows, [Probe].
 //
 // # What is verified, and when
 //
@@ -29,9 +31,9 @@
 // that no session outlives one. Clients resume within a generation or not at all.
 //
 // A connection outlives its handshake by hours. WrapServer and NewTransport
-// therefore judge the peer again before each request, ServerConn and ClientConn
-// before each write. What was learnt from the chain is kept while bundle and
-// CRLs are the same, so that this costs well under a microsecond.
+// therefore judge the peer again before each request, a [Conn] on each read and
+// write. What was learnt from the chain is kept while bundle and CRLs are the
+// same, so that this costs well under a microsecond.
 //
 // # How a rotation ends
 //

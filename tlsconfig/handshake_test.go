@@ -113,6 +113,25 @@ func TestWhatIsNotMutualTLS13(t *testing.T) {
 	}
 }
 
+// Another trust domain, though our own authority vouches for it: as when two
+// environments share a root.
+func TestAnotherTrustDomain(t *testing.T) {
+	ca := testpki.NewCA("ours")
+	stranger := testpki.Spec{DNS: []string{"mcp-hr", "mcp-gateway"}, URI: []string{"spiffe://stage.tamshai.example/mcp-gateway"}}
+	ours := tlsconfig.AllowTrustDomain("tamshai.example")
+	addr := listen(t, tlsconfig.Server(tlsconfig.Static(material(t, ca.Issue(serverSpec), ca)), ours))
+	if _, err := exchange(addr, plain(ca.Issue(clientSpec))); err != nil {
+		t.Error("our own:", err)
+	}
+	if _, err := exchange(addr, plain(ca.Issue(stranger))); err == nil {
+		t.Error("the server accepted it")
+	}
+	addr = listen(t, plain(ca.Issue(stranger)))
+	if _, err := exchange(addr, tlsconfig.Client(tlsconfig.Static(material(t, ca.Issue(clientSpec), ca)), "mcp-hr", ours)); reason(err) != tlsconfig.ReasonUnauthorized {
+		t.Error("the client:", err)
+	}
+}
+
 // Whoever forgets something lets nobody in.
 func TestFailsClosed(t *testing.T) {
 	ca := testpki.NewCA("ours")
@@ -226,6 +245,27 @@ func TestClockJump(t *testing.T) {
 		}
 		if tt.reason != "" && counters.Snapshot()["server"].Refused[tt.reason] == before {
 			t.Errorf("at %v: not refused for %s", tt.offset, tt.reason)
+		}
+	}
+}
+
+// The same for a client, whose connection is kept alive.
+func TestClientsClockJump(t *testing.T) {
+	ca := testpki.NewCA("ours")
+	var offset atomic.Int64
+	clock := func() time.Time { return time.Now().Add(time.Duration(offset.Load())) }
+	long := clientSpec
+	long.NotAfter = time.Now().Add(1000 * time.Hour)
+	url, _ := serve(t, tlsconfig.Config{}, tlsconfig.Static(material(t, ca.Issue(serverSpec), ca)), tlsconfig.AllowTrusted(), nil)
+	via := tlsconfig.Config{Now: clock}.NewTransport(nil, tlsconfig.Static(material(t, ca.Issue(long), ca)), "mcp-hr", tlsconfig.AllowTrusted())
+	defer via.Close()
+	for _, tt := range []struct {
+		offset time.Duration
+		want   tlsconfig.Reason
+	}{{0, ""}, {2 * time.Hour, tlsconfig.ReasonExpired}, {0, ""}, {-2 * time.Hour, tlsconfig.ReasonNotYetValid}} {
+		offset.Store(int64(tt.offset))
+		if _, _, err := get(via, url); reason(err) != tt.want || (err == nil) != (tt.want == "") {
+			t.Errorf("at %v: %v", tt.offset, err)
 		}
 	}
 }

@@ -9,6 +9,9 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,6 +41,21 @@ type IssueRequest struct {
 	URIs       []string
 	IPs        []net.IP
 	TTL        time.Duration // zero: as long as the issuer likes
+}
+
+// String lists the names, for logs and errors.
+func (r IssueRequest) String() string {
+	var names []string
+	if r.CommonName != "" {
+		names = append(names, strconv.Quote(r.CommonName))
+	}
+	for _, name := range slices.Concat(r.DNSNames, r.URIs) {
+		names = append(names, strconv.Quote(name))
+	}
+	for _, ip := range r.IPs {
+		names = append(names, ip.String())
+	}
+	return strings.Join(names, ", ")
 }
 
 // A Material is a certificate with its key and the authorities to trust with
@@ -72,6 +90,11 @@ func unfit(what, format string, args ...any) error {
 // could not accept: a key of another certificate, a certificate that is not
 // valid at this time or that no authority in the bundle vouches for.
 func NewMaterial(key crypto.Signer, chain, bundle []*x509.Certificate) (*Material, error) {
+	return NewMaterialAt(time.Now(), key, chain, bundle)
+}
+
+// NewMaterialAt is NewMaterial by another clock.
+func NewMaterialAt(now time.Time, key crypto.Signer, chain, bundle []*x509.Certificate) (*Material, error) {
 	if key == nil {
 		return nil, unfit("key", "there is none; give the private key of the certificate")
 	}
@@ -95,7 +118,7 @@ func NewMaterial(key crypto.Signer, chain, bundle []*x509.Certificate) (*Materia
 		return nil, unfit("bundle", "it is empty, so that nobody would be trusted; give the root's certificate")
 	}
 	m.between = append(m.between, chain[1:]...)
-	if _, err := verifyChain(chain, m.roots, time.Now(), x509.ExtKeyUsageAny); err != nil {
+	if _, err := verifyChain(chain, m.roots, now, x509.ExtKeyUsageAny); err != nil {
 		return nil, &MaterialError{What: "certificate", Err: fmt.Errorf("%s does not stand up against the bundle: %w", describe(leaf), err)}
 	}
 	pair := &tls.Certificate{PrivateKey: key, Leaf: leaf}
@@ -112,6 +135,30 @@ func (m *Material) Leaf() *x509.Certificate {
 		return nil
 	}
 	return m.own().Leaf
+}
+
+// Signer signs with the certificate's key, nil for an empty Material. It does
+// not show the key.
+func (m *Material) Signer() crypto.Signer {
+	if m.own == nil {
+		return nil
+	}
+	own := m.own()
+	return signer{own.Leaf.PublicKey, func(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+		return own.PrivateKey.(crypto.Signer).Sign(rand, digest, opts)
+	}}
+}
+
+// A signer has its key behind a function, where fmt does not look.
+type signer struct {
+	public crypto.PublicKey
+	sign   func(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error)
+}
+
+func (s signer) Public() crypto.PublicKey { return s.public }
+
+func (s signer) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	return s.sign(rand, digest, opts)
 }
 
 // Bundle returns the authorities that are trusted.

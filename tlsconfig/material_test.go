@@ -78,6 +78,9 @@ func TestUnfitMaterial(t *testing.T) {
 	if _, err := tlsconfig.NewMaterial(good.Key, nil, certs([]*testpki.CA{ca})); err == nil {
 		t.Error("no certificate")
 	}
+	if _, err := tlsconfig.NewMaterial(good.Key, good.Chain, nil); err == nil || !strings.Contains(err.Error(), "it is empty, so that nobody would be trusted") {
+		t.Error("an empty bundle:", err)
+	}
 }
 
 func pkcs8(t *testing.T, key any) []byte {

@@ -2,8 +2,10 @@ package tlsconfig
 
 import (
 	"crypto/tls"
+	"errors"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -16,6 +18,7 @@ type tracked struct {
 	mu      sync.Mutex
 	cs      *tls.ConnectionState // nil until the peer was judged
 	verdict *verdict
+	refusal error // the last answer, if it was no
 }
 
 // check judges the peer again, or for the first time.
@@ -29,7 +32,7 @@ func (c *tracked) check(s *side, cs *tls.ConnectionState) (*PeerIdentity, error)
 	} else {
 		v, err = s.again(*c.cs, c.verdict)
 	}
-	if err != nil {
+	if c.refusal = err; err != nil {
 		return nil, err
 	}
 	if c.cs == nil {
@@ -58,6 +61,13 @@ func (c *tracked) peer() *PeerIdentity {
 		return nil
 	}
 	return c.verdict.peer
+}
+
+// refused is why the peer was refused last, nil if it was not.
+func (c *tracked) refused() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.refusal
 }
 
 // A tracker knows the open connections of one side, and closes those that are
@@ -142,6 +152,17 @@ func (t *tracker) drop(is func(*tracked) bool) int {
 	return len(keys)
 }
 
+// closed reports whether somebody closed a connection without telling us, as
+// whoever took one over from net/http does.
+func closed(conn net.Conn) bool {
+	file, ok := conn.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := file.SyscallConn()
+	return err == nil && errors.Is(raw.Control(func(uintptr) {}), net.ErrClosed)
+}
+
 func (t *tracker) refusedNow(c *tracked) bool { return !c.stillGood(t.side) }
 
 // run follows the identity and the CRLs. Each new generation gives those
@@ -180,7 +201,7 @@ func (t *tracker) run(material *Material) {
 		}
 		if now.Sub(judged) >= timeout { // nothing tells us of an authorizer's change of mind
 			judged = now
-			t.drop(t.refusedNow)
+			t.drop(func(c *tracked) bool { return closed(c.conn) || t.refusedNow(c) })
 		}
 		const soon = 20 * time.Millisecond
 		if t.turn != nil && t.turn() {

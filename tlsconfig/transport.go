@@ -108,6 +108,16 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	g := t.enter()
+	if t.side.Outgoing != nil {
+		req = req.Clone(req.Context())
+		if err := t.side.Outgoing(req, g.material); err != nil {
+			t.leave(g)
+			if req.Body != nil {
+				req.Body.Close()
+			}
+			return nil, err
+		}
+	}
 	resp, err := g.via.RoundTrip(req)
 	if err != nil {
 		t.leave(g)

@@ -23,9 +23,10 @@
 //
 // AppRole (with lockout) and JWT logins, tokens, response wrapping, ACL policies
 // (written as JSON; there is no HCL parser here), KV versions 1 and 2, cubbyholes,
-// leases whose credentials a [LeaseHandler] makes, transit, and what provisioning
-// reads and writes under sys/. Each behaviour is a case of package conformance,
-// which gives the same answers on this double and on real Vault.
+// leases whose credentials a [LeaseHandler] makes, transit, PKI (real certificates,
+// issued, revoked and listed in CRLs), and what provisioning reads and writes under
+// sys/. Each behaviour is a case of package conformance, which gives the same
+// answers on this double and on real Vault.
 //
 // Not imitated: namespaces (the header is recorded, not obeyed), identity groups,
 // replication, and performance. All state sits behind one lock and is kept in

@@ -88,6 +88,39 @@ func ExampleServer_AppRole() {
 	// <nil> login: 400 invalid role or secret ID
 }
 
+func ExampleServer_CertRole() {
+	v, err := vaulttest.Start(vaulttest.Config{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer v.Close()
+	v.CertRole("pki/mcp-hr", "mcp-hr", "localhost")
+	for _, name := range []string{"mcp-hr", "mcp-finance"} {
+		req, err := http.NewRequest("POST", v.Addr()+"/v1/pki/issue/mcp-hr", strings.NewReader(fmt.Sprintf(`{"common_name":%q}`, name)))
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		req.Header.Set("X-Vault-Token", v.RootToken())
+		resp, err := v.Client().Do(req)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		var answer struct {
+			Errors []string
+			Data   struct{ Certificate string }
+		}
+		err = json.NewDecoder(resp.Body).Decode(&answer)
+		resp.Body.Close()
+		fmt.Println(name, answer.Data.Certificate != "", answer.Errors, err)
+	}
+	// Output:
+	// mcp-hr true [] <nil>
+	// mcp-finance false [common name mcp-finance not allowed by this role] <nil>
+}
+
 func ExampleServer_HandleLease() {
 	v, _ := vaulttest.Start(vaulttest.Config{})
 	defer v.Close()

@@ -101,6 +101,10 @@ func writeOutcome(w http.ResponseWriter, op operation, out outcome) {
 		w.WriteHeader(http.StatusNoContent)
 	case resp.raw == noBody:
 		w.WriteHeader(resp.status)
+	case isRaw(resp):
+		body := resp.raw.(rawBody)
+		w.Header().Set("Content-Type", body.contentType)
+		_, _ = w.Write(body.data)
 	default:
 		status := resp.status
 		if status == 0 {
@@ -109,6 +113,8 @@ func writeOutcome(w http.ResponseWriter, op operation, out outcome) {
 		writeJSON(w, status, resp.body())
 	}
 }
+
+func isRaw(resp *response) bool { _, ok := resp.raw.(rawBody); return ok }
 
 // recorder tells of the status before the client can see it.
 type recorder struct {

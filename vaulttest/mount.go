@@ -39,6 +39,7 @@ func kinds(auth bool) map[string]func(*core, *mount) backend {
 	return map[string]func(*core, *mount) backend{
 		"kv":        newKV,
 		"transit":   newTransit,
+		"pki":       newPKI,
 		"database":  newLeaseEngine,
 		"consul":    newLeaseEngine,
 		"rabbitmq":  newLeaseEngine,

@@ -296,7 +296,7 @@ func (p params) duration(name string, fallback time.Duration) (time.Duration, er
 	}
 	d, err := p.signedDuration(name)
 	if err == nil && d < 0 {
-		return 0, invalidField(name, "cannot provide negative value '%v'", v)
+		return 0, invalidField(name, "cannot provide negative value '%d'", seconds(d))
 	}
 	return d, err
 }

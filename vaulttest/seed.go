@@ -82,6 +82,24 @@ func servicePolicy(role string) string {
 }}`, "ROLE", role)
 }
 
+// CertRole makes a PKI role that certifies the given DNS names and no others, for
+// an hour: path is mount and role, as in pki/mcp-hr. A PKI engine with a root of
+// its own is mounted at the path's first segment if nothing is.
+func (s *Server) CertRole(path string, names ...string) {
+	c := s.vault()
+	mount, role, ok := strings.Cut(strings.Trim(path, "/"), "/")
+	if !ok {
+		panic(fmt.Sprintf("vaulttest: %q is no role in a PKI mount", path))
+	}
+	if !c.mounted(mount) {
+		c.must(opUpdate, "sys/mounts/"+mount, map[string]any{"type": "pki", "config": map[string]any{"max_lease_ttl": "87600h"}})
+		c.must(opUpdate, mount+"/root/generate/internal", map[string]any{"common_name": "vaulttest root", "key_type": "ec", "ttl": "87600h"})
+	}
+	c.must(opUpdate, mount+"/roles/"+role, map[string]any{
+		"allowed_domains": names, "allow_bare_domains": true, "allow_localhost": false, "allow_ip_sans": false, "key_type": "ec", "ttl": "1h",
+	})
+}
+
 // SecretID returns a fresh SecretID of a role of auth/approle.
 func (s *Server) SecretID(role string) string {
 	resp := s.vault().must(opUpdate, "auth/approle/role/"+role+"/secret-id", nil)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -390,5 +391,32 @@ func TestOwnClock(t *testing.T) {
 func credential(password string) func() (vaulttest.Credential, error) {
 	return func() (vaulttest.Credential, error) {
 		return vaulttest.Credential{Data: map[string]any{"username": "user", "password": password}}, nil
+	}
+}
+
+// A key that the PKI makes is a secret as any other.
+func TestIssuedKeysAreSecretValues(t *testing.T) {
+	v := start(t, vaulttest.Config{})
+	v.CertRole("pki/mcp-hr", "mcp-hr")
+	req, err := http.NewRequest("POST", v.Addr()+"/v1/pki/issue/mcp-hr", strings.NewReader(`{"common_name":"mcp-hr"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("X-Vault-Token", v.RootToken())
+	resp, err := v.Client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var answer struct {
+		Data struct {
+			Key string `json:"private_key"`
+		}
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+		t.Fatal(err)
+	}
+	if answer.Data.Key == "" || !slices.Contains(v.SecretValues(), answer.Data.Key) {
+		t.Error("the private key is not among SecretValues")
 	}
 }

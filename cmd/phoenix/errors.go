@@ -11,6 +11,7 @@ import (
 
 	"github.com/tamshai/phoenix/internal/vault"
 	"github.com/tamshai/phoenix/provision"
+	"github.com/tamshai/phoenix/tlsconfig"
 )
 
 // The exit codes of the house.
@@ -55,7 +56,7 @@ func exitCode(err error) int {
 		return exitFinding
 	case errors.As(err, &usage), errors.Is(err, provision.ErrEstate):
 		return exitUsage
-	case errors.Is(err, vault.ErrOutcomeUnknown), vault.Retryable(err):
+	case errors.Is(err, vault.ErrOutcomeUnknown), vault.Retryable(err), errors.Is(err, tlsconfig.ErrUnreachable):
 		return exitUnreachable
 	}
 	return exitFinding

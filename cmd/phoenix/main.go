@@ -3,7 +3,8 @@
 // "phoenix help" for its commands.
 //
 // Exit codes: 0 fine; 1 a finding (drift, a refusal); 2 usage, an unsound
-// estate file included; 3 Vault cannot be reached, is sealed or failing.
+// estate file included; 3 Vault cannot be reached, is sealed or failing, or an
+// endpoint cannot be reached.
 //
 // Only data is written to standard output; errors are one line each on
 // standard error. What --json prints is documented at each command.
@@ -40,7 +41,9 @@ func run(ctx context.Context, args []string) int {
 		Commands: []*cli.Command{
 			provisionCommand(),
 			issueCommand(),
+			certsCommand(),
 			doctorCommand(),
+			certsCommand(),
 			demoCommand(),
 			guardCommand(),
 		},

@@ -37,7 +37,8 @@ func TestMain(m *testing.M) {
 		// unwraps every SecretID in it, as a service would.
 		"unwrap": unwrap,
 		// failing is a command that fails.
-		"failing": func() { os.Exit(7) },
+		"failing":  func() { os.Exit(7) },
+		"certinfo": certinfo,
 	})
 }
 
@@ -47,6 +48,7 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
 			t := env.T().(testing.TB)
+			env.Values[vaultsT{}] = t
 			server := realvault.StartT(t, realvault.Config{TLS: true})
 			env.Setenv("VAULT_ADDR", server.Addr())
 			env.Setenv("VAULT_TOKEN", server.RootToken())
@@ -77,6 +79,10 @@ func TestScripts(t *testing.T) {
 			"vault":  vaultCmd,
 			"nokeep": noSecrets,
 			"mode":   mode,
+			"perm":   perm,
+			"expand": expand,
+			"listen": listen,
+			"shows":  shows,
 			"memory": memory,
 			"appears": func(ts *testscript.TestScript, _ bool, args []string) {
 				await(ts, func() bool { _, err := os.Stat(ts.MkAbs(args[0])); return err == nil }, args[0]+" does not appear")

@@ -127,7 +127,10 @@ func (s *stage) tamper(ctx context.Context) error {
 		return err
 	}
 	s.say("a thief unwraps the SecretID, and wraps another in its place")
-	return s.refused(ctx, "mcp-finance", bootstrap.ErrTampered)
+	if err := s.refused(ctx, "mcp-finance", bootstrap.ErrTampered); err != nil {
+		return err
+	}
+	return os.Remove(s.file("mcp-finance")) // the session from before goes on
 }
 
 func (s *stage) roleID(service string) string {

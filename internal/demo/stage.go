@@ -53,6 +53,7 @@ func Run(ctx context.Context, cfg Config) error {
 		{"Replay a spent SecretID", s.replay},
 		{"Slip a service a SecretID that was not made for it", s.tamper},
 		{"Change a secret under a running service", s.change},
+		{"Call over mutual TLS while certificates are renewed", s.mutualTLS},
 		{"Run a Node service behind the agent", s.agent},
 		{"Wipe Vault and come back from nothing", s.comeBack},
 	}
@@ -197,6 +198,7 @@ func (s *stage) config(service string) bootstrap.Config {
 	return bootstrap.Config{
 		Service: service, Environment: s.estate.Environment, Addr: s.vault.addr(), CACertPEM: s.vault.ca(),
 		SecretIDFile: s.file(service), RequireWrapped: true, RequireProof: true, Spent: bootstrap.FailWhenSpent,
+		Identity: serviceCert(service), Roots: "pki-root",
 		Secrets: wants[service], Poll: 100 * time.Millisecond, Audit: &narrator{stage: s, service: service},
 		LookupEnv: func(string) (string, bool) { return "", false },
 	}

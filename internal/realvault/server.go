@@ -42,6 +42,10 @@ type Config struct {
 	Mode Mode
 	// TLS makes a dev server speak TLS. A server in File mode always does.
 	TLS bool
+	// CertDir is a folder with the listener's certificate and key, tls.crt and
+	// tls.key, and with the CA to trust, ca.crt. It implies TLS. Empty means
+	// that they are made.
+	CertDir string
 	// Audit enables a file audit device; see [Server.AuditLog].
 	Audit bool
 	// KeyShares and KeyThreshold are used to initialise a server in File
@@ -102,7 +106,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	ctx, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
 
-	if cfg.Mode == File {
+	if cfg.Mode == File || cfg.CertDir != "" {
 		cfg.TLS = true
 	}
 	cfg.KeyShares, cfg.KeyThreshold = max(cfg.KeyShares, 1), max(cfg.KeyThreshold, 1)
@@ -138,16 +142,11 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 func (s *Server) start(ctx context.Context) error {
 	transport := &http.Transport{MaxIdleConnsPerHost: 16}
 	if s.cfg.TLS {
-		certs, err := newCertificates()
+		certs, err := s.certificates()
 		if err != nil {
 			return err
 		}
 		s.certs = certs
-		for name, data := range map[string][]byte{"ca.pem": certs.caPEM, "cert.pem": certs.certPEM, "key.pem": certs.keyPEM} {
-			if err := os.WriteFile(filepath.Join(s.dir, name), data, 0o600); err != nil {
-				return err
-			}
-		}
 		pool := x509.NewCertPool()
 		pool.AppendCertsFromPEM(certs.caPEM)
 		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
@@ -173,6 +172,27 @@ func (s *Server) start(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// certificates writes the files that the listener needs and that are not given.
+func (s *Server) certificates() (*certificates, error) {
+	if s.cfg.CertDir != "" {
+		ca, err := os.ReadFile(filepath.Join(s.cfg.CertDir, "ca.crt"))
+		if err != nil {
+			return nil, err
+		}
+		return &certificates{caPEM: ca}, os.WriteFile(filepath.Join(s.dir, "ca.pem"), ca, 0o600)
+	}
+	certs, err := newCertificates()
+	if err != nil {
+		return nil, err
+	}
+	for name, data := range map[string][]byte{"ca.pem": certs.caPEM, "cert.pem": certs.certPEM, "key.pem": certs.keyPEM} {
+		if err := os.WriteFile(filepath.Join(s.dir, name), data, 0o600); err != nil {
+			return nil, err
+		}
+	}
+	return certs, nil
 }
 
 // freeAddr picks a port below the range that the system takes for outgoing
@@ -257,10 +277,14 @@ func scrubBanner(s string) string { return devKeys.ReplaceAllString(s, "$1: (rem
 
 func (s *Server) writeConfig(path string) error {
 	tcp := map[string]any{"address": s.addr, "cluster_address": "127.0.0.1:0"}
-	if s.cfg.TLS {
+	switch {
+	case s.cfg.CertDir != "":
+		tcp["tls_cert_file"] = filepath.Join(s.cfg.CertDir, "tls.crt")
+		tcp["tls_key_file"] = filepath.Join(s.cfg.CertDir, "tls.key")
+	case s.cfg.TLS:
 		tcp["tls_cert_file"] = filepath.Join(s.dir, "cert.pem")
 		tcp["tls_key_file"] = filepath.Join(s.dir, "key.pem")
-	} else {
+	default:
 		tcp["tls_disable"] = true
 	}
 	config := map[string]any{
@@ -405,6 +429,17 @@ func (s *Server) UnsealKeys() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]string(nil), s.unsealKeys...)
+}
+
+// PID is that of the process, 0 if there is none. On SIGHUP it reads the
+// listener's certificate again.
+func (s *Server) PID() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.proc == nil || s.proc.gone() {
+		return 0
+	}
+	return s.proc.cmd.Process.Pid
 }
 
 // CACertPEM is the certificate of the server's CA, nil without TLS. It stays

@@ -15,6 +15,12 @@ type CertConfig struct {
 	Log     *slog.Logger
 	Rand    func() float64   // uniform in [0,1)
 	Now     func() time.Time // the wall clock; nil means time.Now
+	// Adopt, if not nil, is given each certificate before it is published, and
+	// may refuse it: then the last one stays, as if Vault had issued none.
+	Adopt func(ctx context.Context, cert *Certificate) error
+	// Renew, if not nil, has the certificate renewed at once when something
+	// arrives.
+	Renew <-chan struct{}
 	// Published, if not nil, is told of each certificate that is published.
 	Published func(cert *Certificate)
 	// Failing, if not nil, is told when renewals begin to fail, once in a row,
@@ -91,6 +97,9 @@ func (k *CertKeeper) obtain(ctx context.Context) (cert *Certificate, err error) 
 		cert, err = client.IssueCert(ctx, k.cfg.Request, k.cfg.Now())
 		return err
 	})
+	if err == nil && k.cfg.Adopt != nil {
+		err = k.cfg.Adopt(ctx, cert)
+	}
 	return cert, err
 }
 
@@ -117,7 +126,7 @@ func (k *CertKeeper) keep() {
 		left := ends.Sub(k.cfg.Now())
 		wait := max(time.Duration((renewFrom+k.cfg.Rand()*(renewTo-renewFrom))*float64(left)), minDelay)
 		for gap := minReplaceGap; ; gap = min(2*gap, maxReplaceGap) {
-			if _, err := (deadline{now: k.cfg.Now}).after(wait).wait(k.life, nil); err != nil {
+			if _, err := (deadline{now: k.cfg.Now}).after(wait).wait(k.life, k.cfg.Renew); err != nil {
 				return
 			}
 			if k.renew() {

@@ -64,7 +64,7 @@ type Target struct {
 // Cases are all behaviours.
 var Cases = slices.Concat(
 	appRoleCases, wrappingCases, tokenCases, policyCases, kvCases, leaseCases,
-	transitCases, jwtCases, sysCases, sealCases, protocolCases, clockCases,
+	transitCases, pkiCases, jwtCases, sysCases, sealCases, protocolCases, clockCases,
 )
 
 //go:embed testdata

@@ -80,7 +80,7 @@ func (r *reply) normal() string {
 	case r.elided:
 		return "..."
 	case r.body == nil:
-		return r.unexpand(strings.TrimSpace(string(r.raw)))
+		return r.unexpand(strings.TrimSpace(describeRaw(r.raw)))
 	}
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -89,6 +89,7 @@ func (r *reply) normal() string {
 		r.Fatalf("%s: %v", r.request, err)
 	}
 	text := timestamp.ReplaceAllString(r.unexpand(strings.TrimSpace(b.String())), "TIME")
+	text = uuid.ReplaceAllString(serial.ReplaceAllString(text, "SERIAL"), "UUID")
 	return missingClaim.ReplaceAllString(text, `claim \"/job/ref\" is missing`)
 }
 
@@ -133,15 +134,24 @@ var random = map[string]bool{
 func normalize(field string, v any) any {
 	switch v := v.(type) {
 	case map[string]any:
+		if list, ok := unordered(v); ok {
+			return list
+		}
 		out := make(map[string]any, len(v))
 		for k, e := range v {
 			out[k] = normalize(k, e)
 		}
 		return out
 	case []any:
-		out := make([]any, len(v))
+		out, names := make([]any, len(v)), make([]string, len(v))
 		for i, e := range v {
 			out[i] = normalize("", e)
+			names[i], _ = e.(string)
+		}
+		if len(names) > 1 && namedByChance(names) {
+			for i := range out {
+				out[i] = "ID"
+			}
 		}
 		return out
 	case json.Number:
@@ -158,6 +168,7 @@ func normalize(field string, v any) any {
 		if random[field] && v != "" {
 			return strings.ToUpper(field)
 		}
+		v = describePEM(v)
 		return quotedDuration.ReplaceAllStringFunc(v, roundUpText)
 	}
 	return v

@@ -1,0 +1,279 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/tamshai/phoenix/provision"
+	"github.com/tamshai/phoenix/tlsconfig"
+)
+
+func certsRollCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "roll",
+		Usage: "replace root and intermediate while traffic flows; exit 1 until it is done",
+		Description: `Examples:
+   phoenix certs roll -f estate.yaml
+   phoenix certs roll -f estate.yaml --status
+   until phoenix certs roll -f estate.yaml; do sleep 600; done
+
+It does what can be done and says what the rest waits for; run it again to go
+on. All state is in Vault, so that it does not matter who runs it where, or
+that a run was cut short. When it is done the exit code is 0, and the run after
+that begins another roll.
+   add       a new root beside the old one, and an intermediate below it
+   re-issue  after --settle, certificates come from the new intermediate
+   remove    the old ones are deleted, once no certificate from them is in use
+
+Before re-issue the ca.crt in each folder of pki.material that is on this
+machine must have the new root, and before remove neither they nor any
+--endpoint may show a chain to the old one.
+
+` + certsRollSchema,
+		Flags: slices.Concat([]cli.Flag{
+			estateFlag(),
+			&cli.BoolFlag{Name: "status", Usage: "only say where it stands; exit 1 if a roll is under way"},
+			&cli.StringFlag{Name: "phase", Usage: "go no further than this `PHASE`: add, re-issue, remove"},
+			&cli.DurationFlag{Name: "settle", Value: 5 * time.Minute, Usage: "how long peers have to read the new root"},
+			&cli.StringSliceFlag{Name: "endpoint", Usage: "a `HOST:PORT` that begins with TLS and must be off the old root before it goes; may be repeated"},
+			&cli.BoolFlag{Name: "json", Usage: "print JSON"},
+			auditFlag(),
+		}, vaultFlags()),
+		Action: certsRoll,
+	}
+}
+
+const certsRollSchema = `--json prints one object:
+   phase        what comes next: add, re-issue, remove, or idle: it is done
+   authorities  list of {mount, issuer, subject, serial, ends, issues, old}
+   done         list of {phase, text}: what this run did
+   waiting      list of why the phase cannot be done yet
+   until        when time alone will have ended the waiting, if that is known
+   error        why it ended half-way, if it did`
+
+func certsRoll(ctx context.Context, cmd *cli.Command) (err error) {
+	if extra := cmd.Args().First(); extra != "" {
+		return usagef("unexpected argument %q; see %s --help", extra, cmd.FullName())
+	}
+	cfg, err := rollConfig(cmd)
+	if err != nil {
+		return err
+	}
+	estate, err := loadEstate(cmd)
+	if err != nil {
+		return err
+	}
+	if estate.PKI == nil {
+		return usagef("%s has no section pki; add one", estate.File)
+	}
+	audit, err := openAudit(cmd, nil)
+	if err != nil {
+		return err
+	}
+	defer audit.Close()
+	cfg.Audit, cfg.Probe = audit, rollProbe(estate, cmd.StringSlice("endpoint"))
+	client, end, err := connect(ctx, cmd, estate)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, end()) }()
+	roll := provision.Roll
+	if cmd.Bool("status") {
+		roll = provision.LookRoll
+	}
+	report, err := roll(ctx, client, estate, cfg)
+	if report == nil {
+		return err
+	}
+	if cmd.Bool("json") {
+		out := struct {
+			*provision.RollReport
+			Error string `json:"error,omitempty"`
+		}{RollReport: report}
+		if err != nil {
+			out.Error = err.Error()
+		}
+		return errors.Join(printJSON(os.Stdout, out), err, rolled(report))
+	}
+	printRoll(report)
+	return errors.Join(err, rolled(report))
+}
+
+func rollConfig(cmd *cli.Command) (provision.RollConfig, error) {
+	cfg := provision.RollConfig{Patience: patience(cmd), Settle: cmd.Duration("settle")}
+	if cfg.Settle < 0 {
+		return cfg, usagef("--settle must be a duration, like 5m")
+	}
+	if cfg.Settle == 0 {
+		cfg.Settle = -1
+	}
+	if name := cmd.String("phase"); name != "" {
+		phase, err := provision.ParseRollPhase(name)
+		if err != nil {
+			return cfg, usagef("--phase: %v", err)
+		}
+		cfg.Through = phase
+	}
+	for _, addr := range cmd.StringSlice("endpoint") {
+		if host, port, err := net.SplitHostPort(addr); err != nil || host == "" || port == "" {
+			return cfg, usagef("--endpoint %q is no address; write host:port", addr)
+		}
+	}
+	if isTerminal(os.Stderr) {
+		cfg.Progress = func(s provision.RollStep) { fmt.Fprintf(os.Stderr, "%s: %s\n", s.Phase, s.Text) }
+	}
+	return cfg, nil
+}
+
+// rolled makes a roll that is under way a finding.
+func rolled(r *provision.RollReport) error {
+	if r.Phase != provision.RollIdle {
+		return errFinding
+	}
+	return nil
+}
+
+func printRoll(r *provision.RollReport) {
+	for _, a := range r.Authorities {
+		state := "new"
+		switch {
+		case a.Old:
+			state = "old"
+		case a.Issues:
+			state = "current"
+		}
+		fmt.Printf("%-8s %s %q, until %s\n", state, a.Mount, a.Subject, a.Ends.Format(time.DateOnly))
+	}
+	for _, s := range r.Done {
+		fmt.Printf("done     %s: %s\n", s.Phase, s.Text)
+	}
+	for _, why := range r.Waiting {
+		fmt.Printf("waiting  %s: %s\n", r.Phase, why)
+	}
+	if r.Phase == provision.RollIdle {
+		fmt.Println("no roll is under way")
+		return
+	}
+	fmt.Printf("next     %s: run again to go on\n", r.Phase)
+}
+
+// rollProbe looks at the folders of the estate that are on this machine, and
+// at endpoints.
+func rollProbe(estate *provision.Estate, endpoints []string) provision.RollProbe {
+	return func(ctx context.Context, phase provision.RollPhase, roots []*x509.Certificate) ([]string, error) {
+		var behind []string
+		for _, m := range estate.PKI.Material {
+			why, err := folderBehind(m.Dir, phase, roots)
+			if err != nil {
+				return nil, err
+			}
+			if why != "" {
+				behind = append(behind, fmt.Sprintf("%s (%s) %s; run phoenix certs issue -f %s", m.For, m.Dir, why, estate.File))
+			}
+		}
+		if phase != provision.RollRemove {
+			return behind, nil
+		}
+		for _, addr := range endpoints {
+			if why := endpointBehind(ctx, addr, roots); why != "" {
+				behind = append(behind, addr+" "+why)
+			}
+		}
+		return behind, nil
+	}
+}
+
+// folderBehind returns why what reads a folder is not ready, "" if it is or
+// there is no such folder here.
+func folderBehind(dir string, phase provision.RollPhase, roots []*x509.Certificate) (string, error) {
+	read := func(name string) ([]*x509.Certificate, error) {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		return tlsconfig.ParseCertificates(text)
+	}
+	if phase == provision.RollReissue {
+		have, err := read("ca.crt")
+		if err != nil || have == nil {
+			return "", err
+		}
+		for _, r := range roots {
+			if !slices.ContainsFunc(have, r.Equal) {
+				return fmt.Sprintf("does not have %q in its ca.crt", r.Subject.CommonName), nil
+			}
+		}
+		return "", nil
+	}
+	chain, err := read("tls.crt")
+	if err != nil || chain == nil {
+		return "", err
+	}
+	if leadsTo(chain, roots) {
+		return "has a certificate that leads to the old root", nil
+	}
+	return "", nil
+}
+
+func leadsTo(chain, roots []*x509.Certificate) bool {
+	known, between := x509.NewCertPool(), x509.NewCertPool()
+	for _, r := range roots {
+		known.AddCert(r)
+	}
+	for _, c := range chain[1:] {
+		between.AddCert(c)
+	}
+	// Whether it is still good does not matter here: it is what is shown.
+	_, err := chain[0].Verify(x509.VerifyOptions{
+		Roots: known, Intermediates: between, CurrentTime: chain[0].NotBefore.Add(time.Second), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	})
+	return err == nil
+}
+
+// lookTime bounds the look at one endpoint.
+const lookTime = 5 * time.Second
+
+// endpointBehind returns why the old root must stay for an endpoint: it shows a
+// chain to it, or what it shows cannot be seen.
+func endpointBehind(ctx context.Context, addr string, old []*x509.Certificate) string {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	host, _, _ := net.SplitHostPort(addr)
+	var chain []*x509.Certificate
+	seen := errors.New("seen enough")
+	dialer := tls.Dialer{Config: &tls.Config{
+		ServerName: host, MinVersion: tls.VersionTLS12,
+		// Nothing is sent to it; it is to show its chain, whatever that is.
+		InsecureSkipVerify: true, //nolint:gosec // see above
+		VerifyConnection: func(state tls.ConnectionState) error {
+			chain = state.PeerCertificates
+			return seen
+		},
+	}}
+	conn, err := dialer.DialContext(ctx, "tcp", addr)
+	if err == nil {
+		_ = conn.Close()
+	}
+	switch {
+	case len(chain) == 0:
+		return fmt.Sprintf("cannot be looked at: %v", strings.ReplaceAll(fmt.Sprint(err), "\n", " "))
+	case leadsTo(chain, old):
+		return "still shows a chain to the old root"
+	}
+	return ""
+}
