@@ -20,6 +20,7 @@ type tokenRule struct {
 	min, max int    // bytes behind the prefix
 	more     string // what they may be besides letters and digits
 	upper    bool   // and whether they have no small letters
+	weak     bool   // whether other words begin like this, too
 }
 
 // token reads the secrets, wallets and encodings in the run of token characters
@@ -37,6 +38,15 @@ func (l *level) token(i int) {
 	l.tokEnd = end
 	if end-start < minBlob {
 		return
+	}
+	// A name in front that no trigger parts from it: "apiToken,…", "<token>…".
+	if p := start - 1; p > 0 && (t[p] == ',' || isSpace(t[p]) || t[p] == '>') {
+		for p > 0 && isSpace(t[p]) {
+			p--
+		}
+		if (t[p] == ',' || t[p] == '>' || t[p] == '|') && start-p < 12 {
+			l.assigned(p)
+		}
 	}
 	for p := start; p < end; {
 		if !isAlnum(t[p]) {
@@ -80,7 +90,7 @@ func (l *level) named(p, end int) int {
 		for q > p && (t[q-1] == '.' || t[q-1] == '/') {
 			q--
 		}
-		if placeholder(t[p+len(r.prefix) : q]) {
+		if secret := t[p+len(r.prefix) : q]; placeholder(secret) || entropy(secret) < 2.5 || r.weak && !isRandom(secret) {
 			continue
 		}
 		l.add(l.zone.det.secret, p, q, 0.9)

@@ -224,6 +224,10 @@ func (l *level) readURL(i int) {
 	if !webScheme(t[start:i]) {
 		return
 	}
+	if hookURL(t[host:end]) {
+		l.add(l.zone.det.secret, start, end, 0.9)
+		return
+	}
 	name := t[max(host, at+1):authority]
 	if c := strings.IndexByte(string(name), ':'); c >= 0 {
 		name = name[:c]
@@ -241,4 +245,12 @@ func webScheme(s []byte) bool {
 		return true
 	}
 	return false
+}
+
+// hookURL reports whether a URL, behind its scheme, is a secret as a whole: who
+// knows it may post.
+func hookURL(u []byte) bool {
+	s := string(u)
+	return strings.HasPrefix(s, "hooks.slack.com/") && len(s) > 40 || strings.Contains(s, ".webhook.office.com/webhookb2/") ||
+		strings.HasPrefix(s, "discord.com/api/webhooks/") || strings.HasPrefix(s, "discordapp.com/api/webhooks/")
 }

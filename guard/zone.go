@@ -28,7 +28,7 @@ const (
 func (d *detector) isBreak(b []byte, p int) bool {
 	switch b[p-1] {
 	case '\n':
-		return !(p < len(b) && p > 1 && cutsNumber(b, p))
+		return p < 2 || !opensBlock(b[p-2]) && !(p < len(b) && cutsNumber(b, p))
 	case ' ', '\t':
 	default:
 		return false
@@ -41,10 +41,10 @@ func (d *detector) isBreak(b []byte, p int) bool {
 	for i >= 0 && end-i < breakWord && isWordByte[b[i]] {
 		i--
 	}
-	if end-i < 5 || end-i >= breakWord || i >= 0 && !isWordEdge[b[i]] {
+	if end-i < 5 || end-i >= breakWord || isUpper(b[end]) || i >= 0 && !isWordEdge[b[i]] {
 		return false
 	}
-	if d.names.joins(b[i+1:end+1]) || isMonth(b[i+1:end+1]) {
+	if word := b[i+1 : end+1]; d.names.joins(word) || isMonth(word) || namesSecret(word) {
 		return false
 	}
 	// "alice at example dot com" is an address.
@@ -62,6 +62,28 @@ func isMonth(word []byte) bool {
 	}
 	return false
 }
+
+// namesSecret reports whether a secret may stand behind word.
+func namesSecret(word []byte) bool {
+	switch lower(word[len(word)-1]) {
+	case 'd', 'e', 'n', 't', 'y', 's', 'r', 'c', 'l', 'h', 'k':
+	default:
+		return false
+	}
+	if hasWord(word, 0, "bearer") || hasWord(word, 0, "basic") {
+		return true
+	}
+	for i := range word {
+		if secretWord(word, i) {
+			return true
+		}
+	}
+	return false
+}
+
+// opensBlock reports whether c, at the end of a line, says that a value follows
+// on the next, as YAML's | and > and a tag of XML do.
+func opensBlock(c byte) bool { return c == '|' || c == '>' }
 
 func cutsNumber(b []byte, p int) bool {
 	before := b[p-2]
