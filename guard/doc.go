@@ -8,6 +8,11 @@
 // and puts the values back into the model's answer. [Entities] lists what is
 // supported.
 //
+// [Prompts] recognises prompts in what a model writes, and
+// [OutputPolicy.ScanOutput] reads an answer for these, internal tags and
+// delimiters; both have a NewWriter for streams. [Delimiters] tell a model what
+// is data. [InputPolicy] checks what users write.
+//
 // # How detection works
 //
 // Text is cut at hard breaks into zones, and no finding crosses a break (see
