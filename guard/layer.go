@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"bytes"
 	"encoding/base32"
 	"encoding/base64"
 	"encoding/hex"
@@ -40,9 +41,11 @@ func (l *layer) add(text []byte, under *layer, i, j int) {
 	}
 }
 
-// plain returns l as a view shows it.
-func plain(l *layer) *layer {
-	v := newView(l.text)
+// plain returns l as a view shows it, with or without the tags of HTML that
+// only change how text looks.
+func plain(l *layer, keepTags bool) *layer {
+	v := &view{keepTags: keepTags}
+	v.reset(l.text, 0)
 	if v.from != nil && l.from != nil {
 		for i := range v.from {
 			v.from[i], v.to[i] = l.from[v.from[i]], l.to[v.to[i]-1]
@@ -57,13 +60,21 @@ func plain(l *layer) *layer {
 // eachLayer calls f with the readings of text, the plain one first, until f
 // returns false. Text is not longer than an int32 holds.
 func eachLayer(text []byte, f func(*layer) bool) {
-	l := plain(&layer{text: text})
-	for depth := 0; f(l) && depth < layerDepth; depth++ {
-		decoded := undo(l)
-		if decoded == nil {
+	l := &layer{text: text}
+	for depth := 0; l != nil && depth <= layerDepth; depth++ {
+		shown := plain(l, true)
+		if !f(shown) {
 			return
 		}
-		l = plain(decoded)
+		if bytes.IndexByte(shown.text, '<') >= 0 {
+			if bare := plain(l, false); len(bare.text) != len(shown.text) {
+				if !f(bare) {
+					return
+				}
+				shown = bare
+			}
+		}
+		l = undo(shown)
 	}
 }
 

@@ -56,7 +56,7 @@ func newIndex(sources []source) (*index, error) {
 	x := &index{seed: maphash.MakeSeed(), words: map[uint64][]int32{}, grams: map[uint64][]int32{}}
 	w := newWeigher()
 	for i, s := range sources {
-		l := plain(&layer{text: []byte(s.text)})
+		l := plain(&layer{text: []byte(s.text)}, false)
 		words := splitWords(l)
 		weights, total, err := w.weigh(words, s.name)
 		if err != nil {

@@ -23,6 +23,7 @@ type view struct {
 	blob               bool
 	blobStart, blobEnd int
 	depth              int
+	keepTags           bool // also tags of HTML that only change how text looks
 	spare              spareView
 }
 
@@ -47,7 +48,7 @@ func (v *view) reset(src []byte, base int) {
 		return
 	}
 	for pass := range decodeDepth {
-		n := normaliser{dst: v.spare.text[pass][:0], from: v.spare.from[pass][:0], to: v.spare.to[pass][:0], src: v.text, srcFrom: v.from, srcTo: v.to}
+		n := normaliser{dst: v.spare.text[pass][:0], from: v.spare.from[pass][:0], to: v.spare.to[pass][:0], src: v.text, srcFrom: v.from, srcTo: v.to, keepTags: v.keepTags}
 		n.run()
 		v.spare.text[pass], v.spare.from[pass], v.spare.to[pass] = n.dst, n.from, n.to
 		v.text, v.from, v.to = n.dst, n.from, n.to
@@ -135,6 +136,7 @@ type normaliser struct {
 	src            []byte
 	srcFrom, srcTo []int32 // nil: the identity
 	unescaped      bool
+	keepTags       bool
 }
 
 func (n *normaliser) run() {
@@ -147,11 +149,11 @@ func (n *normaliser) run() {
 		}
 		if c < utf8.RuneSelf {
 			r, size := unescape(n.src[i:])
-			if size < 0 { // a tag, which leaves no mark
+			if size < 0 && !n.keepTags { // a tag, which leaves no mark
 				i -= size
 				continue
 			}
-			if size == 0 {
+			if size <= 0 {
 				n.put(c, i, i+1)
 				i++
 				continue
