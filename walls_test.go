@@ -28,6 +28,7 @@ const (
 	appRole  = "github.com/hashicorp/vault/api/auth/approle"
 	goRetry  = "github.com/sethvargo/go-retry"
 	age      = "filippo.io/age"
+	pkcs12   = "software.sslmate.com/src/go-pkcs12"
 	pgx      = "github.com/jackc/pgx/v5"
 	mongo    = "go.mongodb.org/mongo-driver/v2"
 	grpc     = "google.golang.org/grpc"
@@ -68,6 +69,7 @@ var rooms = []room{
 	{"internal/buildinfo", nil},
 	{"internal/testpki", nil},                              // for tests
 	{"internal/realpg", []string{"internal/testpki", pgx}}, // for tests
+	{"internal/certfile", []string{"secrets", "tlsconfig", pkcs12}},
 	{"bootstrap", []string{"secrets", "auditlog", "tlsconfig", "internal/vault", "internal/sealed", "internal/secmem", xsync}},
 	{"provision", []string{"secrets", "auditlog", "internal/vault", "internal/sealed", yaml, xsync, xtime, renameio}},
 	{"vaulttest", nil},

@@ -58,7 +58,7 @@
 //	  ttl: 24h                                        # of certificates; 10m to 7d
 //	  trust_domain: tamshai.internal                  # adds spiffe://tamshai.internal/SERVICE; default: none
 //	  url: https://vault:8200                         # in certificates: where CRL and issuer are; default: nowhere
-//	  crl: {expiry: 24h, rebuild: 5m}                 # a revocation is on the CRL after 5m at the latest
+//	  crl: {expiry: 24h, rebuild: 5m}                 # a revocation is on the CRL after 6m at the latest
 //	  material:                                       # what "phoenix certs issue" writes
 //	    postgres:                                     # a service or server; one folder, or a list of them
 //	      dir: /etc/postgres/tls

@@ -168,6 +168,7 @@ func FuzzLoad(f *testing.F) {
 	}
 	f.Add(data)
 	f.Add([]byte(small))
+	f.Add([]byte(withPKI))
 	f.Add([]byte("a: &a [*a]\n---\n"))
 	f.Add([]byte("? [a]\n: b\n"))
 	f.Add([]byte("owner: o\nservices: {a: {calls: [a], role_id: 0123456789abcdef}}"))
@@ -176,6 +177,11 @@ func FuzzLoad(f *testing.F) {
 		if err == nil {
 			if e.Owner == "" {
 				t.Error("an estate without an owner")
+			}
+			for _, r := range e.CertRoles() {
+				if strings.ContainsAny(strings.Join(r.DNS, ""), "*,/ ") || len(r.Users) == 0 && r.CommonName() == "" {
+					t.Errorf("the role %+v gives more than names", r)
+				}
 			}
 			for _, s := range e.Services {
 				for _, p := range s.Read {

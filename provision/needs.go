@@ -25,8 +25,8 @@ func (e *Estate) Needs() []Need {
 		for _, path := range it.reads {
 			add(ToPlan, path, "read")
 		}
-		for _, path := range it.lists {
-			add(ToApply, path, "list")
+		for _, n := range it.also {
+			add(ToApply, n.path, n.capability)
 		}
 		for _, path := range it.writes {
 			switch it.kind {

@@ -28,7 +28,8 @@ type PKI struct {
 	// in certificates; "": they name none.
 	URL string
 	// CRLExpiry is how long a CRL is good, CRLRebuild how often it is made
-	// anew: a revocation is on it after that time at the latest.
+	// anew. Vault looks once a minute whether it is time: a revocation is on the
+	// CRL a minute after CRLRebuild at the latest.
 	CRLExpiry, CRLRebuild time.Duration
 	// Material is what "phoenix certs issue" writes for those that do not boot
 	// through Phoenix.

@@ -88,7 +88,8 @@ func TestPKIIsMadeOnceAndMended(t *testing.T) {
 	w.write(role, map[string]any{
 		"allow_any_name": true, "allowed_domains": []string{w.hr(), "*.example.org"}, "allow_subdomains": true, "max_ttl": "9000h", "key_type": "any",
 	})
-	w.write("pki-"+w.n+"/config/crl", map[string]any{"disable": true})
+	w.write("pki-"+w.n+"/config/crl", map[string]any{"disable": false, "auto_rebuild": false, "expiry": "72h"})
+	w.read("pki-" + w.n + "/crl/rotate")
 	w.write("sys/mounts/root-"+w.n+"/tune", map[string]any{"max_lease_ttl": "1h"})
 	got := map[string]string{}
 	p = w.plan(e, provision.PlanConfig{})
@@ -105,7 +106,8 @@ func TestPKIIsMadeOnceAndMended(t *testing.T) {
 		"pki role allowed_domains":  "*.example.org, " + w.hr() + " → " + w.hr() + ", localhost",
 		"pki role key_type":         "any → ec",
 		"pki role max_ttl":          "375d → 12h",
-		"pki config disable":        "true → false",
+		"pki config auto_rebuild":   "false → true",
+		"pki config expiry":         "72h → 24h0m0s",
 		"pki mount max_lease_ttl":   "1h → 3650d",
 	} {
 		if got[name] != change {
@@ -117,6 +119,14 @@ func TestPKIIsMadeOnceAndMended(t *testing.T) {
 	}
 	if p := w.plan(e, provision.PlanConfig{}); p.Drift() {
 		t.Errorf("drift after apply: %+v", p.Changes)
+	}
+	text := fmt.Sprint(w.read("pki-" + w.n + "/cert/crl")["certificate"])
+	block, _ := pem.Decode([]byte(text))
+	if block == nil {
+		t.Fatalf("no CRL: %s", text)
+	}
+	if crl, err := x509.ParseRevocationList(block.Bytes); err != nil || crl.NextUpdate.Sub(crl.ThisUpdate) != 24*time.Hour {
+		t.Errorf("the CRL was not made anew: %+v, %v", crl, err)
 	}
 }
 

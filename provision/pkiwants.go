@@ -22,7 +22,7 @@ func (v *view) pkiItems() []item {
 		if p.URL != "" {
 			items = append(items, v.pkiConfig(mount, "urls", p.urls(mount)))
 		}
-		items = append(items, v.pkiConfig(mount, "crl", p.crl()))
+		items = append(items, v.pkiCRL(mount))
 	}
 	items = append(items, v.rootAuthority(), v.intermediateAuthority(), v.pkiConfig(p.Intermediate.Mount, "auto-tidy", tidy()))
 	for _, r := range v.Estate.CertRoles() {
@@ -91,6 +91,33 @@ func tidy() settings {
 	}
 }
 
+// pkiCRL is the configuration of a mount's CRLs. A CRL that is there already
+// would be kept to its end, and so is made anew.
+func (v *view) pkiCRL(mount string) item {
+	it := v.pkiConfig(mount, "crl", v.Estate.PKI.crl())
+	rotate := need{mount + "/crl/rotate", "read"}
+	it.also = append(it.also, rotate)
+	look := it.look
+	it.look = func(ctx context.Context) (Change, error) {
+		c, err := look(ctx)
+		if do := c.do; c.Action == Update {
+			c.needs = append(c.needs, rotate)
+			c.do = func(ctx context.Context, c *Change) error {
+				if err := do(ctx, c); err != nil {
+					return err
+				}
+				all, err := v.conn.issuers(ctx, mount)
+				if err == nil && len(all) > 0 {
+					_, err = v.conn.read(ctx, rotate.path, nil)
+				}
+				return err
+			}
+		}
+		return c, err
+	}
+	return it
+}
+
 func (v *view) pkiConfig(mount, what string, want settings) item {
 	path := mount + "/config/" + what
 	return item{stage: StagePKI, kind: "pki config", name: path, reads: []string{path}, writes: []string{path}, look: func(ctx context.Context) (Change, error) {
@@ -157,8 +184,9 @@ func (v *view) intermediateAuthority() item {
 	for _, path := range writes {
 		needs = append(needs, need{path, "update"})
 	}
-	needs = append(needs, need{mount + "/keys", "list"})
-	return item{stage: StagePKI, kind: "intermediate authority", name: mount, writes: writes, lists: []string{mount + "/keys"}, look: func(ctx context.Context) (Change, error) {
+	keys := need{mount + "/keys", "list"}
+	needs = append(needs, keys)
+	return item{stage: StagePKI, kind: "intermediate authority", name: mount, writes: writes, also: []need{keys}, look: func(ctx context.Context) (Change, error) {
 		if mounted(v.mounts, mount) != nil {
 			all, err := v.conn.issuers(ctx, mount)
 			if err != nil {

@@ -257,7 +257,7 @@ func (p *Plan) observe(ctx context.Context) (*view, error) {
 	for _, item := range v.items() {
 		paths = append(paths, item.reads...)
 		paths = append(paths, item.writes...)
-		paths = append(paths, item.lists...)
+		paths = append(paths, namesOf(item.also, func(n need) string { return n.path })...)
 	}
 	if err := p.learn(ctx, paths); err != nil {
 		return nil, err
@@ -288,7 +288,7 @@ type item struct {
 	stage         Stage
 	kind, name    string
 	reads, writes []string
-	lists         []string // what applying lists
+	also          []need // what applying needs besides its writes
 	look          func(context.Context) (Change, error)
 }
 

@@ -345,6 +345,9 @@ func (s *rollState) next() (RollStep, func(context.Context) error) {
 		what := fmt.Sprintf("the intermediate %q of %s", ca.cert.Subject.CommonName, pki)
 		return step("revoke and delete %s", what), func(ctx context.Context) error {
 			// Its root's mount must know that it is not in use any more.
+			if s.cfg.Now().After(ca.cert.NotAfter) {
+				return s.conn.remove(ctx, pki+"/issuer/"+ca.id)
+			}
 			if err := s.conn.write(ctx, root+"/revoke", map[string]any{"serial_number": serial(ca.cert)}); err != nil {
 				return err
 			}

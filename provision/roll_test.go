@@ -20,10 +20,15 @@ import (
 // rolling is a world with a PKI that is about to be rolled.
 func rolling(t *testing.T) (*world, *provision.Estate) {
 	w := onReal(t)
+	return w, w.rolling()
+}
+
+func (w *world) rolling() *provision.Estate {
+	w.Helper()
 	e := w.estate(withPKI)
 	w.apply(e, provision.PlanConfig{Only: []provision.Stage{provision.StagePKI}})
 	w.front.take()
-	return w, e
+	return e
 }
 
 // roll is Roll without waiting for peers to settle.
@@ -218,9 +223,10 @@ func TestRollAsksTheProbe(t *testing.T) {
 // A roll that is cut at any write, before Vault hears of it or after, is
 // finished by the next runs: one root, one intermediate, one key each.
 func TestRollGoesOnAfterAnyWrite(t *testing.T) {
-	for _, lost := range []string{"request", "answer"} {
+	for lost, begin := range map[string]func(*testing.T) *world{"request": onReal, "answer": newDouble} {
 		for i := 1; ; i++ {
-			w, e := rolling(t)
+			w := begin(t)
+			e := w.rolling()
 			writes := 0
 			w.front.onRequest(func(r *http.Request) (before, after bool) {
 				if !isWrite(r.Method, strings.TrimPrefix(r.URL.Path, "/v1/")) {

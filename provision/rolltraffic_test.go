@@ -143,7 +143,7 @@ func TestRollFailsNoHandshake(t *testing.T) {
 		})
 	}
 	var done, failed atomic.Int64
-	for range 4 {
+	for range 2 {
 		workers.Go(func() {
 			for ctx.Err() == nil {
 				if err := talk(ctx, ln.Addr().String(), tlsconfig.Client(&client.live, server.name, tlsconfig.AllowDNS(server.name))); err == nil {

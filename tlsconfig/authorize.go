@@ -23,9 +23,14 @@ type PeerIdentity struct {
 }
 
 func newPeer(cs tls.ConnectionState) *PeerIdentity {
-	leaf := cs.PeerCertificates[0]
-	p := &PeerIdentity{DNSNames: leaf.DNSNames, CommonName: leaf.Subject.CommonName, Fingerprint: sha256.Sum256(leaf.Raw),
-		Certificate: leaf, Version: cs.Version, KeyExchange: cs.CurveID, Resumed: cs.DidResume}
+	p := named(cs.PeerCertificates[0])
+	p.Version, p.KeyExchange, p.Resumed = cs.Version, cs.CurveID, cs.DidResume
+	return p
+}
+
+// named is what a certificate says of its holder.
+func named(leaf *x509.Certificate) *PeerIdentity {
+	p := &PeerIdentity{DNSNames: leaf.DNSNames, CommonName: leaf.Subject.CommonName, Fingerprint: sha256.Sum256(leaf.Raw), Certificate: leaf}
 	for _, u := range leaf.URIs {
 		p.URIs = append(p.URIs, u.String())
 	}

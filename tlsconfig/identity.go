@@ -200,15 +200,15 @@ func (m *Material) MarshalText() ([]byte, error) { return []byte(m.String()), ni
 // present returns the certificate to show to a peer, for one of the two sides.
 func (m *Material) present(now time.Time, usage x509.ExtKeyUsage) (*tls.Certificate, error) {
 	if m.own == nil {
-		return nil, refuse(ReasonOwnCertificate, "", "there is no certificate yet; wait until the identity is ready")
+		return nil, refuse(ReasonOwnCertificate, nil, "there is no certificate yet; wait until the identity is ready")
 	}
 	own := m.own()
 	if now.After(own.Leaf.NotAfter) {
-		return nil, refuse(ReasonOwnCertificate, "", "our own certificate %s expired at %s; see why it was not renewed, and whether the clock is right",
+		return nil, refuse(ReasonOwnCertificate, nil, "our own certificate %s expired at %s; see why it was not renewed, and whether the clock is right",
 			describe(own.Leaf), own.Leaf.NotAfter.UTC().Format(time.RFC3339))
 	}
 	if !hasUsage(own.Leaf, usage) {
-		return nil, refuse(ReasonOwnCertificate, "", "our own certificate %s is not for %s; have it issued with that extended key usage", describe(own.Leaf), usageName(usage))
+		return nil, refuse(ReasonOwnCertificate, nil, "our own certificate %s is not for %s; have it issued with that extended key usage", describe(own.Leaf), usageName(usage))
 	}
 	return own, nil
 }

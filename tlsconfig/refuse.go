@@ -35,6 +35,8 @@ type RefusedError struct {
 	Reason Reason
 	Peer   string // the names in its certificate, as far as it showed one
 	Err    error
+
+	leaf *x509.Certificate // nil if it showed none
 }
 
 func (e *RefusedError) Error() string {
@@ -47,8 +49,13 @@ func (e *RefusedError) Error() string {
 // Unwrap returns the cause.
 func (e *RefusedError) Unwrap() error { return e.Err }
 
-func refuse(reason Reason, peer, format string, args ...any) error {
-	return &RefusedError{Reason: reason, Peer: peer, Err: fmt.Errorf(format, args...)}
+// refuse refuses the peer that showed the certificate, nil if it showed none.
+func refuse(reason Reason, leaf *x509.Certificate, format string, args ...any) error {
+	r := &RefusedError{Reason: reason, Err: fmt.Errorf(format, args...), leaf: leaf}
+	if leaf != nil {
+		r.Peer = describe(leaf)
+	}
+	return r
 }
 
 // reasonOf returns the reason in err, ReasonHandshake if it has none.
@@ -70,7 +77,7 @@ func verifyChain(presented []*x509.Certificate, roots *x509.CertPool, now time.T
 	if err == nil {
 		return chains, nil
 	}
-	peer := describe(presented[0])
+	peer := presented[0]
 	var unknown x509.UnknownAuthorityError
 	var invalid x509.CertificateInvalidError
 	switch {

@@ -359,13 +359,13 @@ func (r *Revocation) chain(chain []*x509.Certificate, now time.Time) (window, er
 		}
 		list := r.lists.Load().of(chain[i+1])
 		if list != nil && list.revoked[c.SerialNumber.String()] {
-			return window{}, refuse(ReasonRevoked, describe(chain[0]), "%s is revoked by the CRL of %q; issue it a new certificate if it may come back", describe(c), list.list.Issuer)
+			return window{}, refuse(ReasonRevoked, chain[0], "%s is revoked by the CRL of %q; issue it a new certificate if it may come back", describe(c), list.list.Issuer)
 		}
 		if r.cfg.Soft {
 			continue
 		}
 		if list == nil || !now.Before(list.list.NextUpdate) {
-			return window{}, refuse(ReasonNoCRL, describe(chain[0]), "there is no current CRL of %q, and Revocation is hard; see Revocation.Err for why, and let the CRL be fetched", chain[i+1].Subject)
+			return window{}, refuse(ReasonNoCRL, chain[0], "there is no current CRL of %q, and Revocation is hard; see Revocation.Err for why, and let the CRL be fetched", chain[i+1].Subject)
 		}
 		if list.list.NextUpdate.Before(until) {
 			until = list.list.NextUpdate

@@ -103,7 +103,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		if req.Body != nil {
 			req.Body.Close()
 		}
-		err := refuse(ReasonPlaintext, "", "a request for %s://%s would go out in plaintext; use https", req.URL.Scheme, req.URL.Host)
+		err := refuse(ReasonPlaintext, nil, "a request for %s://%s would go out in plaintext; use https", req.URL.Scheme, req.URL.Host)
 		t.side.refused(err)
 		return nil, err
 	}

@@ -95,11 +95,11 @@ func (s *side) again(cs tls.ConnectionState, before *verdict) (*verdict, error) 
 
 func (s *side) look(cs tls.ConnectionState) (*verdict, error) {
 	if len(cs.PeerCertificates) == 0 {
-		return nil, refuse(ReasonNoCertificate, "", "it showed no certificate; give it one that our trust bundle vouches for")
+		return nil, refuse(ReasonNoCertificate, nil, "it showed no certificate; give it one that our trust bundle vouches for")
 	}
 	v := &verdict{peer: newPeer(cs), material: s.identity.Current(), crls: s.Revocation.version()}
 	if v.material.own == nil {
-		return nil, refuse(ReasonOwnCertificate, "", "there is no trust bundle yet; wait until the identity is ready")
+		return nil, refuse(ReasonOwnCertificate, nil, "there is no trust bundle yet; wait until the identity is ready")
 	}
 	if err := s.vouch(v, cs.PeerCertificates); err != nil {
 		return nil, err
@@ -110,7 +110,7 @@ func (s *side) look(cs tls.ConnectionState) (*verdict, error) {
 			name = cs.ServerName
 		}
 		if err := v.peer.Certificate.VerifyHostname(name); err != nil || name == "" {
-			return nil, refuse(ReasonName, describe(v.peer.Certificate), "it is not the server %q; look where the name leads, or have its certificate issued for that name", name)
+			return nil, refuse(ReasonName, v.peer.Certificate, "it is not the server %q; look where the name leads, or have its certificate issued for that name", name)
 		}
 	}
 	if err := s.permit(v.peer); err != nil {
@@ -149,7 +149,7 @@ func (s *side) vouch(v *verdict, presented []*x509.Certificate) error {
 
 func (s *side) permit(p *PeerIdentity) error {
 	if err := s.authorize.ask(p); err != nil {
-		return &RefusedError{Reason: ReasonUnauthorized, Peer: describe(p.Certificate), Err: err}
+		return refuse(ReasonUnauthorized, p.Certificate, "%w", err)
 	}
 	return nil
 }
@@ -170,7 +170,9 @@ func (s *side) refused(err error) {
 	_ = errors.As(err, &r)
 	if err := s.Audit.Append(context.Background(), auditlog.Event{
 		Severity: auditlog.Warning, Category: auditlog.Authorization, Action: "tls.refuse", Outcome: auditlog.Blocked,
-		Actor: auditlog.Actor{Peer: r.Peer}, Attributes: map[string]string{"side": s.name(), "reason": string(reason), "error": r.Err.Error()},
+		Actor: auditlog.Actor{Peer: named(r.leaf).String()}, Attributes: map[string]string{
+			"side": s.name(), "reason": string(reason), "error": r.Err.Error(), "serial": r.leaf.SerialNumber.Text(16),
+		},
 	}); err != nil {
 		s.log().Error("a refusal could not be recorded", slog.Any("error", err)) // it stays refused
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v3"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tamshai/phoenix/provision"
 	"github.com/tamshai/phoenix/tlsconfig"
@@ -38,8 +40,10 @@ that begins another roll.
    remove    the old ones are deleted, once no certificate from them is in use
 
 Before re-issue the ca.crt in each folder of pki.material that is on this
-machine must have the new root, and before remove neither they nor any
---endpoint may show a chain to the old one.
+machine must have the new root. Before remove neither they nor any endpoint of
+the estate, nor any --endpoint, may show a chain to the old one. What Vault has
+signed is known without looking: an endpoint of the estate that cannot be
+reached from here is named, and holds nothing up; an --endpoint does.
 
 ` + certsRollSchema,
 		Flags: slices.Concat([]cli.Flag{
@@ -47,7 +51,8 @@ machine must have the new root, and before remove neither they nor any
 			&cli.BoolFlag{Name: "status", Usage: "only say where it stands; exit 1 if a roll is under way"},
 			&cli.StringFlag{Name: "phase", Usage: "go no further than this `PHASE`: add, re-issue, remove"},
 			&cli.DurationFlag{Name: "settle", Value: 5 * time.Minute, Usage: "how long peers have to read the new root"},
-			&cli.StringSliceFlag{Name: "endpoint", Usage: "a `HOST:PORT` that begins with TLS and must be off the old root before it goes; may be repeated"},
+			&cli.StringSliceFlag{Name: "endpoint", Usage: "a `HOST:PORT`, or postgres://HOST:PORT, that must be off the old root before it goes; may be repeated"},
+			&cli.StringFlag{Name: "host", Usage: "connect to this `HOST` instead of those in the estate, as where containers publish their ports"},
 			&cli.BoolFlag{Name: "json", Usage: "print JSON"},
 			auditFlag(),
 		}, vaultFlags()),
@@ -83,7 +88,7 @@ func certsRoll(ctx context.Context, cmd *cli.Command) (err error) {
 		return err
 	}
 	defer audit.Close()
-	cfg.Audit, cfg.Probe = audit, rollProbe(estate, cmd.StringSlice("endpoint"))
+	cfg.Audit, cfg.Probe = audit, rollProbe(estate, rollEndpoints(cmd, estate))
 	client, end, err := connect(ctx, cmd, estate)
 	if err != nil {
 		return err
@@ -127,8 +132,9 @@ func rollConfig(cmd *cli.Command) (provision.RollConfig, error) {
 		cfg.Through = phase
 	}
 	for _, addr := range cmd.StringSlice("endpoint") {
-		if host, port, err := net.SplitHostPort(addr); err != nil || host == "" || port == "" {
-			return cfg, usagef("--endpoint %q is no address; write host:port", addr)
+		bare, _ := endpointAddr(addr)
+		if host, port, err := net.SplitHostPort(bare); err != nil || host == "" || port == "" || strings.Contains(host, "/") {
+			return cfg, usagef("--endpoint %q is no address; write host:port, or postgres://host:port", addr)
 		}
 	}
 	if isTerminal(os.Stderr) {
@@ -171,7 +177,7 @@ func printRoll(r *provision.RollReport) {
 
 // rollProbe looks at the folders of the estate that are on this machine, and
 // at endpoints.
-func rollProbe(estate *provision.Estate, endpoints []string) provision.RollProbe {
+func rollProbe(estate *provision.Estate, endpoints []rollEndpoint) provision.RollProbe {
 	return func(ctx context.Context, phase provision.RollPhase, roots []*x509.Certificate) ([]string, error) {
 		var behind []string
 		for _, m := range estate.PKI.Material {
@@ -186,13 +192,72 @@ func rollProbe(estate *provision.Estate, endpoints []string) provision.RollProbe
 		if phase != provision.RollRemove {
 			return behind, nil
 		}
-		for _, addr := range endpoints {
-			if why := endpointBehind(ctx, addr, roots); why != "" {
-				behind = append(behind, addr+" "+why)
-			}
+		shown, unseen, err := endpointsBehind(ctx, endpoints, roots)
+		if len(unseen) > 0 {
+			fmt.Fprintf(os.Stderr, "phoenix: not looked at, because they cannot be reached from here: %s\n", strings.Join(unseen, ", "))
 		}
-		return behind, nil
+		return append(behind, shown...), err
 	}
+}
+
+// rollEndpoints are those of the command line and of the estate.
+func rollEndpoints(cmd *cli.Command, estate *provision.Estate) []rollEndpoint {
+	var all []rollEndpoint
+	for _, text := range cmd.StringSlice("endpoint") {
+		addr, postgres := endpointAddr(text)
+		all = append(all, rollEndpoint{name: text, addr: addr, postgres: postgres, must: true})
+	}
+	for _, e := range estate.Endpoints {
+		if e.Skip != "" || e.Public {
+			continue
+		}
+		addr := e.Addr
+		if host := cmd.String("host"); host != "" {
+			_, port, _ := net.SplitHostPort(addr)
+			addr = net.JoinHostPort(host, port)
+		}
+		all = append(all, rollEndpoint{name: e.Name, addr: addr, postgres: e.Protocol == "postgres"})
+	}
+	return all
+}
+
+// A rollEndpoint is looked at before the old root goes.
+type rollEndpoint struct {
+	name, addr string
+	postgres   bool // TLS begins after an SSLRequest
+	must       bool // it must be seen
+}
+
+// lookers is how many endpoints are looked at at once.
+const lookers = 8
+
+// endpointsBehind returns the endpoints for which the old root must stay, each
+// with the reason, and those that cannot be seen and need not.
+func endpointsBehind(ctx context.Context, endpoints []rollEndpoint, old []*x509.Certificate) (behind, unseen []string, err error) {
+	chains, errs := make([][]*x509.Certificate, len(endpoints)), make([]error, len(endpoints))
+	var group errgroup.Group
+	group.SetLimit(lookers)
+	for i, e := range endpoints {
+		group.Go(func() error {
+			chains[i], errs[i] = e.shown(ctx)
+			return nil
+		})
+	}
+	_ = group.Wait() // none fails
+	if ctx.Err() != nil {
+		return nil, nil, ctx.Err()
+	}
+	for i, e := range endpoints {
+		switch {
+		case errs[i] != nil && e.must:
+			behind = append(behind, fmt.Sprintf("%s cannot be looked at: %q", e.name, errs[i]))
+		case errs[i] != nil:
+			unseen = append(unseen, e.name)
+		case leadsTo(chains[i], old):
+			behind = append(behind, e.name+" still shows a chain to the old root")
+		}
+	}
+	return behind, unseen, nil
 }
 
 // folderBehind returns why what reads a folder is not ready, "" if it is or
@@ -248,32 +313,55 @@ func leadsTo(chain, roots []*x509.Certificate) bool {
 // lookTime bounds the look at one endpoint.
 const lookTime = 5 * time.Second
 
-// endpointBehind returns why the old root must stay for an endpoint: it shows a
-// chain to it, or what it shows cannot be seen.
-func endpointBehind(ctx context.Context, addr string, old []*x509.Certificate) string {
+// endpointAddr takes the scheme off an endpoint.
+func endpointAddr(endpoint string) (addr string, postgres bool) {
+	return strings.CutPrefix(endpoint, "postgres://")
+}
+
+// sslRequest is PostgreSQL's request for TLS, to which the answer is one letter.
+// https://www.postgresql.org/docs/current/protocol-message-formats.html
+const sslRequest = "\x00\x00\x00\x08\x04\xd2\x16\x2f"
+
+// shown returns the certificates that the endpoint shows to anybody. They are
+// not verified, and nothing is sent.
+func (e rollEndpoint) shown(ctx context.Context) (chain []*x509.Certificate, err error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
-	host, _, _ := net.SplitHostPort(addr)
-	var chain []*x509.Certificate
-	seen := errors.New("seen enough")
-	dialer := tls.Dialer{Config: &tls.Config{
+	var dialer net.Dialer
+	raw, err := dialer.DialContext(ctx, "tcp", e.addr)
+	if err != nil {
+		return nil, err
+	}
+	defer raw.Close()
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := raw.SetDeadline(deadline); err != nil {
+			return nil, err
+		}
+	}
+	if e.postgres {
+		var answer [1]byte
+		if _, err := io.WriteString(raw, sslRequest); err != nil {
+			return nil, err
+		}
+		if _, err := io.ReadFull(raw, answer[:]); err != nil {
+			return nil, err
+		}
+		if answer[0] != 'S' {
+			return nil, errors.New("PostgreSQL refuses TLS")
+		}
+	}
+	host, _, _ := net.SplitHostPort(e.addr)
+	enough := errors.New("the chain was seen")
+	err = tls.Client(raw, &tls.Config{
 		ServerName: host, MinVersion: tls.VersionTLS12,
-		// Nothing is sent to it; it is to show its chain, whatever that is.
-		InsecureSkipVerify: true, //nolint:gosec // see above
+		InsecureSkipVerify: true, //nolint:gosec // it is to show its chain, whatever that is
 		VerifyConnection: func(state tls.ConnectionState) error {
 			chain = state.PeerCertificates
-			return seen
+			return enough
 		},
-	}}
-	conn, err := dialer.DialContext(ctx, "tcp", addr)
-	if err == nil {
-		_ = conn.Close()
+	}).HandshakeContext(ctx)
+	if len(chain) == 0 {
+		return nil, err
 	}
-	switch {
-	case len(chain) == 0:
-		return fmt.Sprintf("cannot be looked at: %v", strings.ReplaceAll(fmt.Sprint(err), "\n", " "))
-	case leadsTo(chain, old):
-		return "still shows a chain to the old root"
-	}
-	return ""
+	return chain, nil
 }

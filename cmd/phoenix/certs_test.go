@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -35,7 +36,7 @@ func perm(ts *testscript.TestScript, _ bool, args []string) {
 // takes the place of the script's.
 func listen(ts *testscript.TestScript, _ bool, args []string) {
 	t := ts.Value(vaultsT{}).(testing.TB)
-	server := realvault.StartT(t, realvault.Config{CertDir: ts.MkAbs(args[0])})
+	server := realvault.StartT(t, realvault.Config{Mode: realvault.File, CertDir: ts.MkAbs(args[0])})
 	ts.Setenv("VAULT_ADDR", server.Addr())
 	ts.Setenv("VAULT_TOKEN", server.RootToken())
 	ts.Setenv("ROOT", server.RootToken())
@@ -126,4 +127,32 @@ func certinfo() {
 		check(err)
 		say("pkcs12", "fits", strconv.Itoa(len(trusted)))
 	}
+}
+
+// revokeall MOUNT: revokes every certificate of the default issuer's
+// predecessors, as an operator does with those that are replaced.
+func revokeAll(ts *testscript.TestScript, _ bool, args []string) {
+	client := rootClient(ts)
+	defer client.Close()
+	ctx := context.Background()
+	serials, err := client.List(ctx, args[0]+"/certs")
+	ts.Check(err)
+	ca, err := client.Read(ctx, args[0]+"/cert/ca", nil)
+	ts.Check(err)
+	issuer := parseOne(ts, ca.Data["certificate"])
+	for _, number := range serials {
+		resp, err := client.Read(ctx, args[0]+"/cert/"+number, nil)
+		ts.Check(err)
+		if cert := parseOne(ts, resp.Data["certificate"]); !cert.IsCA && cert.CheckSignatureFrom(issuer) != nil {
+			_, err := client.Write(ctx, args[0]+"/revoke", map[string]any{"serial_number": number})
+			ts.Check(err)
+		}
+	}
+}
+
+func parseOne(ts *testscript.TestScript, text any) *x509.Certificate {
+	block, _ := pem.Decode(fmt.Append(nil, text))
+	cert, err := x509.ParseCertificate(block.Bytes)
+	ts.Check(err)
+	return cert
 }

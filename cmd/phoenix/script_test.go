@@ -51,6 +51,7 @@ func TestScripts(t *testing.T) {
 			env.Values[vaultsT{}] = t
 			server := realvault.StartT(t, realvault.Config{TLS: true})
 			env.Setenv("VAULT_ADDR", server.Addr())
+			env.Setenv("LISTENER", strings.TrimPrefix(server.Addr(), "https://"))
 			env.Setenv("VAULT_TOKEN", server.RootToken())
 			env.Setenv("ROOT", server.RootToken())
 			env.Setenv("VAULT_CACERT", filepath.Join(env.WorkDir, "ca.pem"))
@@ -76,14 +77,15 @@ func TestScripts(t *testing.T) {
 			)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"vault":  vaultCmd,
-			"nokeep": noSecrets,
-			"mode":   mode,
-			"perm":   perm,
-			"expand": expand,
-			"listen": listen,
-			"shows":  shows,
-			"memory": memory,
+			"vault":     vaultCmd,
+			"nokeep":    noSecrets,
+			"mode":      mode,
+			"perm":      perm,
+			"expand":    expand,
+			"listen":    listen,
+			"shows":     shows,
+			"revokeall": revokeAll,
+			"memory":    memory,
 			"appears": func(ts *testscript.TestScript, _ bool, args []string) {
 				await(ts, func() bool { _, err := os.Stat(ts.MkAbs(args[0])); return err == nil }, args[0]+" does not appear")
 			},
@@ -145,12 +147,9 @@ func errorsOf(errs ...error) error {
 // vaultCmd is "vault read|write|delete|list PATH [JSON]", past phoenix, as root. What it reads
 // goes to a file named after the verb.
 func vaultCmd(ts *testscript.TestScript, neg bool, args []string) {
-	pem := ts.ReadFile("ca.pem")
-	client, err := vault.New(vault.Config{Addr: ts.Getenv("VAULT_ADDR"), CACertPEM: []byte(pem)})
-	ts.Check(err)
+	client := rootClient(ts)
 	defer client.Close()
-	client, err = client.WithToken(secrets.NewString(ts.Getenv("ROOT")))
-	ts.Check(err)
+	var err error
 	ctx, out := context.Background(), any(nil)
 	switch args[0] {
 	case "read":
@@ -172,6 +171,15 @@ func vaultCmd(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	text, _ := json.MarshalIndent(out, "", "  ")
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".json"), append(text, '\n'), 0o600))
+}
+
+// rootClient returns a client of the script's Vault, past phoenix.
+func rootClient(ts *testscript.TestScript) *vault.Client {
+	client, err := vault.New(vault.Config{Addr: ts.Getenv("VAULT_ADDR"), CACertPEM: []byte(ts.ReadFile("ca.pem"))})
+	ts.Check(err)
+	client, err = client.WithToken(secrets.NewString(ts.Getenv("ROOT")))
+	ts.Check(err)
+	return client
 }
 
 // noSecrets fails if one of the named files, or stdout or stderr of the last

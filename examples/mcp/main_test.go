@@ -249,7 +249,7 @@ func (j *journal) has(action, peer string) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, e := range j.events {
-		if e.Action == action && strings.Contains(e.Actor.Peer, peer) {
+		if e.Action == action && e.Actor.Peer == peer {
 			return true
 		}
 	}

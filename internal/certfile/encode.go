@@ -2,6 +2,7 @@ package certfile
 
 import (
 	"bytes"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"software.sslmate.com/src/go-pkcs12"
 
 	"github.com/tamshai/phoenix/secrets"
+	"github.com/tamshai/phoenix/tlsconfig"
 )
 
 // Material is what is written. All but Password is PEM.
@@ -33,6 +35,12 @@ type file struct {
 // encode makes the files of the formats.
 func (m Material) encode(formats []string) ([]file, error) {
 	chain := slices.Concat(m.Leaf, m.Chain)
+	if _, err := tls.X509KeyPair(chain, m.Key.Bytes()); err != nil {
+		return nil, fmt.Errorf("certificate and key do not fit: %w", err)
+	}
+	if _, err := tlsconfig.ParseCertificates(m.CA); err != nil {
+		return nil, fmt.Errorf("the authorities: %w", err)
+	}
 	files := []file{{name: "tls.crt", data: chain}, {name: "ca.crt", data: m.CA}}
 	for _, format := range formats {
 		switch format {
@@ -73,11 +81,11 @@ func (m Material) pkcs12() ([]file, error) {
 	if err != nil {
 		return nil, errors.New("the key is not PKCS #8")
 	}
-	chain, err := parse(slices.Concat(m.Leaf, m.Chain))
+	chain, err := tlsconfig.ParseCertificates(slices.Concat(m.Leaf, m.Chain))
 	if err != nil {
 		return nil, err
 	}
-	roots, err := parse(m.CA)
+	roots, err := tlsconfig.ParseCertificates(m.CA)
 	if err != nil {
 		return nil, err
 	}
@@ -90,23 +98,4 @@ func (m Material) pkcs12() ([]file, error) {
 		return nil, err
 	}
 	return []file{{"tls.p12", identity, true}, {"ca.p12", trust, false}}, nil
-}
-
-// parse reads the certificates in a PEM text, of which there must be one.
-func parse(text []byte) ([]*x509.Certificate, error) {
-	var out []*x509.Certificate
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type != "CERTIFICATE" {
-			return nil, fmt.Errorf("a %s where a certificate should be", block.Type)
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, cert)
-	}
-	if len(out) == 0 {
-		return nil, errors.New("there is no certificate")
-	}
-	return out, nil
 }

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/tamshai/phoenix/tlsconfig"
 )
 
 // Spec says how a folder is to be.
@@ -200,7 +202,7 @@ func (f *Folder) Read() (leaf *x509.Certificate, ca []*x509.Certificate, err err
 		if err != nil {
 			return nil, err
 		}
-		certs, err := parse(text)
+		certs, err := tlsconfig.ParseCertificates(text)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", f.path(name), err)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -27,19 +26,18 @@ import (
 	"github.com/tamshai/phoenix/tlsconfig/tlsgrpc"
 )
 
-// A rotor publishes certificates and remembers when it published each.
+// A rotor publishes certificates and numbers them.
 type rotor struct {
 	t        *testing.T
-	spec     testpki.Spec
 	identity *tlsconfig.Live
-	mu       sync.Mutex
-	numbers  map[string]int // by certificate
-	at       []time.Time    // when it was replaced; the newest has none
 	newest   atomic.Int64
+	floor    atomic.Int64 // the oldest that anybody may still see
+	mu       sync.Mutex
+	numbers  map[string]int64 // by certificate
 }
 
-func newRotor(t *testing.T, spec testpki.Spec) *rotor {
-	return &rotor{t: t, spec: spec, identity: new(tlsconfig.Live), numbers: map[string]int{}}
+func newRotor(t *testing.T) *rotor {
+	return &rotor{t: t, identity: new(tlsconfig.Live), numbers: map[string]int64{}}
 }
 
 func (r *rotor) publish(p testpki.Pair, trusted ...*testpki.CA) {
@@ -47,28 +45,20 @@ func (r *rotor) publish(p testpki.Pair, trusted ...*testpki.CA) {
 	r.mu.Lock()
 	n, seen := r.numbers[string(p.Leaf().Raw)]
 	if !seen {
-		n = len(r.numbers)
+		n = int64(len(r.numbers))
 		r.numbers[string(p.Leaf().Raw)] = n
-		if n > 0 {
-			r.at = append(r.at, time.Now())
-		}
 	}
 	r.mu.Unlock()
 	r.identity.Publish(m)
-	r.newest.Store(int64(n))
+	r.newest.Store(n)
 }
 
-// check says whether a certificate was good for a request that began at start:
-// it must not have been replaced more than deadline before.
-func (r *rotor) check(raw []byte, start time.Time, deadline time.Duration) error {
+// check says whether a certificate is at least the one of that number.
+func (r *rotor) check(raw []byte, oldest int64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	n, ok := r.numbers[string(raw)]
-	if !ok {
-		return errors.New("an unknown certificate")
-	}
-	if n < len(r.at) && start.Sub(r.at[n]) > deadline {
-		return fmt.Errorf("certificate %d was replaced %v before", n, start.Sub(r.at[n]))
+	if n, ok := r.numbers[string(raw)]; !ok || n < oldest {
+		return fmt.Errorf("certificate %d (known: %v) was seen where only %d and newer may be", n, ok, oldest)
 	}
 	return nil
 }
@@ -84,41 +74,34 @@ type traffic struct {
 }
 
 // The acceptance: under load 1,000 rotations and 10 changes of the authority
-// cost no request, and every request is on a certificate that was current
-// within the deadline.
+// cost no request. Every request shows the server a certificate at least as new
+// as when it began, and sees one of the server's that is at least as new as when
+// last nobody was on an old generation.
 func TestRotationUnderLoad(t *testing.T) {
 	const workers, rotations, rolls = 64, 1000, 10
-	const deadline = time.Minute // generous, because a busy machine must not fail the test
-	server, client := newRotor(t, serverSpec), newRotor(t, clientSpec)
+	server, client := newRotor(t), newRotor(t)
 	ca := testpki.NewCA("root 0")
 	server.publish(ca.Issue(serverSpec), ca)
 	client.publish(ca.Issue(clientSpec), ca)
 	var failed sync.Map
 
-	// arrived looks at a request on the server. Exactly: a client never sends a
-	// request over a connection that shows a certificate older than what was
-	// current when the request began.
 	arrived := func(p tlsconfig.PeerIdentity, ok bool, header string) {
-		began, err := strconv.Atoi(header)
+		began, err := strconv.ParseInt(header, 10, 64)
 		if !ok || err != nil {
 			failed.Store(fmt.Sprint("a request without a peer or a header: ", err), true)
-			return
-		}
-		client.mu.Lock()
-		shown, known := client.numbers[string(p.Certificate.Raw)]
-		client.mu.Unlock()
-		if !known || shown < began {
-			failed.Store(fmt.Sprintf("the client showed certificate %d after %d had been published", shown, began), true)
+		} else if err := client.check(p.Certificate.Raw, began); err != nil {
+			failed.Store(err.Error(), true)
 		}
 	}
 	// ML-KEM would be most of the time under the race detector.
-	c := tlsconfig.Config{DrainTimeout: deadline, CurvePreferences: []tls.CurveID{tls.X25519}}
+	// A busy machine must not fail the test, so that the deadline is far away.
+	c := tlsconfig.Config{DrainTimeout: patience, CurvePreferences: []tls.CurveID{tls.X25519}}
 	url, drainer := serveHTTP(t, c, server.identity, func(w http.ResponseWriter, r *http.Request) {
 		p, ok := tlsconfig.Peer(r)
 		arrived(p, ok, r.Header.Get("Began"))
 		io.Copy(w, r.Body)
 	})
-	// The age of ServerOptions would make each roll take half a minute.
+	// The age that ServerOptions give would make each roll take minutes.
 	creds := tlsgrpc.ServerCredentials(c, server.identity, tlsconfig.AllowDNS("mcp-gateway"))
 	t.Cleanup(creds.Close)
 	addr := serve(t, &service{check: func(ctx context.Context, r *health.HealthCheckRequest) error {
@@ -139,10 +122,10 @@ func TestRotationUnderLoad(t *testing.T) {
 		kind := all[i%len(all)]
 		running.Go(func() {
 			for ctx.Err() == nil {
-				start := time.Now()
+				floor := server.floor.Load()
 				shown, err := kind.send(client.newest.Load())
 				if err == nil {
-					err = server.check(shown.Raw, start, deadline)
+					err = server.check(shown.Raw, floor)
 				}
 				if err != nil {
 					failed.Store(kind.name+": "+err.Error(), true)
@@ -178,6 +161,7 @@ func TestRotationUnderLoad(t *testing.T) {
 		}
 		server.publish(s, ca, next)
 		wait(t, "nobody is on an old generation", func() bool { return old() == 0 })
+		server.floor.Store(server.newest.Load())
 		c = next.Issue(clientSpec)
 		server.publish(s, next)
 		client.publish(c, next)
@@ -219,7 +203,7 @@ func serveHTTP(t *testing.T, c tlsconfig.Config, id tlsconfig.Identity, handler 
 }
 
 func overHTTP(t *testing.T, c tlsconfig.Config, url string, id tlsconfig.Identity, major int) *traffic {
-	base := &http.Transport{MaxIdleConnsPerHost: 64, Protocols: new(http.Protocols)}
+	base := &http.Transport{MaxIdleConnsPerHost: 64, TLSHandshakeTimeout: patience, Protocols: new(http.Protocols)}
 	base.Protocols.SetHTTP1(major == 1)
 	base.Protocols.SetHTTP2(major == 2)
 	via := c.NewTransport(base, id, "mcp-hr", tlsconfig.AllowDNS("mcp-hr"))

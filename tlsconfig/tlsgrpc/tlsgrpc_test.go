@@ -191,7 +191,7 @@ func TestServerDrains(t *testing.T) {
 	ca := testpki.NewCA("ours")
 	var s service
 	identity := live(material(t, ca.Issue(serverSpec), ca))
-	addr, creds := protect(t, &s, tlsconfig.Config{DrainTimeout: 600 * time.Millisecond}, identity, tlsconfig.AllowTrusted())
+	addr, creds := protect(t, &s, tlsconfig.Config{DrainTimeout: 4 * time.Second}, identity, tlsconfig.AllowTrusted())
 	cc := dial(t, addr, plain(ca.Issue(clientSpec)))
 	stream := watch(t, cc)
 	identity.Publish(material(t, ca.Issue(serverSpec), ca))

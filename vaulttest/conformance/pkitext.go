@@ -100,5 +100,5 @@ func describeCertificate(c *x509.Certificate) string {
 	return b.String()
 }
 
-// roundLife forgives the seconds between two steps.
-func roundLife(d time.Duration) time.Duration { return (d + 3*time.Second).Truncate(10 * time.Second) }
+// roundLife forgives the seconds between two steps, on a busy machine too.
+func roundLife(d time.Duration) time.Duration { return (d + 50*time.Second).Truncate(time.Minute) }
