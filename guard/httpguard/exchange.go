@@ -91,13 +91,16 @@ func (g *Gateway) Proxy(provider *url.URL, base http.RoundTripper) http.Handler 
 		},
 		Transport:     g.RoundTripper(base),
 		FlushInterval: -1,
-		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			g.Logger.Warn("httpguard: the provider cannot be reached", "host", provider.Host, "err", err)
-			w.Header().Set("Content-Type", "application/json")
-			w.WriteHeader(http.StatusBadGateway)
-			_, _ = w.Write(shapeOf(r).problem(http.StatusBadGateway, "phoenix guard: the provider cannot be reached"))
-		},
+		ErrorHandler:  g.unreachable,
 	}
+}
+
+// unreachable answers for a provider that does not.
+func (g *Gateway) unreachable(w http.ResponseWriter, r *http.Request, err error) {
+	g.Logger.Warn("httpguard: the provider cannot be reached", "err", err)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusBadGateway)
+	_, _ = w.Write(shapeOf(r).problem(http.StatusBadGateway, "phoenix guard: the provider cannot be reached"))
 }
 
 type tripper struct {
