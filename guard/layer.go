@@ -115,19 +115,24 @@ func (l *layer) keep(under *layer, i, j int) {
 	}
 }
 
-// numbers decodes a row of character codes: 59 6f 75, 0x59,0x6f, 59:6f, or in
-// binary or decimal. A run of hexadecimal digits without gaps is a blob.
+// numbers decodes a row of character codes: 59 6f 75, 0x59,0x6f, 59:6f, U+0059
+// U+006F, or in binary or decimal. A run of hexadecimal digits without gaps is a blob.
 func numbers(text []byte) ([]byte, int) {
 	const fewest = 5
 	for _, base := range [...]int{2, 16, 10} {
 		var out []byte
 		end := 0
 		for i := 0; i < len(text); {
-			if base == 16 && i+1 < len(text) && text[i] == '0' && text[i+1]|0x20 == 'x' {
+			width := 2
+			switch {
+			case base != 16 || i+1 >= len(text):
+			case text[i] == '0' && text[i+1]|0x20 == 'x':
 				i += 2
+			case text[i]|0x20 == 'u' && text[i+1] == '+':
+				i, width = i+2, 4
 			}
 			code, n := digits(text[i:], base)
-			if n == 0 || base == 2 && n != 8 || base == 16 && n != 2 || code >= utf8.RuneSelf {
+			if n == 0 || base == 2 && n != 8 || base == 16 && n != width || code >= utf8.RuneSelf {
 				break
 			}
 			i += n
@@ -206,9 +211,22 @@ func runEnd(text []byte, i int) int {
 }
 
 func decodeRun(run []byte) []byte {
-	kind := byte(0xff)
+	kind, bits := byte(0xff), len(run) >= 32
 	for _, c := range run {
 		kind &= alphabet[c]
+		bits = bits && c&^1 == '0'
+	}
+	for phase := 0; bits && phase < 8; phase++ {
+		digits := run[phase:]
+		out := make([]byte, len(digits)/8)
+		for i := range out {
+			for _, c := range digits[8*i : 8*i+8] {
+				out[i] = out[i]<<1 | c&1
+			}
+		}
+		if readable(out) {
+			return out
+		}
 	}
 	if kind&inHex != 0 {
 		for phase := 0; phase < 2 && phase < len(run); phase++ {

@@ -239,6 +239,19 @@ var rewritings = []rewriting{
 	{"binary", func(_ generator, s string) string {
 		return eachRune(s, func(r rune) string { return fmt.Sprintf("%08b ", r) })
 	}},
+	{"binary without gaps", func(_ generator, s string) string {
+		return eachRune(s, func(r rune) string { return fmt.Sprintf("%08b", r) })
+	}},
+	{"code points", func(_ generator, s string) string {
+		return eachRune(s, func(r rune) string { return fmt.Sprintf("U+%04X ", r) })
+	}},
+	{"each word reversed", func(_ generator, s string) string {
+		words := strings.Fields(s)
+		for i, w := range words {
+			words[i] = reversed(w)
+		}
+		return strings.Join(words, " ")
+	}},
 	{"percent", func(_ generator, s string) string { return url.PathEscape(s) }},
 	{"query", func(_ generator, s string) string { return "q=" + url.QueryEscape(s) }},
 	{"percent, all", func(_ generator, s string) string {
