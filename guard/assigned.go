@@ -115,6 +115,9 @@ func (l *level) keyName(i int) ([]byte, bool) {
 // "password: …".
 func (l *level) assigned(i int) {
 	t := l.t
+	if i < l.valueEnd {
+		return // inside the value of another name
+	}
 	name, ok := l.keyName(i)
 	if !ok {
 		return
@@ -140,6 +143,7 @@ func (l *level) assigned(i int) {
 	for end > start && !quoted && strings.IndexByte(".:!?\\", t[end-1]) >= 0 {
 		end--
 	}
+	l.valueEnd = end
 	value := t[start:end]
 	if !quoted && strings.ContainsAny(string(value), "([{") {
 		return // code

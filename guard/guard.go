@@ -154,11 +154,13 @@ func (z *zone) choose() {
 		}
 		first := len(kept)
 		for _, c := range cluster {
-			if !slices.ContainsFunc(kept[first:], func(k candidate) bool { return k.start < c.end && c.start < k.end }) {
-				kept = append(kept, c)
+			// What is kept does not overlap: look at the neighbours.
+			at, _ := slices.BinarySearchFunc(kept[first:], c.start, func(k candidate, start int) int { return k.start - start })
+			at += first
+			if (at == first || kept[at-1].end <= c.start) && (at == len(kept) || kept[at].start >= c.end) {
+				kept = slices.Insert(kept, at, c)
 			}
 		}
-		slices.SortFunc(kept[first:], func(a, b candidate) int { return a.start - b.start })
 	}
 	z.out, z.chosen = kept, z.out
 }

@@ -94,10 +94,10 @@ func (l *level) leading(start int) int {
 			p--
 		}
 		end := p
-		for p > l.runEnd && end-p < 5 && isLetter(t[p-1]) {
+		for p > l.runEnd && end-p < 10 && isLetter(t[p-1]) {
 			p--
 		}
-		if p == end || end-p > 4 || end == start || p > 0 && (isAlnum(t[p-1]) || t[p-1] >= 0x80) {
+		if p == end || end-p > 4 && month(t[p:end]) == 0 || end == start || p > 0 && (isAlnum(t[p-1]) || t[p-1] >= 0x80) {
 			break
 		}
 		start = p
@@ -125,7 +125,7 @@ func (l *level) collect(start int) int {
 		}
 		var next int
 		g.sep, next = separator(t, p)
-		if words > 2 || g.letters && p-start > 4 {
+		if words > 2 || g.letters && p-start > 4 && month(t[start:p]) == 0 {
 			// Words: the run ended before them.
 			if n > 0 {
 				return n

@@ -27,6 +27,8 @@ type level struct {
 	runEnd   int               // digits before it have been read
 	tokEnd   int               // a token before it has been read
 	hostEnd  int               // a host before it has been read
+	urlEnd   int               // and a URL
+	valueEnd int               // and the value of a secret
 	apartEnd int               // characters that stand apart before it have been read
 	ctxAt    int               // where ctx is for, and whether letters are glued to it
 	ctxOK    bool
@@ -49,7 +51,7 @@ func (z *zone) read(det *detector, b []byte, start, end int) ([]candidate, int) 
 // of a private key ends, or -1.
 func (l *level) read(z *zone) int {
 	l.zone, l.t = z, l.v.text
-	l.runEnd, l.tokEnd, l.hostEnd, l.apartEnd, l.ctxOK = 0, 0, 0, 0, false
+	l.runEnd, l.tokEnd, l.hostEnd, l.urlEnd, l.valueEnd, l.apartEnd, l.ctxOK = 0, 0, 0, 0, 0, 0, false
 	if z.det.names != nil {
 		l.readNames()
 	}

@@ -196,7 +196,7 @@ func (d *detector) mayBeHost(b []byte, i int) bool {
 	for end < len(b) && (isHostByte[b[end]] || b[end] == '.') && end-i < maxHost {
 		end++
 	}
-	for b[end-1] == '.' || b[end-1] == '-' {
+	for end > i+1 && (b[end-1] == '.' || b[end-1] == '-') {
 		end--
 	}
 	return d.isTLD(lastLabel(b[i+1 : end]))

@@ -187,6 +187,9 @@ const maxURL = 4096 // bytes of one finding
 // readURL reads the URL whose scheme ends at the colon t[i].
 func (l *level) readURL(i int) {
 	t := l.t
+	if i < l.urlEnd {
+		return // inside another
+	}
 	start := i
 	for start > 0 && i-start < 20 && (isAlnum(t[start-1]) || t[start-1] == '+' || t[start-1] == '-') {
 		start--
@@ -199,6 +202,7 @@ func (l *level) readURL(i int) {
 	for end < len(t) && end-start < maxURL && isURLByte[t[end]] {
 		end++
 	}
+	l.urlEnd = end
 	for end > host && strings.IndexByte(".,;:!?)]*_", t[end-1]) >= 0 {
 		if t[end-1] == ')' && strings.IndexByte(string(t[host:end]), '(') >= 0 {
 			break
