@@ -100,6 +100,9 @@ func (l *level) leading(start int) int {
 		if p == end || end-p > 4 && month(t[p:end]) == 0 || end == start || p > 0 && (isAlnum(t[p-1]) || t[p-1] >= 0x80) {
 			break
 		}
+		if _, next := separator(t, end); next != start {
+			break // collect would not get here
+		}
 		start = p
 	}
 	return start

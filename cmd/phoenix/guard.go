@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -243,10 +244,13 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 }
 
 func appendText(out, text []byte) ([]byte, error) {
-	enc, err := json.Marshal(struct {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(struct {
 		Text string `json:"text"`
 	}{string(text)})
-	return append(out, enc...), err
+	return append(out, bytes.TrimSuffix(b.Bytes(), []byte("\n"))...), err
 }
 
 func appendFindings(out []byte, text string, found []guard.Finding) []byte {
