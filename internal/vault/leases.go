@@ -15,7 +15,8 @@ import (
 type KeeperConfig struct {
 	Ref string // "database/creds/mcp-hr"
 	// Drain is how long the users of a replaced lease get to move over before
-	// it is revoked under them; 0 means a minute.
+	// it is revoked under them; 0 means a minute. While a user doubts the
+	// newest lease, which may not work, they get that long again.
 	Drain time.Duration
 	Log   *slog.Logger
 	Rand  func() float64
@@ -262,12 +263,18 @@ func (k *LeaseKeeper) published(lease *secrets.Lease) {
 func (k *LeaseKeeper) giveBack(h held) {
 	timer := time.NewTimer(k.cfg.Drain)
 	defer timer.Stop()
-	select {
-	case <-h.lease.Retire():
-	case <-timer.C:
-	case <-k.life.Done():
-		k.owe(h)
-		return
+	for waiting := true; waiting; {
+		select {
+		case <-h.lease.Retire():
+			waiting = false
+		case <-timer.C:
+			newest, _ := k.newest()
+			waiting = newest.lease.Doubted() && time.Now().Before(h.lease.Expires())
+			timer.Reset(k.cfg.Drain)
+		case <-k.life.Done():
+			k.owe(h)
+			return
+		}
 	}
 	ctx, cancel := context.WithTimeout(k.life, k.cfg.Drain)
 	defer cancel()
