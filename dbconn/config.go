@@ -68,6 +68,7 @@ type Config struct {
 	// AfterConnect prepares each connection, for example its types. May be nil.
 	AfterConnect func(ctx context.Context, conn *pgx.Conn) error
 
+	Tracer   pgx.QueryTracer   // and what else of pgx's tracers it implements; nil: none
 	Audit    auditlog.Recorder // nil: events go to Logger alone
 	Logger   *slog.Logger      // nil discards
 	Scrubber *secrets.Scrubber // values to take out of the server's texts besides the password; may be nil

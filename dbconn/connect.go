@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/multitracer"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -29,7 +30,7 @@ var validators = map[string]pgconn.ValidateConnectFunc{
 // blank is a connection string that says something about everything, so that
 // pgx takes nothing from the environment and looks for no password file. What
 // matters is replaced afterwards, or before each connection.
-const blank = "host=phoenix.invalid port=5432 user=none password=none dbname=none sslmode=disable sslcertmode=allow sslnegotiation=postgres " +
+const blank = "host=phoenix.invalid port=5432 user=none password=none dbname=none sslmode=disable sslrootcert='' sslcert='' sslkey='' sslcertmode=allow sslnegotiation=postgres " +
 	"connect_timeout=1 target_session_attrs=any min_protocol_version=3.0 max_protocol_version=3.0 channel_binding=require require_auth=scram-sha-256"
 
 // poolConfig returns pgx's configuration, free of the environment and still
@@ -67,6 +68,10 @@ func (g *generation) poolConfig() (*pgxpool.Config, error) {
 	cc.DialFunc = (&net.Dialer{Timeout: c.ConnectTimeout, KeepAlive: 30 * time.Second}).DialContext
 	cc.ValidateConnect = validators[c.TargetSessionAttrs]
 	cc.OnPgError = g.onPgError
+	cc.Tracer = multitracer.New(tracer{&db.scrub})
+	if c.Tracer != nil {
+		cc.Tracer = multitracer.New(tracer{&db.scrub}, c.Tracer)
+	}
 	if c.Certs != nil {
 		cc.SSLCertMode = "require" // a server that asks for no certificate does not bind the password to one
 	}
@@ -187,10 +192,8 @@ const suspect = "phoenix.dbconn.suspect"
 
 // onPgError sees each error of the server first.
 func (g *generation) onPgError(conn *pgconn.PgConn, e *pgconn.PgError) bool {
-	code := e.Code
-	g.db.scrub.pgError(e)
-	if code == codeNoPrivilege || (code == codeReadOnly && g.db.cfg.TargetSessionAttrs == "read-write") {
-		conn.CustomData()[suspect] = code
+	if e.Code == codeNoPrivilege || (e.Code == codeReadOnly && g.db.cfg.TargetSessionAttrs == "read-write") {
+		conn.CustomData()[suspect] = e.Code
 	}
 	return !strings.EqualFold(e.Severity, "FATAL") && !strings.EqualFold(e.SeverityUnlocalized, "FATAL")
 }

@@ -45,7 +45,7 @@
 // What goes wrong with a connection is an [*Error], whose Kind is one of [ErrConfig],
 // [ErrInsecure], [ErrRefused], [ErrAdmit], [ErrFull], [ErrUnavailable], [ErrSettings]
 // and [ErrClosed], for errors.Is. What a statement ran into is pgx's own error, such
-// as *pgconn.PgError. Both are free of the credentials in use.
+// as *pgconn.PgError, without the values that Config.Scrubber knows and the password.
 //
 // DB sends a statement again only when it is known not to have run: nothing was sent,
 // or the server refused it because the role had been dropped. A BEGIN is sent again on

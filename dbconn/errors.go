@@ -8,6 +8,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/tamshai/phoenix/secrets"
@@ -144,11 +145,17 @@ type scrubber struct {
 // maxText bounds a text from a server, in bytes.
 const maxText = 1000
 
-func (s *scrubber) text(text string) string {
+// values takes out the values alone.
+func (s *scrubber) values(text string) string {
 	text = s.own.Scrub(text)
 	if s.others != nil {
 		text = s.others.Scrub(text)
 	}
+	return text
+}
+
+func (s *scrubber) text(text string) string {
+	text = s.values(text)
 	if len(text) > maxText {
 		text = strings.ToValidUTF8(text[:maxText], "") + "…"
 	}
@@ -160,11 +167,11 @@ func (s *scrubber) text(text string) string {
 	}, text)
 }
 
-// pgError cleans an error of the server in place.
-func (s *scrubber) pgError(e *pgconn.PgError) {
+// pgError applies clean to all texts of an error of the server.
+func pgError(e *pgconn.PgError, clean func(string) string) {
 	for _, field := range []*string{&e.Message, &e.Detail, &e.Hint, &e.Where, &e.InternalQuery, &e.SchemaName, &e.TableName,
 		&e.ColumnName, &e.DataTypeName, &e.ConstraintName, &e.File, &e.Routine, &e.Severity, &e.SeverityUnlocalized, &e.Code} {
-		*field = s.text(*field)
+		*field = clean(*field)
 	}
 }
 
@@ -177,7 +184,7 @@ func (s *scrubber) cause(err error) error {
 	)
 	if errors.As(err, &pg) {
 		copied := *pg
-		s.pgError(&copied)
+		pgError(&copied, s.text)
 		c.is = append(c.is, &copied)
 	}
 	if errors.As(err, &refused) {
@@ -198,3 +205,45 @@ type cause struct {
 
 func (c *cause) Error() string   { return c.text }
 func (c *cause) Unwrap() []error { return c.is }
+
+// A tracer takes secret values out of the errors of statements, wherever they
+// are run: in the pool, in a transaction or on a connection by itself.
+type tracer struct{ scrub *scrubber }
+
+func (t tracer) clean(err error) {
+	var pg *pgconn.PgError
+	if err != nil && errors.As(err, &pg) {
+		pgError(pg, t.scrub.values)
+	}
+}
+
+func (t tracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return ctx
+}
+func (t tracer) TraceQueryEnd(_ context.Context, _ *pgx.Conn, data pgx.TraceQueryEndData) {
+	t.clean(data.Err)
+}
+
+func (t tracer) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	return ctx
+}
+func (t tracer) TraceBatchQuery(_ context.Context, _ *pgx.Conn, data pgx.TraceBatchQueryData) {
+	t.clean(data.Err)
+}
+func (t tracer) TraceBatchEnd(_ context.Context, _ *pgx.Conn, data pgx.TraceBatchEndData) {
+	t.clean(data.Err)
+}
+
+func (t tracer) TraceCopyFromStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceCopyFromStartData) context.Context {
+	return ctx
+}
+func (t tracer) TraceCopyFromEnd(_ context.Context, _ *pgx.Conn, data pgx.TraceCopyFromEndData) {
+	t.clean(data.Err)
+}
+
+func (t tracer) TracePrepareStart(ctx context.Context, _ *pgx.Conn, _ pgx.TracePrepareStartData) context.Context {
+	return ctx
+}
+func (t tracer) TracePrepareEnd(_ context.Context, _ *pgx.Conn, data pgx.TracePrepareEndData) {
+	t.clean(data.Err)
+}

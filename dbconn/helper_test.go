@@ -267,3 +267,21 @@ func user(t testing.TB, q interface {
 	}
 	return name
 }
+
+// failures are the rotations that failed.
+func (e *events) failures() (found []auditlog.Event) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, event := range e.all {
+		if event.Action == "database.rotation" && event.Outcome == auditlog.Failure {
+			found = append(found, event)
+		}
+	}
+	return found
+}
+
+func (w *world) roots() *x509.CertPool {
+	roots := x509.NewCertPool()
+	roots.AddCert(w.pg.CA().Cert)
+	return roots
+}

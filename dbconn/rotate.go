@@ -413,4 +413,3 @@ func (f *follower) awaitRoom(ctx context.Context) error {
 			Remedy: "lower DrainTimeout, and give connections back sooner"}
 	}
 }
-
