@@ -285,3 +285,5 @@ func (w *world) roots() *x509.CertPool {
 	roots.AddCert(w.pg.CA().Cert)
 	return roots
 }
+
+func secret(s string) secrets.Secret { return secrets.NewString(s) }
