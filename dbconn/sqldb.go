@@ -10,7 +10,8 @@ import (
 )
 
 // SQL returns db for database/sql. It keeps no idle connections of its own, so
-// leave SetMaxIdleConns alone: db keeps them, and replaces them. Close both, the
+// leave SetMaxIdleConns alone: db keeps them, and replaces them; what database/sql
+// kept idle would hold up each rotation until Config.DrainTimeout. Close both, the
 // *sql.DB first.
 //
 // With settings in the context (see [WithSettings]) a transaction carries them,

@@ -255,3 +255,53 @@ func TestVaultFailsAtRotation(t *testing.T) {
 		t.Errorf("still as %s", name)
 	}
 }
+
+// A static role: its user stays, Vault changes its password when its TTL is
+// over, and the pool goes along without losing a query.
+func TestStaticRole(t *testing.T) {
+	s := dbstage.New(t, realvault.Config{}, realpg.Config{})
+	s.Write(t, "database/static-roles/tamshai_app", map[string]any{"db_name": "tamshai_hr", "username": "tamshai_app", "rotation_period": "5s"})
+	ev := &events{}
+	session := s.Session(t, bootstrap.Config{Leases: []string{dbstage.Static}, Audit: ev})
+	source := session.Leases(dbstage.Static)
+	db := open(t, dbconn.Config{Addr: s.PG.Addr(), Database: "postgres", Leases: source, Certs: s.Issuer(), Audit: ev, MaxConns: 4})
+	if name := user(t, db); name != "tamshai_app" {
+		t.Error(name)
+	}
+	first, release, _, err := source.Current(t.Context())
+	if err != nil || time.Until(first.Expires()) > 5*time.Second {
+		t.Errorf("%v, %v", first, err)
+	}
+	release()
+	l := startLoad(t, db, 4)
+	ev.await(t, "database.rotation", "", 2)
+	l.end(t, s.PG)
+	next, release, _, err := source.Current(t.Context())
+	if err != nil || next.Password().Equal(first.Password()) {
+		t.Errorf("the password has not changed, %v", err)
+	}
+	release()
+
+	// Changed ahead of its time, and the connections are gone: the first who is
+	// refused has the new password fetched.
+	before := db.Stats().Generation
+	s.Write(t, "database/static-roles/tamshai_app", map[string]any{"db_name": "tamshai_hr", "username": "tamshai_app", "rotation_period": "24h"})
+	s.Write(t, "database/rotate-role/tamshai_app", nil)
+	s.PG.Exec(t, "postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'tamshai_app'")
+	tx, err := db.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = tx.Rollback(t.Context())
+	if after := db.Stats().Generation; after <= before {
+		t.Errorf("generation %d after %d", after, before)
+	}
+	lease, release, _, err := source.Current(t.Context())
+	if err != nil || time.Until(lease.Expires()) < 23*time.Hour {
+		t.Errorf("%v, %v", lease, err)
+	}
+	release()
+	if err := source.Replace(t.Context(), lease); err == nil || !strings.Contains(err.Error(), "rotate-role") {
+		t.Errorf("replaced what Vault has not changed: %v", err)
+	}
+}

@@ -43,7 +43,8 @@ func NewLease(ref, id string, fields map[string]Secret, issued time.Time, ttl ti
 }
 
 // ID is Vault's identifier of the lease: "database/creds/mcp-hr/Fc2…". It is
-// no secret; with the right to revoke it, it takes the credentials away.
+// no secret; with the right to revoke it, it takes the credentials away. That of
+// a static role is "": such credentials cannot be revoked.
 func (l *Lease) ID() string { return l.id }
 
 // Ref is what was asked for: "mount/creds/role".
