@@ -173,6 +173,13 @@ func TestServersThatAskForLess(t *testing.T) {
 			refused(t, w.config(), dbconn.ErrInsecure, "")
 		})
 	}
+	t.Run("another authority for clients", func(t *testing.T) {
+		w := newWorld(t, realpg.Config{})
+		w.leases.next()
+		c := w.config()
+		c.Certs, c.Roots = &issuer{ca: testpki.NewCA("other")}, w.roots()
+		refused(t, c, dbconn.ErrRefused, "ssl_ca_file")
+	})
 	t.Run("a line that is missing", func(t *testing.T) {
 		w := newWorld(t, realpg.Config{HBA: []string{"hostssl all nobody all scram-sha-256"}})
 		w.leases.next()
