@@ -26,7 +26,7 @@ func onVault(t *testing.T, s *dbstage.Stage, cfg bootstrap.Config, maxConns int)
 	ev := &events{}
 	cfg.Audit = ev
 	session := s.Session(t, cfg)
-	db := open(t, dbconn.Config{Addr: s.PG.Addr(), Database: "postgres", Leases: session.Leases(dbstage.Ref), Certs: s.Issuer(), Audit: ev, MaxConns: maxConns,
+	db := open(t, dbconn.Config{Addr: s.PG.Addr(), Database: "postgres", Leases: session.Leases(dbstage.Ref), Certs: session.Issuer(), Audit: ev, MaxConns: maxConns,
 		Scrubber: session.Scrubber(), Rand: func() float64 { return 0 }})
 	return db, session, ev
 }
@@ -55,6 +55,9 @@ type load struct {
 }
 
 func startLoad(t *testing.T, db *dbconn.DB, workers int) *load {
+	if _, err := db.Exec(t.Context(), "DELETE FROM entries"); err != nil {
+		t.Fatal(err)
+	}
 	l := &load{db: db, stop: make(chan struct{}), wrote: make([]int, workers)}
 	for w := range workers {
 		l.wg.Go(func() {
@@ -141,12 +144,22 @@ func (l *load) end(t *testing.T, pg *realpg.Server) {
 	}
 }
 
+// One Vault and one cluster are enough for what does not break them.
+func TestOnVault(t *testing.T) {
+	s := dbstage.New(t, realvault.Config{}, realpg.Config{})
+	for name, test := range map[string]func(*testing.T, *dbstage.Stage){
+		"rotations under load": rotationsUnderLoad, "certificates for its own users alone": ownUsersAlone, "hand-over": handover, "static role": staticRole,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, s) })
+	}
+}
+
 // Real Vault makes and revokes the roles while 32 workers read and write: no
 // query fails, no write is lost or doubled, and each old role is gone as soon as
 // it has drained. The long form is in test/bench.
-func TestRotationsUnderLoad(t *testing.T) {
+func rotationsUnderLoad(t *testing.T, s *dbstage.Stage) {
 	const rotations = 8
-	s := dbstage.New(t, realvault.Config{}, realpg.Config{})
+	before := roles(t, s)
 	db, session, ev := onVault(t, s, bootstrap.Config{}, 16)
 	l := startLoad(t, db, 32)
 	for n := 1; n <= rotations; n++ {
@@ -159,8 +172,24 @@ func TestRotationsUnderLoad(t *testing.T) {
 	if stats := db.Stats(); stats.Rotations != rotations || stats.Failures != 0 || stats.Draining != 0 {
 		t.Errorf("%+v", stats)
 	}
-	if n := roles(t, s); n != 1 {
-		t.Errorf("%d roles are left", n)
+	if n := roles(t, s); n != before+1 {
+		t.Errorf("%d roles are left of %d", n, rotations+1)
+	}
+}
+
+// The service gets certificates for the database users that Vault makes for it,
+// and for nobody else.
+func ownUsersAlone(t *testing.T, s *dbstage.Stage) {
+	db, session, _ := onVault(t, s, bootstrap.Config{}, 2)
+	name := user(t, db)
+	var dn string
+	if err := db.QueryRow(t.Context(), "SELECT client_dn FROM pg_stat_ssl WHERE pid = pg_backend_pid()").Scan(&dn); err != nil || dn != "/CN="+name || !strings.HasPrefix(name, "v-approle-mcp-hr-") {
+		t.Errorf("%s with %s, %v", name, dn, err)
+	}
+	s.PG.Exec(t, "postgres", "CREATE ROLE other LOGIN PASSWORD 'stolen password'")
+	for _, name := range []string{"other", "postgres", "vault", "v-approle-mcp-fina-x"} {
+		c := dbconn.Config{Addr: s.PG.Addr(), Database: "postgres", Leases: dbconn.Fixed(name, secret("stolen password")), Certs: session.Issuer()}
+		refused(t, c, dbconn.ErrInsecure, "no certificate for the user "+name)
 	}
 }
 
@@ -176,8 +205,7 @@ func roles(t *testing.T, s *dbstage.Stage) (n int) {
 }
 
 // A session that moves to a new token takes the pool along.
-func TestHandover(t *testing.T) {
-	s := dbstage.New(t, realvault.Config{}, realpg.Config{})
+func handover(t *testing.T, s *dbstage.Stage) {
 	db, _, ev := onVault(t, s, bootstrap.Config{Poll: 50 * time.Millisecond}, 4)
 	before := user(t, db)
 	l := startLoad(t, db, 4)
@@ -258,13 +286,12 @@ func TestVaultFailsAtRotation(t *testing.T) {
 
 // A static role: its user stays, Vault changes its password when its TTL is
 // over, and the pool goes along without losing a query.
-func TestStaticRole(t *testing.T) {
-	s := dbstage.New(t, realvault.Config{}, realpg.Config{})
-	s.Write(t, "database/static-roles/tamshai_app", map[string]any{"db_name": "tamshai_hr", "username": "tamshai_app", "rotation_period": "5s"})
+func staticRole(t *testing.T, s *dbstage.Stage) {
+	s.Write(t, "database/static-roles/tamshai_app", map[string]any{"db_name": "tamshai_hr", "username": "tamshai_app", "rotation_period": "5s"}, nil)
 	ev := &events{}
 	session := s.Session(t, bootstrap.Config{Leases: []string{dbstage.Static}, Audit: ev})
 	source := session.Leases(dbstage.Static)
-	db := open(t, dbconn.Config{Addr: s.PG.Addr(), Database: "postgres", Leases: source, Certs: s.Issuer(), Audit: ev, MaxConns: 4})
+	db := open(t, dbconn.Config{Addr: s.PG.Addr(), Database: "postgres", Leases: source, Certs: session.Issuer(), Audit: ev, MaxConns: 4})
 	if name := user(t, db); name != "tamshai_app" {
 		t.Error(name)
 	}
@@ -285,8 +312,8 @@ func TestStaticRole(t *testing.T) {
 	// Changed ahead of its time, and the connections are gone: the first who is
 	// refused has the new password fetched.
 	before := db.Stats().Generation
-	s.Write(t, "database/static-roles/tamshai_app", map[string]any{"db_name": "tamshai_hr", "username": "tamshai_app", "rotation_period": "24h"})
-	s.Write(t, "database/rotate-role/tamshai_app", nil)
+	s.Write(t, "database/static-roles/tamshai_app", map[string]any{"db_name": "tamshai_hr", "username": "tamshai_app", "rotation_period": "24h"}, nil)
+	s.Write(t, "database/rotate-role/tamshai_app", nil, nil)
 	s.PG.Exec(t, "postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'tamshai_app'")
 	tx, err := db.Begin(t.Context())
 	if err != nil {

@@ -96,15 +96,15 @@ type strategy struct {
 var strategies = []strategy{
 	{"static DSN", func(tb testing.TB, s *dbstage.Stage, session *bootstrap.Session) (executor, func(), func()) {
 		lease := current(tb, session)
-		pool := bare(tb, s, func() *secrets.Lease { return lease })
+		pool := bare(tb, s, session, func() *secrets.Lease { return lease })
 		return pool, func() { replaceLease(tb, session) }, pool.Close
 	}},
 	{"BeforeConnect only", func(tb testing.TB, s *dbstage.Stage, session *bootstrap.Session) (executor, func(), func()) {
-		pool := bare(tb, s, func() *secrets.Lease { return current(tb, session) })
+		pool := bare(tb, s, session, func() *secrets.Lease { return current(tb, session) })
 		return pool, func() { replaceLease(tb, session) }, pool.Close
 	}},
 	{"cold Reset", func(tb testing.TB, s *dbstage.Stage, session *bootstrap.Session) (executor, func(), func()) {
-		pool := bare(tb, s, func() *secrets.Lease { return current(tb, session) })
+		pool := bare(tb, s, session, func() *secrets.Lease { return current(tb, session) })
 		rotate := func() {
 			_, release, _, err := session.Leases(dbstage.Ref).Current(tb.Context()) // held for the time of grace
 			check(tb, err)
@@ -131,7 +131,7 @@ var strategies = []strategy{
 }
 
 func dbConfig(s *dbstage.Stage, session *bootstrap.Session) dbconn.Config {
-	return dbconn.Config{Addr: s.PG.Addr(), Database: "postgres", Leases: session.Leases(dbstage.Ref), Certs: s.Issuer(), MaxConns: dbConns}
+	return dbconn.Config{Addr: s.PG.Addr(), Database: "postgres", Leases: session.Leases(dbstage.Ref), Certs: session.Issuer(), MaxConns: dbConns}
 }
 
 func current(tb testing.TB, session *bootstrap.Session) *secrets.Lease {
@@ -147,7 +147,7 @@ func replaceLease(tb testing.TB, session *bootstrap.Session) {
 
 // bare is a warm pgxpool whose new connections use the lease of that moment,
 // with the same TLS and certificates as ours.
-func bare(tb testing.TB, s *dbstage.Stage, lease func() *secrets.Lease) *pgxpool.Pool {
+func bare(tb testing.TB, s *dbstage.Stage, session *bootstrap.Session, lease func() *secrets.Lease) *pgxpool.Pool {
 	cfg, err := pgxpool.ParseConfig(fmt.Sprintf("postgres://%s/postgres?sslmode=disable", s.PG.Addr()))
 	check(tb, err)
 	cfg.MaxConns = dbConns
@@ -158,7 +158,7 @@ func bare(tb testing.TB, s *dbstage.Stage, lease func() *secrets.Lease) *pgxpool
 		mu.Lock()
 		defer mu.Unlock()
 		if certs[l] == nil {
-			m, err := s.Issuer().Issue(ctx, tlsconfig.IssueRequest{CommonName: l.Username()})
+			m, err := session.Issuer().Issue(ctx, tlsconfig.IssueRequest{CommonName: l.Username()})
 			if err != nil {
 				return err
 			}
@@ -355,7 +355,7 @@ func BenchmarkDatabaseAcquire(b *testing.B) {
 	db, err := dbconn.Open(b.Context(), dbConfig(s, session))
 	check(b, err)
 	defer func() { check(b, db.Close(b.Context())) }()
-	pool := bare(b, s, func() *secrets.Lease { return current(b, session) })
+	pool := bare(b, s, session, func() *secrets.Lease { return current(b, session) })
 	defer pool.Close()
 	for _, bm := range []struct {
 		name    string
