@@ -33,9 +33,9 @@ var validators = map[string]pgconn.ValidateConnectFunc{
 const blank = "host=phoenix.invalid port=5432 user=none password=none dbname=none sslmode=disable sslrootcert='' sslcert='' sslkey='' sslcertmode=allow sslnegotiation=postgres " +
 	"connect_timeout=1 target_session_attrs=any min_protocol_version=3.0 max_protocol_version=3.0 channel_binding=require require_auth=scram-sha-256"
 
-// poolConfig returns pgx's configuration, free of the environment and still
+// blankConfig returns pgx's configuration, free of the environment and still
 // without credentials and servers.
-func poolConfig() (*pgxpool.Config, error) {
+func blankConfig() (*pgxpool.Config, error) {
 	text := blank
 	if os.Getenv("PGSERVICE") != "" {
 		// pgx reads the service whatever the connection string says: it gets an
@@ -57,7 +57,7 @@ func poolConfig() (*pgxpool.Config, error) {
 // poolConfig returns the configuration of the generation's pool.
 func (g *generation) poolConfig() (*pgxpool.Config, error) {
 	c, db := &g.db.cfg, g.db
-	pc, err := poolConfig()
+	pc, err := blankConfig()
 	if err != nil {
 		return nil, badConfig("unset the PG variable that it names", "the environment: %s", db.scrub.text(err.Error()))
 	}

@@ -409,6 +409,23 @@ func TestClose(t *testing.T) {
 	w.until(t, "SELECT count(*) = 0 FROM pg_stat_activity WHERE usename LIKE 'v-app-%'")
 }
 
+// A context that is over already, as at SIGTERM, cuts off those that are in use
+// and nobody else.
+func TestCloseWithoutTime(t *testing.T) {
+	w := newWorld(t, realpg.Config{})
+	w.leases.next()
+	db, err := dbconn.Open(t.Context(), w.config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	fill(t, db, 4)
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := db.Close(over); err != nil {
+		t.Error(err)
+	}
+}
+
 // The context of a caller counts, wherever it waits.
 func TestContexts(t *testing.T) {
 	w := newWorld(t, realpg.Config{})

@@ -166,6 +166,13 @@ func (db *DB) retire(g *generation) {
 				out = false
 			}
 		}
+		if g.pool.Stat().AcquiredConns() == 0 {
+			timer.Reset(closeGrace) // idle ones are being closed, and are nobody's
+			select {
+			case <-closed:
+			case <-timer.C:
+			}
+		}
 		g.cutOff = g.cut()
 		g.release()
 		attributes := map[string]string{"duration_ms": strconv.FormatInt(time.Since(began).Milliseconds(), 10), "cut_off": strconv.Itoa(g.cutOff)}
@@ -234,6 +241,7 @@ func (b *broken) applies(g *generation) bool {
 const (
 	rotateTimeout        = time.Minute // for one attempt
 	minGap, maxGap       = time.Second, time.Minute
+	closeGrace           = time.Second // for connections that nobody uses
 	refreshedNotReplaced = "the source has no newer credentials"
 )
 
