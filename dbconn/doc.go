@@ -58,7 +58,9 @@
 //	                      become a standby loses its connections at their first refused write
 //	out of connections    ErrFull for a new connection; those that are open go on
 //	Vault away            nothing, while the lease lives
-//	lease revoked early   nothing for statements by themselves and for new transactions: a
-//	                      new lease is asked for, once, before they go on; if that fails,
+//	lease revoked early   a new lease is asked for, once, before the work goes on: new
+//	                      transactions and statements by themselves see nothing of it where
+//	                      sessions were left alive; where they were ended, a statement on a
+//	                      dead one fails as when PostgreSQL stopped. Without a new lease,
 //	                      ErrRefused, at once for some seconds, to spare Vault and server
 package dbconn
