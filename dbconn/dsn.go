@@ -31,7 +31,7 @@ type DSN struct {
 func (d *DSN) String() string { return d.Addr + "/" + d.Database }
 
 // traps are parameters of libpq or pgx, and why they are refused.
-var traps = map[string]string{
+var traps = map[string]string{ //nolint:gosec // G101: names of parameters
 	"options":                  "it can set anything for the session, row_security and the role included",
 	"service":                  "it takes the rest from a file, which overrides what stands here",
 	"servicefile":              "it takes the rest from a file, which overrides what stands here",

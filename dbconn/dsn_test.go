@@ -152,7 +152,7 @@ func FuzzParseDSN(f *testing.F) {
 		d, err := dbconn.ParseDSN(dsn)
 		if err != nil {
 			var e *dbconn.Error
-			if !errors.As(err, &e) || e.Kind != dbconn.ErrConfig {
+			if !errors.As(err, &e) || !errors.Is(err, dbconn.ErrConfig) {
 				t.Errorf("%v", err)
 			}
 			return

@@ -94,7 +94,7 @@ func connectError(op, where string, err error, scrub *scrubber) error {
 	text := err.Error()
 	switch {
 	case errors.As(err, &pg):
-		e.Kind, e.Remedy = kindOf(pg)
+		e.Remedy, e.Kind = kindOf(pg)
 	case errors.Is(err, context.Canceled):
 	case errors.As(err, &refused), certificateError(err):
 		e.Kind, e.Remedy = ErrInsecure, "look where the name leads, and whether the server's certificate is for that name and from the authority in use"
@@ -110,22 +110,22 @@ func connectError(op, where string, err error, scrub *scrubber) error {
 	return e
 }
 
-func kindOf(pg *pgconn.PgError) (kind error, remedy string) {
+func kindOf(pg *pgconn.PgError) (remedy string, kind error) {
 	switch pg.Code {
 	case codeInvalidPassword:
-		return ErrRefused, "the lease may have been revoked, or its certificate is for another user"
+		return "the lease may have been revoked, or its certificate is for another user", ErrRefused
 	case codeInvalidAuth:
-		return ErrRefused, "see whether the role may log in and pg_hba.conf has a line for it, its certificate included"
+		return "see whether the role may log in and pg_hba.conf has a line for it, its certificate included", ErrRefused
 	case codeNoPrivilege:
-		return ErrRefused, "grant the role CONNECT on the database in the creation statements"
+		return "grant the role CONNECT on the database in the creation statements", ErrRefused
 	case codeNoDatabase:
-		return ErrConfig, "check the name of the database"
+		return "check the name of the database", ErrConfig
 	case codeTooMany:
-		return ErrFull, "raise max_connections or the role's limit, or lower MaxConns; rotation needs room for twice that"
+		return "raise max_connections or the role's limit, or lower MaxConns; rotation needs room for twice that", ErrFull
 	case codeCannotConnectNow:
-		return ErrUnavailable, "it is starting or stopping; wait"
+		return "it is starting or stopping; wait", ErrUnavailable
 	}
-	return ErrUnavailable, ""
+	return "", ErrUnavailable
 }
 
 func certificateError(err error) bool {

@@ -396,7 +396,7 @@ func TestClose(t *testing.T) {
 	if !errors.Is(err, dbconn.ErrClosed) || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "1 connections") {
 		t.Errorf("%v", err)
 	}
-	if again := db.Close(t.Context()); again != err {
+	if again := db.Close(t.Context()); !errors.Is(again, err) {
 		t.Errorf("the second time: %v", again)
 	}
 	conn.Release()

@@ -241,7 +241,7 @@ func (b *broken) applies(g *generation) bool {
 const (
 	rotateTimeout        = time.Minute // for one attempt
 	minGap, maxGap       = time.Second, time.Minute
-	closeGrace           = time.Second // for connections that nobody uses
+	closeGrace           = 15 * time.Second // for connections that nobody uses; pgx takes no longer
 	refreshedNotReplaced = "the source has no newer credentials"
 )
 
