@@ -78,7 +78,7 @@ type Config struct {
 
 	Into    any      // a struct to fill; see secrets.Config
 	Secrets []string // more declared references: "tamshai/mcp-hr#password"
-	Leases  []string // "database/creds/mcp-hr"
+	Leases  []string // "database/creds/mcp-hr", or "database/static-creds/app"
 	Certs   []CertRequest
 	// Identity, if not nil, is the certificate of [Session.Identity].
 	Identity *CertRequest

@@ -397,6 +397,40 @@ func TestHandoverDrainsTheUsersOfLeases(t *testing.T) {
 	})
 }
 
+// Who cannot move to the newest lease keeps the one before, beyond the deadline.
+func TestDoubtKeepsTheLeaseBefore(t *testing.T) {
+	inFakeTime(t, func(t *testing.T, d *doubleT) {
+		s := d.start(d.leased(d.config(d.wrapped())))
+		source := s.Leases("database/creds/" + d.name)
+		old, release, replaced, err := source.Current(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer release()
+		if err := source.Replace(t.Context(), old); err != nil {
+			t.Fatal(err)
+		}
+		<-replaced
+		next, releaseNext, _, err := source.Current(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer releaseNext()
+		settle := next.Doubt()
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if d.db.isRevoked(old.ID()) {
+			t.Error("the old lease is gone, and the new one may not work")
+		}
+		settle()
+		time.Sleep(time.Minute + time.Second)
+		synctest.Wait()
+		if !d.db.isRevoked(old.ID()) {
+			t.Error("the doubt is over, and the old lease lives")
+		}
+	})
+}
+
 func TestLeaseIsReplacedInTime(t *testing.T) {
 	inFakeTime(t, func(t *testing.T, d *doubleT) {
 		s := d.start(d.leased(d.config(d.wrapped())))

@@ -16,7 +16,8 @@ var ErrLeaseClosed = errors.New("secrets: the lease's source is closed")
 //
 // Whoever uses a lease holds it ([Lease.Hold]) while any connection that was
 // opened with it is alive. A source revokes a replaced lease when nobody holds
-// it any more, or when its deadline has passed.
+// it any more, or when its deadline has passed and nobody doubts the newest one
+// ([Lease.Doubt]).
 type Lease struct {
 	id     string
 	ref    string
@@ -26,6 +27,7 @@ type Lease struct {
 	mu      sync.Mutex
 	expires time.Time
 	holders int
+	doubts  int
 	retired bool
 	drained chan struct{} // closed when retired and without holders
 }
@@ -41,7 +43,8 @@ func NewLease(ref, id string, fields map[string]Secret, issued time.Time, ttl ti
 }
 
 // ID is Vault's identifier of the lease: "database/creds/mcp-hr/Fc2…". It is
-// no secret; with the right to revoke it, it takes the credentials away.
+// no secret; with the right to revoke it, it takes the credentials away. That of
+// a static role is "": such credentials cannot be revoked.
 func (l *Lease) ID() string { return l.id }
 
 // Ref is what was asked for: "mount/creds/role".
@@ -94,6 +97,28 @@ func (l *Lease) Holders() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.holders
+}
+
+// Doubt says that the caller has yet to see these credentials work, and that it
+// still depends on those before them: a source keeps a replaced lease beyond its
+// deadline while anybody doubts the newest one. The caller calls settle when it
+// has moved over, or given up; it may do so more than once.
+func (l *Lease) Doubt() (settle func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.doubts++
+	return sync.OnceFunc(func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.doubts--
+	})
+}
+
+// Doubted reports whether anybody doubts the lease. It is for sources.
+func (l *Lease) Doubted() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.doubts > 0
 }
 
 // Retire marks the lease as replaced and returns a channel that is closed once

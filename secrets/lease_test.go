@@ -68,3 +68,20 @@ func TestLeaseDrains(t *testing.T) {
 		})
 	})
 }
+
+func TestLeaseDoubt(t *testing.T) {
+	l := newLease()
+	if l.Doubted() {
+		t.Error("a new lease is in doubt")
+	}
+	one, other := l.Doubt(), l.Doubt()
+	one()
+	one() // more than once does nothing
+	if !l.Doubted() {
+		t.Error("one of two doubts is left")
+	}
+	other()
+	if l.Doubted() {
+		t.Error("nobody doubts it any more")
+	}
+}

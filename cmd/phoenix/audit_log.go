@@ -173,7 +173,7 @@ func appendLines(ctx context.Context, log *auditlog.Log, in io.Reader, out io.Wr
 	var bad error
 	lines := bufio.NewReaderSize(in, 64<<10)
 	for number := 1; ; number++ {
-		line, long, err := readLine(lines)
+		line, long, err := readEventLine(lines)
 		if err != nil {
 			if !errors.Is(err, io.EOF) {
 				bad = errors.Join(bad, fmt.Errorf("standard input: %w", err))
@@ -207,9 +207,9 @@ func appendLines(ctx context.Context, log *auditlog.Log, in io.Reader, out io.Wr
 	return errors.Join(bad, <-printed)
 }
 
-// readLine returns the next line. Of one that no event can have, only that it
+// readEventLine returns the next line. Of one that no event can have, only that it
 // was too long.
-func readLine(r *bufio.Reader) (line []byte, long bool, err error) {
+func readEventLine(r *bufio.Reader) (line []byte, long bool, err error) {
 	const most = 8 << 20
 	for {
 		part, err := r.ReadSlice('\n')

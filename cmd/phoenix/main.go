@@ -46,6 +46,7 @@ func run(ctx context.Context, args []string) int {
 			certsCommand(),
 			auditCommand(),
 			demoCommand(),
+			guardCommand(),
 		},
 	}
 	namesUsageErrors(root)

@@ -206,9 +206,7 @@ func (s *Server) create(ctx context.Context) error {
 	}
 	// Others may be making the template too: the first one stays. A cache that
 	// cannot be written costs the next cluster a second.
-	if os.MkdirAll(filepath.Dir(template), 0o755) != nil {
-		return nil
-	}
+	_ = os.MkdirAll(filepath.Dir(template), 0o755)
 	if tmp, err := os.MkdirTemp(filepath.Dir(template), ".making-"); err == nil {
 		if os.CopyFS(tmp, os.DirFS(s.data())) != nil || os.Rename(tmp, template) != nil {
 			_ = os.RemoveAll(tmp)

@@ -97,6 +97,10 @@ func (c *Client) mountVersion(ctx context.Context, mount, path string) int {
 // ReadLease obtains new dynamic credentials: "database/creds/mcp-hr". A
 // request whose answer was lost may have made credentials that nobody holds;
 // Vault takes them back at the end of their TTL.
+//
+// The credentials of a static role, "database/static-creds/app", are a lease
+// without an ID: nobody can renew or revoke it, and it lives until Vault changes
+// the password next.
 func (c *Client) ReadLease(ctx context.Context, ref string) (*secrets.Lease, Grant, error) {
 	const op = "obtain a lease"
 	resp, err := c.Read(ctx, ref, nil)
@@ -106,18 +110,20 @@ func (c *Client) ReadLease(ctx context.Context, ref string) (*secrets.Lease, Gra
 	if err != nil {
 		return nil, Grant{}, err
 	}
-	if resp.LeaseID == "" {
+	grant := Grant{TTL: resp.LeaseDuration, Renewable: resp.Renewable}
+	if _, static := resp.Data["last_vault_rotation"]; static && resp.LeaseID == "" {
+		grant = Grant{TTL: time.Duration(number(resp.Data["ttl"])) * time.Second}
+	} else if resp.LeaseID == "" {
 		return nil, Grant{}, &Error{Op: op, Path: ref, Class: ErrInvalid, Sent: true, Detail: "this path gives no lease"}
 	}
 	fields := make(map[string]secrets.Secret, len(resp.Data))
 	for name, v := range resp.Data {
 		value := valueOf(v)
 		fields[name] = value.Secret
-		if name != "username" {
+		if name == "password" || resp.LeaseID != "" && name != "username" {
 			c.scrub.Add(fields[name])
 		}
 	}
-	grant := Grant{TTL: resp.LeaseDuration, Renewable: resp.Renewable}
 	return secrets.NewLease(ref, resp.LeaseID, fields, time.Now(), grant.TTL), grant, nil
 }
 

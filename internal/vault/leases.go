@@ -15,7 +15,8 @@ import (
 type KeeperConfig struct {
 	Ref string // "database/creds/mcp-hr"
 	// Drain is how long the users of a replaced lease get to move over before
-	// it is revoked under them; 0 means a minute.
+	// it is revoked under them; 0 means a minute. While a user doubts the
+	// newest lease, which may not work, they get that long again.
 	Drain time.Duration
 	Log   *slog.Logger
 	Rand  func() float64
@@ -45,6 +46,17 @@ type LeaseKeeper struct {
 	problem  error         // why the last attempt to replace failed
 	owed     []held        // not current and not given back: Close came first, or Vault refused
 }
+
+// errNotRotated is what replacing the credentials of a static role gives before
+// Vault has changed its password.
+var errNotRotated = errors.New("the static role has the same password still; Vault changes it when its TTL is over, or at rotate-role")
+
+// isStatic reports whether the lease is that of a static role.
+func isStatic(lease *secrets.Lease) bool { return lease.ID() == "" }
+
+// afterRotation is the pause between the time at which Vault is to change the
+// password of a static role, and the time at which it is asked for.
+const afterRotation = time.Second
 
 // held is a lease with what is needed to renew it and to give it back.
 type held struct {
@@ -106,7 +118,7 @@ func (k *LeaseKeeper) keep() {
 		for gap := minReplaceGap; k.life.Err() == nil && !isClosed(replaced); gap = min(2*gap, maxReplaceGap) {
 			k.cfg.Log.Info("a lease has to be replaced", "lease", h.lease, "reason", reason)
 			err := k.Replace(k.life, h.lease)
-			if err == nil {
+			if err == nil || errors.Is(err, errNotRotated) {
 				break
 			}
 			k.cfg.Log.Error("a lease cannot be replaced; the old one stays while it lives", "lease", h.lease, "error", err)
@@ -117,6 +129,10 @@ func (k *LeaseKeeper) keep() {
 
 // renew keeps one lease alive until it has to be replaced, or has been.
 func (k *LeaseKeeper) renew(h held, replaced <-chan struct{}) error {
+	if isStatic(h.lease) {
+		sleep(k.life, replaced, time.Until(h.lease.Expires())+afterRotation)
+		return errors.New("Vault has changed the password")
+	}
 	ctx, cancel := context.WithCancel(k.life)
 	watching := make(chan struct{})
 	go func() {
@@ -207,6 +223,10 @@ func (k *LeaseKeeper) Replace(ctx context.Context, old *secrets.Lease) error {
 		k.mu.Unlock()
 		return err
 	}
+	if isStatic(next.lease) && next.lease.Password().Equal(old.Password()) {
+		old.Extend(next.lease.Expires())
+		return errNotRotated
+	}
 	k.publish(next)
 	return nil
 }
@@ -262,12 +282,18 @@ func (k *LeaseKeeper) published(lease *secrets.Lease) {
 func (k *LeaseKeeper) giveBack(h held) {
 	timer := time.NewTimer(k.cfg.Drain)
 	defer timer.Stop()
-	select {
-	case <-h.lease.Retire():
-	case <-timer.C:
-	case <-k.life.Done():
-		k.owe(h)
-		return
+	for waiting := true; waiting; {
+		select {
+		case <-h.lease.Retire():
+			waiting = false
+		case <-timer.C:
+			newest, _ := k.newest()
+			waiting = newest.lease.Doubted() && time.Now().Before(h.lease.Expires())
+			timer.Reset(k.cfg.Drain)
+		case <-k.life.Done():
+			k.owe(h)
+			return
+		}
 	}
 	ctx, cancel := context.WithTimeout(k.life, k.cfg.Drain)
 	defer cancel()
@@ -299,6 +325,9 @@ func (k *LeaseKeeper) ReturnAll(ctx context.Context) error {
 }
 
 func (k *LeaseKeeper) revoke(ctx context.Context, h held) error {
+	if isStatic(h.lease) {
+		return nil // its old password is gone already
+	}
 	holders := h.lease.Holders()
 	err := h.client.Retry(ctx, "revoke "+h.lease.ID(), func(ctx context.Context) error { return h.client.RevokeLease(ctx, h.lease.ID()) })
 	if errors.Is(err, ErrTokenInvalid) {

@@ -7,5 +7,6 @@
 // time that is missed is printed; a rule that is broken (a SecretID sent twice,
 // too many renewals) fails the benchmark.
 //
-// The sizes are flags: -pairs, -services, -storm and -stormservices.
+// The sizes are flags: -pairs, -services, -storm, -stormservices, -dbrounds and
+// -dbrotations.
 package bench

@@ -1,0 +1,308 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"unicode/utf8"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/tamshai/phoenix/guard"
+)
+
+func guardCommand() *cli.Command {
+	return &cli.Command{
+		Name:   "guard",
+		Usage:  "find and remove personal data and secrets in text",
+		Action: needsCommand,
+		Commands: []*cli.Command{
+			guardScanCommand(),
+			guardRedactCommand(),
+			guardStreamCommand(),
+			guardLeakCommand(),
+			guardInputCommand(),
+			guardServeCommand(),
+			guardEntitiesCommand(),
+		},
+	}
+}
+
+func entitiesFlag() cli.Flag {
+	return &cli.StringSliceFlag{Name: "entities", Usage: "look for these `LABELS` alone, with commas between; see phoenix guard entities"}
+}
+
+func guardScanCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "scan",
+		Usage:     "list the findings in each line of JSONL, or show them in a file",
+		ArgsUsage: "[FILE]",
+		Description: `Reads a JSON object with a "text" on each line of standard input, and writes
+for each a line [[start,end,label,score],…]; offsets are code points. Findings
+do not overlap and reach the threshold of 0.5. With --min-score, all candidates
+of that score or more are listed, those for the same characters too.
+
+With a FILE, or on a terminal, the text is shown with its findings marked.
+
+   echo '{"text":"SSN 219-09-9999"}' | phoenix guard scan
+   phoenix guard scan notes.txt`,
+		Flags: []cli.Flag{
+			&cli.FloatFlag{Name: "min-score", Usage: "list candidates with a score of `X` or more, from 0 to 1"},
+			entitiesFlag(),
+		},
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			g, err := newGuard(cmd, guard.Policy{})
+			if err != nil {
+				return err
+			}
+			find := g.Scan
+			if cmd.IsSet("min-score") {
+				least := cmd.Float("min-score")
+				if !(least >= 0 && least <= 1) {
+					return usagef("--min-score %g: want 0 to 1", least)
+				}
+				find = func(text []byte) []guard.Finding { return g.Candidates(text, least) }
+			}
+			if cmd.Args().Len() > 0 || isTerminal(os.Stdin) {
+				return showFindings(cmd, find)
+			}
+			return eachLine(ctx, func(out []byte, text string) ([]byte, error) {
+				return appendFindings(out, text, find([]byte(text))), nil
+			})
+		},
+	}
+}
+
+func guardRedactCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "redact",
+		Usage: "replace the findings in each line of JSONL",
+		Description: `Reads a JSON object with a "text" on each line of standard input, and writes
+for each a line {"text":…} in which a label such as <US_SSN> stands for each
+finding.
+
+   echo '{"text":"SSN 219-09-9999"}' | phoenix guard redact`,
+		Flags: []cli.Flag{entitiesFlag()},
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			g, err := newGuard(cmd, guard.Policy{})
+			if err != nil {
+				return err
+			}
+			return eachLine(ctx, func(out []byte, text string) ([]byte, error) {
+				clean, _, err := g.Redact([]byte(text))
+				if err != nil {
+					return out, err
+				}
+				return appendText(out, clean)
+			})
+		},
+	}
+}
+
+func guardStreamCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "stream",
+		Usage: "do as redact does, on text that comes in chunks",
+		Description: `Reads and writes what phoenix guard redact does, and gives each text to a
+stream in chunks of --chunk bytes. What comes out is the same.
+
+   echo '{"text":"SSN 219-09-9999"}' | phoenix guard stream --chunk 3`,
+		Flags: []cli.Flag{
+			&cli.IntFlag{Name: "chunk", Usage: "cut texts every `N` bytes", Value: 16},
+			entitiesFlag(),
+		},
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			size := cmd.Int("chunk")
+			if size < 1 {
+				return usagef("--chunk %d: want 1 or more", size)
+			}
+			g, err := newGuard(cmd, guard.Policy{})
+			if err != nil {
+				return err
+			}
+			return eachLine(ctx, func(out []byte, text string) ([]byte, error) {
+				var clean strings.Builder
+				w := g.NewWriter(&clean)
+				for len(text) > 0 {
+					n := min(size, len(text))
+					if _, err := io.WriteString(w, text[:n]); err != nil {
+						return out, err
+					}
+					text = text[n:]
+				}
+				if err := w.Close(); err != nil {
+					return out, err
+				}
+				return appendText(out, []byte(clean.String()))
+			})
+		},
+	}
+}
+
+func guardEntitiesCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "entities",
+		Usage: "list what is found",
+		Description: `Prints each label, the best score without and with context, whether a value
+proves itself by a check digit or a rule, and words that are context. --json
+prints [{"label","checked","score","with_context","context"}].
+
+   phoenix guard entities`,
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print JSON"}},
+		Action: func(_ context.Context, cmd *cli.Command) error {
+			all := guard.Entities()
+			if cmd.Bool("json") {
+				return json.NewEncoder(os.Stdout).Encode(all)
+			}
+			w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "LABEL\tSCORE\tWITH CONTEXT\tCHECKED\tCONTEXT")
+			for _, e := range all {
+				checked := ""
+				if e.Checked {
+					checked = "yes"
+				}
+				fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%s\t%s\n", e.Label, e.Score, e.WithContext, checked, strings.Join(e.Context[:min(6, len(e.Context))], " "))
+			}
+			return w.Flush()
+		},
+	}
+}
+
+func newGuard(cmd *cli.Command, p guard.Policy) (*guard.Guard, error) {
+	if cmd.IsSet("entities") {
+		p.Entities = cmd.StringSlice("entities")
+	}
+	g, err := guard.New(p)
+	if err != nil {
+		return nil, usageError{strings.TrimPrefix(err.Error(), "guard: ")}
+	}
+	return g, nil
+}
+
+// maxLine is the longest line that is read, in bytes.
+const maxLine = 256 << 20
+
+// eachLine reads JSONL from standard input and writes, for each line, what do
+// appends for its text.
+func eachLine(ctx context.Context, do func(out []byte, text string) ([]byte, error)) error {
+	in := bufio.NewReaderSize(os.Stdin, 1<<16)
+	w := bufio.NewWriterSize(os.Stdout, 1<<16)
+	defer w.Flush()
+	var out []byte
+	for n := 1; ; n++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		line, err := readLine(in)
+		if errors.Is(err, io.EOF) {
+			return w.Flush()
+		}
+		if err != nil {
+			return usagef("line %d: %v", n, err)
+		}
+		var row struct {
+			Text *string `json:"text"`
+		}
+		if err := json.Unmarshal(line, &row); err != nil {
+			return usagef("line %d is no JSON object: %v", n, err)
+		}
+		if row.Text == nil {
+			return usagef(`line %d has no "text"`, n)
+		}
+		if out, err = do(out[:0], *row.Text); err != nil {
+			return fmt.Errorf("line %d: %w", n, err)
+		}
+		if _, err := w.Write(append(out, '\n')); err != nil {
+			return err
+		}
+	}
+}
+
+func readLine(r *bufio.Reader) ([]byte, error) {
+	var line []byte
+	for {
+		part, err := r.ReadSlice('\n')
+		if len(line)+len(part) > maxLine {
+			return nil, fmt.Errorf("longer than %d bytes", maxLine)
+		}
+		line = append(line, part...)
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+		case errors.Is(err, io.EOF) && len(line) > 0:
+			return line, nil
+		default:
+			return line, err
+		}
+	}
+}
+
+func appendText(out, text []byte) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(struct {
+		Text string `json:"text"`
+	}{string(text)})
+	return append(out, bytes.TrimSuffix(b.Bytes(), []byte("\n"))...), err
+}
+
+func appendFindings(out []byte, text string, found []guard.Finding) []byte {
+	out = append(out, '[')
+	at, points := 0, 0
+	offset := func(i int) int { // in code points; i never goes back far
+		if i < at {
+			at, points = 0, 0
+		}
+		points += utf8.RuneCountInString(text[at:i])
+		at = i
+		return points
+	}
+	for i, f := range found {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		start := offset(f.Start)
+		out = fmt.Appendf(out, `[%d,%d,%q,%g]`, start, start+utf8.RuneCountInString(text[f.Start:f.End]), f.Label, f.Score)
+	}
+	return append(out, ']')
+}
+
+// showFindings prints the file that the command names, or standard input, with
+// the findings marked.
+func showFindings(cmd *cli.Command, find func([]byte) []guard.Finding) error {
+	var text []byte
+	var err error
+	switch cmd.Args().Len() {
+	case 0:
+		text, err = io.ReadAll(os.Stdin)
+	case 1:
+		text, err = os.ReadFile(cmd.Args().First())
+	default:
+		return usagef("%d files were given, want one", cmd.Args().Len())
+	}
+	if err != nil {
+		return usagef("%v", err)
+	}
+	open, shut := "[[", "]]"
+	if hasColours(os.Stdout) {
+		open, shut = "\x1b[1;37;41m", "\x1b[0m"
+	}
+	w := bufio.NewWriter(os.Stdout)
+	at := 0
+	for _, f := range find(text) {
+		if f.Start < at {
+			continue
+		}
+		fmt.Fprintf(w, "%s%s%s %s%s", text[at:f.Start], open, text[f.Start:f.End], f.Label, shut)
+		at = f.End
+	}
+	w.Write(text[at:])
+	return w.Flush()
+}

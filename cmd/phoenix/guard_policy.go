@@ -1,0 +1,148 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/tamshai/phoenix/guard"
+	"github.com/tamshai/phoenix/guard/httpguard"
+)
+
+// maxPolicy is the longest policy file in bytes.
+const maxPolicy = 16 << 20 // a directory of employees is in it
+
+// policyFile is the policy of phoenix guard serve. Unknown and repeated keys
+// are refused.
+type policyFile struct {
+	Threshold    float64                 `yaml:"threshold"`
+	Entities     []string                `yaml:"entities"`
+	Default      guard.Action            `yaml:"default"`
+	Actions      map[string]guard.Action `yaml:"actions"`
+	AllowDomains []string                `yaml:"allow_domains"`
+	Names        map[string][]string     `yaml:"names"`
+	Answers      string                  `yaml:"answers"`
+	Tags         []string                `yaml:"tags"`
+	Prompts      map[string]string       `yaml:"prompts"`
+	Delimiters   string                  `yaml:"delimiters"`
+	AllowMedia   bool                    `yaml:"allow_media"`
+}
+
+const policySchema = `The policy file is YAML; each key may be left out, and no other is allowed:
+   threshold      the lowest score that counts; 0.5
+   entities       labels to look for; all. See phoenix guard entities
+   default        what is done with a finding: pseudonymise, redact, mask, block,
+                  audit; pseudonymise, which answers are restored from
+   actions        the same by label: {IBAN_CODE: block}
+   allow_domains  domains whose addresses are no findings: [tamshai.com]
+   names          a dictionary by label: {PERSON: [Anna Kowalska]}
+   prompts        files with the prompts that no answer may repeat, by name,
+                  relative to the policy: {payroll: prompts/payroll.txt}
+   tags           tags that are not for the user, besides the usual: [case_file]
+   answers        what is done with whole answers that have such: block, redact;
+                  block. Streams are stopped
+   delimiters     session or turn: what users, tools and documents say is put
+                  between delimiters that nobody can guess, the same for a
+                  session or new for each turn; none
+   allow_media    true lets images and documents in base64 through unread; false`
+
+// loadPolicy reads the policy file and what it names. An empty path is the
+// empty policy.
+func loadPolicy(path string) (httpguard.Config, error) {
+	var file policyFile
+	fail := func(format string, args ...any) (httpguard.Config, error) {
+		return httpguard.Config{}, usagef("%s: %s", path, fmt.Sprintf(format, args...))
+	}
+	if path != "" {
+		if err := readPolicy(path, &file); err != nil {
+			return fail("%v", err)
+		}
+	}
+	if file.Default == "" {
+		file.Default = guard.Pseudonymise
+	}
+	c := httpguard.Config{AllowMedia: file.AllowMedia}
+	switch file.Answers {
+	case "", "block":
+	case "redact":
+		c.Output.Redact = true
+	default:
+		return fail("answers: %q; use block or redact", file.Answers)
+	}
+	switch file.Delimiters {
+	case "":
+	case "session", "turn":
+		c.Delimiters = guard.NewDelimiters(guard.DelimiterConfig{})
+		c.PerTurn = file.Delimiters == "turn"
+	default:
+		return fail("delimiters: %q; use session or turn", file.Delimiters)
+	}
+	names, err := guard.NewDictionary(file.Names)
+	if err != nil {
+		return fail("%s", strings.TrimPrefix(err.Error(), "guard: "))
+	}
+	c.Guard, err = guard.New(guard.Policy{
+		Threshold: file.Threshold, Entities: file.Entities, Default: file.Default, Actions: file.Actions,
+		AllowDomains: file.AllowDomains, Names: names,
+	})
+	if err != nil {
+		return fail("%s", strings.TrimPrefix(err.Error(), "guard: "))
+	}
+	c.Output.Tags, c.Output.Prompts = file.Tags, &guard.Prompts{}
+	for _, name := range slices.Sorted(maps.Keys(file.Prompts)) {
+		if err := registerPrompt(c.Output.Prompts, name, filepath.Join(filepath.Dir(path), file.Prompts[name])); err != nil {
+			return fail("prompts: %v", err)
+		}
+	}
+	return c, nil
+}
+
+func readPolicy(path string, file *policyFile) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxPolicy+1))
+	if err != nil {
+		return err
+	}
+	if len(data) > maxPolicy {
+		return fmt.Errorf("the policy is longer than %d bytes", maxPolicy)
+	}
+	loader, err := yaml.NewLoader(bytes.NewReader(data), yaml.WithKnownFields())
+	if err == nil {
+		err = loader.Load(file)
+	}
+	if errors.Is(err, io.EOF) { // nothing but comments
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("not a sound policy: %s", strings.Join(strings.Fields(err.Error()), " "))
+	}
+	var second yaml.Node
+	if err := loader.Load(&second); !errors.Is(err, io.EOF) {
+		return errors.New("not a sound policy: it has more than one document")
+	}
+	return nil
+}
+
+// registerPrompt registers the prompt in a file.
+func registerPrompt(prompts *guard.Prompts, name, path string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := prompts.Register(name, string(text), ""); err != nil {
+		return errors.New(strings.TrimPrefix(err.Error(), "guard: "))
+	}
+	return nil
+}

@@ -1,0 +1,262 @@
+package guard
+
+import (
+	"math"
+	"strings"
+)
+
+// keyBefore reports whether a name that ends before b[i] is that of a secret.
+func keyBefore(b []byte, i int) bool {
+	_, ok := keyName(b, i)
+	return ok
+}
+
+// keyName returns the name of a secret that ends before b[i], quotes, operators
+// and white space apart.
+func keyName(b []byte, i int) (name []byte, ok bool) {
+	for range 2 {
+		end := i
+		for end > 0 && i-end < 5 && strings.IndexByte("\"' \\`])?+|:.<>", b[end-1]) >= 0 {
+			end--
+		}
+		start := end
+		for start > 0 && end-start < 64 && (isAlnum(b[start-1]) || b[start-1] == '_' || b[start-1] == '-' || b[start-1] == '.') {
+			start--
+		}
+		name = b[start:end]
+		switch string(name) {
+		case "string", "String", "str": // a type behind the name
+			i = start
+			continue
+		case "value": // <add key="password" value="…">
+			if start == 0 || b[start-1] != ' ' {
+				return nil, false
+			}
+			i = start - 1
+			continue
+		}
+		break
+	}
+	if len(name) < 3 {
+		return nil, false
+	}
+	for i := range name {
+		if secretWord(name, i) {
+			return name, !namesNoSecret(name)
+		}
+	}
+	return nil, false
+}
+
+// secretWord reports whether a word that names secrets begins at name[i].
+func secretWord(name []byte, i int) bool {
+	switch lower(name[i]) {
+	case 'p':
+		return hasWord(name, i, "passw") || hasWord(name, i, "passphrase") || hasWord(name, i, "pwd")
+	case 's':
+		return hasWord(name, i, "secret")
+	case 't':
+		return hasWord(name, i, "token")
+	case 'c':
+		return hasWord(name, i, "cred") || hasWord(name, i, "client_id") || hasWord(name, i, "clientid")
+	case 'a':
+		return hasWord(name, i, "auth") && (!hasWord(name, i, "author") || hasWord(name, i, "authori"))
+	case 'k':
+		return hasWord(name, i, "key") && (i+3 == len(name) || !isLetter(name[i+3]) || isUpper(name[i+3]) && isLower(name[i+2]))
+	}
+	return false
+}
+
+func hasWord(name []byte, i int, word string) bool {
+	if len(name)-i < len(word) {
+		return false
+	}
+	for k := range len(word) {
+		if lower(name[i+k]) != word[k] {
+			return false
+		}
+	}
+	return true
+}
+
+// namesNoSecret reports whether name says that its value is about a secret, and
+// is none: a size, a place, the public half.
+func namesNoSecret(name []byte) bool {
+	low := strings.ToLower(string(name))
+	for _, word := range [...]string{"public", "pub_key", "pubkey", "primary", "foreign", "natural", "schema", "bucket", "sequence", "monkey", "turkey", "csrf", "issuer", "accessor", "usersecretsid", "keyvault", "key_vault", "key-vault", "exchange-organization", "-results", "hotkey", "cache"} {
+		if strings.Contains(low, word) {
+			return true
+		}
+	}
+	for _, end := range [...]string{"size", "length", "len", "name", "type", "path", "file", "url", "uri", "endpoint", "alias", "version", "count", "limit", "format", "algorithm", "index", "code", "chars", "selector", "pair", "event", "variable", "expiry", "ttl", "signatures", "distance", "location", "source", "meshing", "mode", "class"} {
+		if strings.HasSuffix(low, end) {
+			return true
+		}
+	}
+	return strings.HasSuffix(low, "id") && !strings.Contains(low, "client") && len(low) > 2 && !strings.HasSuffix(low, "akid")
+}
+
+// keyName is the function of that name, for a place in the view. The name may
+// stand before the zone.
+func (l *level) keyName(i int) ([]byte, bool) {
+	z := l.zone
+	if l.v.from == nil && !l.v.blob {
+		return keyName(z.raw, z.start+i)
+	}
+	for _, c := range l.t[:min(i, 8)] {
+		if isAlnum(c) {
+			return keyName(l.t, i)
+		}
+	}
+	return keyName(z.raw, z.start)
+}
+
+// assigned reads a secret that is assigned at t[i], as in `api_key = "…"` and
+// "password: …".
+func (l *level) assigned(i int) {
+	t := l.t
+	if i < l.valueEnd {
+		return // inside the value of another name
+	}
+	name, ok := l.keyName(i)
+	if !ok {
+		return
+	}
+	start := i + 1
+	for start < len(t) && start-i < 16 && strings.IndexByte("=:>-|,< \"'`\\({[\n\t", t[start]) >= 0 {
+		if t[start] == '\n' && t[start-1] != '>' && t[start-1] != '|' {
+			return
+		}
+		start++
+	}
+	for _, scheme := range [...]string{"bearer ", "basic ", "token "} {
+		if len(t)-start > len(scheme) && strings.EqualFold(string(t[start:start+len(scheme)]), scheme) {
+			start += len(scheme)
+			break
+		}
+	}
+	end := start
+	quoted := start > 0 && (t[start-1] == '"' || t[start-1] == '\'' || t[start-1] == '`')
+	for end < len(t) && end-start < maxURL && t[end] > ' ' && strings.IndexByte("\"'`<>", t[end]) < 0 && (quoted || strings.IndexByte(",;)}]", t[end]) < 0) {
+		end++
+	}
+	for end > start && !quoted && strings.IndexByte(".:!?\\", t[end-1]) >= 0 {
+		end--
+	}
+	l.valueEnd = end
+	value := t[start:end]
+	if !quoted && strings.ContainsAny(string(value), "([{") {
+		return // code
+	}
+	if score := secretScore(name, value); score > 0 {
+		l.add(l.zone.det.secret, start, end, score)
+	}
+}
+
+// secretScore says how sure it is that value is the secret that name tells of.
+func secretScore(name, value []byte) float32 {
+	n := strings.ToLower(string(name))
+	password := strings.Contains(n, "passw") || strings.Contains(n, "pwd") || strings.Contains(n, "passphrase")
+	if len(value) < 8 && !(password && len(value) >= 6) || placeholder(value) {
+		return 0
+	}
+	digits, letters, marks := 0, 0, 0
+	for _, c := range value {
+		switch {
+		case isDigit(c):
+			digits++
+		case isLetter(c):
+			letters++
+		case strings.IndexByte("_-./+=~ ", c) < 0:
+			marks++
+		}
+	}
+	switch {
+	case password && (digits > 0 && letters > 0 || marks > 0 && letters > 0):
+		return 0.75
+	case password:
+		return 0.4
+	case strings.Contains(n, "client") && strings.HasSuffix(n, "id") && len(value) == 36 && value[8] == '-':
+		return 0.3 // an identifier
+	case letters == 0 && digits == len(value) && digits >= 15 && strings.HasSuffix(n, "token"):
+		return 0.55
+	case marks*4 > len(value):
+		return 0
+	case len(value) >= 10 && digits > 0 && letters > 0 && isRandom(value):
+		return 0.7
+	case len(value) >= 20 && isRandom(value):
+		return 0.6
+	}
+	return 0
+}
+
+// isRandom reports whether value changes between small letters, capitals and
+// digits, inside of its parts, more often than names made of words do, and has not
+// too few characters.
+func isRandom(value []byte) bool {
+	changes, size, plain := 0, 0, true
+	last := byte(0)
+	for i, c := range value {
+		class := byte(0)
+		switch {
+		case isDigit(c):
+			class = 'd'
+		case isLower(c):
+			class = 'a'
+		case isUpper(c):
+			class = 'A'
+		}
+		plain = plain && (class == 'a' || class == 'd')
+		if class != 0 {
+			size++
+			// A capital and the small letters behind it are one.
+			word := class == 'a' && last == 'A' && (i < 2 || !isUpper(value[i-2]))
+			if last != 0 && class != last && !word {
+				changes++
+			}
+		}
+		last = class
+	}
+	enough := changes*11 >= size*2 || plain && changes*7 >= size
+	return size >= 8 && enough && entropy(value) >= 2.8
+}
+
+// entropy is Shannon's, in bits for a byte.
+func entropy(b []byte) float64 {
+	var count [256]int
+	for _, c := range b {
+		count[c]++
+	}
+	bits := 0.0
+	for _, n := range count {
+		if n > 0 {
+			p := float64(n) / float64(len(b))
+			bits -= p * math.Log2(p)
+		}
+	}
+	return bits
+}
+
+// placeholder reports whether value stands for a secret and is none.
+func placeholder(value []byte) bool {
+	if len(value) == 0 || sameDigits(value) {
+		return true
+	}
+	switch value[0] {
+	case '$', '<', '{', '%', '[', '(', '*':
+		return true
+	}
+	var low [64]byte
+	n := 0
+	for _, c := range value[:min(len(value), len(low))] {
+		low[n] = lower(c)
+		n++
+	}
+	s := low[:n]
+	for _, word := range [...]string{"example", "your_", "your-", "yourapi", "xxxx", "placeholder", "changeme", "redacted", "dummy", "${", "{{", "process.env", "os.environ", "getenv", "****", "....", "undefined", "0123456789", "1234567890", "abcdefgh", "aaaaaaaa", "00000000"} {
+		if strings.Contains(string(s), word) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,117 @@
+package guard
+
+import "strings"
+
+// mask is a set of recognizers whose context words were seen.
+type mask [3]uint64
+
+func (m *mask) add(bit int)      { m[bit>>6] |= 1 << (bit & 63) }
+func (m *mask) has(bit int) bool { return bit >= 0 && m[bit>>6]&(1<<(bit&63)) != 0 }
+
+func (m *mask) union(o mask) {
+	for i := range m {
+		m[i] |= o[i]
+	}
+}
+
+// wordIndex tells which recognizers a word is context of.
+type wordIndex struct {
+	masks  map[uint64]mask
+	filter [256]uint64 // a bit for each hash, because most words are in no mask
+}
+
+func (w *wordIndex) add(words string, bit int) {
+	for word := range strings.FieldsSeq(words) {
+		h := hashWord([]byte(word))
+		m := w.masks[h]
+		m.add(bit)
+		w.masks[h] = m
+		w.filter[h>>6&255] |= 1 << (h & 63)
+	}
+}
+
+// look adds what the word with hash h is context of.
+func (w *wordIndex) look(h uint64, m *mask) {
+	if w.filter[h>>6&255]&(1<<(h&63)) != 0 {
+		m.union(w.masks[h])
+	}
+}
+
+const (
+	hashSeed  = 14695981039346656037
+	hashPrime = 1099511628211
+)
+
+// hashWord is FNV-1a over the word in lower case.
+func hashWord(word []byte) uint64 {
+	h := uint64(hashSeed)
+	for _, c := range word {
+		h = (h ^ uint64(lower(c))) * hashPrime
+	}
+	return h
+}
+
+const (
+	// contextBytes and contextWords bound how far before a candidate words count.
+	contextBytes = 110
+	contextWords = 14
+)
+
+// before returns what the words at the end of b are context of. Of compound
+// names, such as userPhoneNumber and birth_date, the parts and the whole count.
+func (w *wordIndex) before(b []byte) (m mask) {
+	low := max(0, len(b)-contextBytes)
+	lines := 0
+	for i, n := len(b), 0; i > low && n < contextWords; n++ {
+		for i > low && !isContextByte[b[i-1]] {
+			if b[i-1] == '\n' {
+				if lines++; lines > 1 {
+					return m
+				}
+			}
+			i--
+		}
+		end, capitals := i, false
+		for i > low && isContextByte[b[i-1]] {
+			i--
+			capitals = capitals || i > low && isUpper(b[i]) && isLower(b[i-1])
+		}
+		if end-i > 1 {
+			w.look(hashWord(b[i:end]), &m)
+			if capitals {
+				w.parts(b[i:end], &m)
+			}
+		}
+	}
+	return m
+}
+
+// parts adds the parts of a name in camel case.
+func (w *wordIndex) parts(word []byte, m *mask) {
+	start := 0
+	for i := 1; i < len(word); i++ {
+		if isUpper(word[i]) && !isUpper(word[i-1]) {
+			w.look(hashWord(word[start:i]), m)
+			start = i
+		}
+	}
+	w.look(hashWord(word[start:]), m)
+}
+
+// within adds what any part of word, of three letters or more, is context of.
+// It is for words that are glued to a number.
+func (w *wordIndex) within(word []byte, m *mask) {
+	word = word[max(0, len(word)-32):]
+	for i := range word {
+		for j := i + 3; j <= len(word); j++ {
+			w.look(hashWord(word[i:j]), m)
+		}
+	}
+}
+
+var isContextByte = func() (t [256]bool) {
+	for c := range t {
+		t[c] = isLetter(byte(c)) || c >= 0x80
+	}
+	return t
+}()

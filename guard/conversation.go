@@ -1,0 +1,203 @@
+package guard
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"strings"
+	"sync"
+)
+
+// Conversation gives pseudonyms that stay the same from turn to turn, and puts
+// the values back into the model's answer. It keeps the values in memory. It is
+// safe for use by several goroutines.
+type Conversation struct {
+	g   *Guard
+	key []byte
+
+	mu     sync.Mutex
+	values map[string]string // by the placeholder in lower case, without brackets
+}
+
+// maxValues is how many values a conversation keeps. A value beyond it is
+// redacted for good.
+const maxValues = 100_000
+
+// NewConversation returns the conversation named id. Pseudonyms are made with a
+// key that is derived from key, which is secret and has 16 bytes or more, and
+// id: the same value is another pseudonym in another conversation.
+func (g *Guard) NewConversation(key []byte, id string) (*Conversation, error) {
+	if len(key) < 16 {
+		return nil, errors.New("guard: a conversation's key has less than 16 bytes; make one with crypto/rand")
+	}
+	mac := hmac.New(sha256.New, key)
+	mac.Write([]byte("phoenix guard conversation\x00" + id))
+	return &Conversation{g: g, key: mac.Sum(nil), values: map[string]string{}}, nil
+}
+
+// Redact is [Guard.Redact] with pseudonyms where the policy asks for them.
+func (c *Conversation) Redact(text []byte) ([]byte, Result, error) { return c.g.redact(c, text) }
+
+// RedactJSON is [Guard.RedactJSON] with pseudonyms.
+func (c *Conversation) RedactJSON(doc []byte) ([]byte, Result, error) { return c.g.redactJSON(c, doc) }
+
+// NewWriter is [Guard.NewWriter] with pseudonyms.
+func (c *Conversation) NewWriter(dst io.Writer) io.WriteCloser {
+	return &writer{dst: dst, r: newRedactor(c.g, c)}
+}
+
+const (
+	// tagLetters spell no words and no numbers, so that nothing takes a
+	// placeholder for a finding.
+	tagLetters = "bcdfghjklmnpqrstvwxz"
+	// tagSize letters are 69 bits of the HMAC.
+	tagSize = 16
+	// maxPlaceholder is the longest placeholder in any spelling, in bytes.
+	maxPlaceholder = 96
+)
+
+// appendPlaceholder appends <LABEL_tag>, the pseudonym of value.
+func (c *Conversation) appendPlaceholder(dst []byte, label string, value []byte) []byte {
+	mac := hmac.New(sha256.New, c.key)
+	mac.Write([]byte(label))
+	mac.Write([]byte{0})
+	mac.Write(value)
+	sum := mac.Sum(nil)
+	name := make([]byte, 0, len(label)+1+tagSize)
+	name = append(append(name, label...), '_')
+	for _, b := range sum[:tagSize] {
+		name = append(name, tagLetters[int(b)%len(tagLetters)])
+	}
+	id := strings.ToLower(string(name))
+	c.mu.Lock()
+	known, ok := c.values[id]
+	if !ok && len(c.values) < maxValues {
+		c.values[id], known, ok = string(value), string(value), true
+	}
+	c.mu.Unlock()
+	if !ok || known != string(value) { // full, or a collision
+		name = append(name[:0], label...)
+	}
+	return append(append(append(dst, '<'), name...), '>')
+}
+
+// value returns what the placeholder with the name stands for.
+func (c *Conversation) value(name []byte) (string, bool) {
+	if len(name) < tagSize+2 || name[len(name)-tagSize-1] != '_' {
+		return "", false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v, ok := c.values[strings.ToLower(string(name))]
+	return v, ok
+}
+
+// Restore returns text with the values in place of this conversation's
+// pseudonyms. Case and angle brackets may have been lost, and underscores
+// escaped as Markdown does. Pseudonyms of another conversation, and made-up
+// ones, stay as they are; a value is not looked through for pseudonyms.
+func (c *Conversation) Restore(text []byte) []byte {
+	r := restorer{c: c}
+	return r.next(make([]byte, 0, len(text)), text, true)
+}
+
+// NewRestorer returns a writer that restores what is written to it, as Restore
+// does with the whole, and writes it to dst. It holds back at most 96 bytes.
+// Close does not close dst. It must be called.
+func (c *Conversation) NewRestorer(dst io.Writer) io.WriteCloser {
+	return &restoreWriter{dst: dst, r: restorer{c: c}}
+}
+
+// restorer restores text that comes in pieces.
+type restorer struct {
+	c     *Conversation
+	buf   []byte
+	inRun bool // the text so far ends inside a name that is no placeholder
+}
+
+func isNameRuneByte(c byte) bool { return isLetter(c) || c == '_' || c == '\\' }
+
+// next takes a piece, appends to dst what can leave, and returns it.
+func (r *restorer) next(dst, piece []byte, eof bool) []byte {
+	r.buf = append(r.buf, piece...)
+	b, i := r.buf, 0
+	for i < len(b) {
+		word := isNameRuneByte(b[i]) || isDigit(b[i])
+		if r.inRun = r.inRun && word; r.inRun || b[i] != '<' && !isNameRuneByte(b[i]) {
+			r.inRun = word
+			dst = append(dst, b[i])
+			i++
+			continue
+		}
+		start := i
+		if b[i] == '<' {
+			start++
+		}
+		end := start
+		for end < len(b) && end-i < maxPlaceholder && isNameRuneByte(b[end]) {
+			end++
+		}
+		if end == len(b) && end-i < maxPlaceholder && !eof {
+			break // it may go on
+		}
+		if end < len(b) && (isNameRuneByte(b[end]) || isDigit(b[end])) || end == start {
+			dst = append(dst, b[i:max(end, i+1)]...)
+			r.inRun = end > start
+			i = max(end, i+1)
+			continue
+		}
+		value, ok := r.c.value(unescaped(b[start:end]))
+		if !ok {
+			dst = append(dst, b[i:end]...)
+			i = end
+			continue
+		}
+		// Brackets go if there are both.
+		switch opened, closed := start > i, end < len(b) && b[end] == '>'; {
+		case opened && closed:
+			dst = append(dst, value...)
+			end++
+		case opened:
+			dst = append(append(dst, '<'), value...)
+		default:
+			dst = append(dst, value...)
+		}
+		i = end
+	}
+	r.buf = r.buf[:copy(r.buf, b[i:])]
+	return dst
+}
+
+// unescaped is name without the backslashes of Markdown.
+func unescaped(name []byte) []byte {
+	if strings.IndexByte(string(name), '\\') < 0 {
+		return name
+	}
+	return []byte(strings.ReplaceAll(string(name), `\`, ""))
+}
+
+type restoreWriter struct {
+	dst    io.Writer
+	r      restorer
+	closed bool
+}
+
+func (w *restoreWriter) Write(p []byte) (int, error) {
+	if w.closed {
+		return 0, errClosed
+	}
+	if _, err := w.dst.Write(w.r.next(nil, p, false)); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+func (w *restoreWriter) Close() error {
+	if w.closed {
+		return nil
+	}
+	w.closed = true
+	_, err := w.dst.Write(w.r.next(nil, nil, true))
+	return err
+}

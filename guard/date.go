@@ -1,0 +1,170 @@
+package guard
+
+// readDates reads dates that begin with one of the groups. A date is personal
+// data if it is somebody's day of birth, which context tells.
+func (l *level) readDates(gs []group) {
+	for g := 0; g < len(gs); g++ {
+		end, n := l.date(gs, g)
+		if n == 0 {
+			continue
+		}
+		start := gs[g].start
+		if start > 0 && (l.t[start-1] == '.' || l.t[start-1] == '-' || l.t[start-1] == '/') && start > 1 && isDigit(l.t[start-2]) {
+			continue
+		}
+		l.add(l.zone.det.date, start, end, l.rate(l.zone.det.date, start, 0.3, 0.85))
+		g += n - 1
+	}
+}
+
+// date returns where the date ends that begins with group g, and how many groups
+// it has.
+func (l *level) date(gs []group, g int) (end, groups int) {
+	t := l.t
+	field := func(k int) (text []byte, sep byte) {
+		if g+k >= len(gs) {
+			return nil, 0
+		}
+		return t[gs[g+k].start:gs[g+k].end], gs[g+k].sep
+	}
+	a, s1 := field(0)
+	b, s2 := field(1)
+	c, s3 := field(2)
+	dateSep := func(s byte) bool { return s == '/' || s == '-' || s == '.' }
+	// 2024-03-15T14:30:00.123Z
+	if len(a) == 4 && gs[g].numeric && dateSep(s1) && s1 == s2 && isNumber(b, 1, 2) && len(c) >= 1 {
+		n := 0
+		for n < len(c) && n < 3 && isDigit(c[n]) {
+			n++
+		}
+		if n == 0 || n > 2 || !validDate(num(a), num(b), num(c[:n])) || num(a) < 1000 {
+			return 0, 0
+		}
+		if n == len(c) {
+			if s3 == ' ' {
+				if e := clock(t, gs[g+2].end+1); e > 0 {
+					return e, 3
+				}
+			}
+			return gs[g+2].end, 3
+		}
+		if c[n] == 'T' || c[n] == 't' {
+			if e := clock(t, gs[g+2].start+n+1); e > 0 {
+				return e, 3
+			}
+		}
+		return 0, 0
+	}
+	year := func(b []byte) bool { return isNumber(b, 2, 2) || isNumber(b, 4, 4) && (b[0] == '1' || b[0] == '2') }
+	joined := func(s byte, k int) bool { return s != 0 && s != ' ' && s != ':' && g+k < len(gs) && gs[g+k].numeric }
+	if isNumber(a, 1, 2) {
+		switch {
+		case dateSep(s1) && s1 == s2 && isNumber(b, 1, 2) && year(c) && !joined(s3, 3):
+			if dayAndMonth(a, b) || s1 != '.' && len(a) == 2 && len(c) == 2 && dayAndMonth(b, c) {
+				return gs[g+2].end, 3
+			}
+		case (dateSep(s1) || s1 == ' ') && month(b) > 0 && s1 == s2 && year(c) && num(a) <= 31:
+			return gs[g+2].end, 3
+		case s1 == '/' && isNumber(b, 1, 2) && !joined(s2, 2):
+			if dayAndMonth(a, b) {
+				return gs[g+1].end, 2
+			}
+		case s1 == '/' && isNumber(b, 4, 4) && year(b) && !joined(s2, 2) && num(a) >= 1 && num(a) <= 12:
+			return gs[g+1].end, 2
+		}
+		return 0, 0
+	}
+	if month(a) > 0 {
+		switch {
+		case s1 == '-' && year(b) && !joined(s2, 2):
+			return gs[g+1].end, 2
+		case s1 == ' ' && isNumber(b, 1, 2) && num(b) >= 1 && num(b) <= 31:
+			// "March 3, 1980"
+			p := gs[g+1].end
+			if s2 == ' ' && len(c) == 4 && year(c) {
+				return gs[g+2].end, 3
+			}
+			if p+6 <= len(t) && t[p] == ',' && t[p+1] == ' ' && year(t[p+2:p+6]) && (p+6 == len(t) || !isAlnum(t[p+6])) {
+				return p + 6, 2
+			}
+		}
+	}
+	return 0, 0
+}
+
+func isNumber(b []byte, low, high int) bool {
+	for _, c := range b {
+		if !isDigit(c) {
+			return false
+		}
+	}
+	return len(b) >= low && len(b) <= high
+}
+
+// dayAndMonth reports whether one of a and b may be a day and the other a month.
+func dayAndMonth(a, b []byte) bool {
+	x, y := num(a), num(b)
+	return x >= 1 && y >= 1 && x <= 31 && y <= 31 && (x <= 12 || y <= 12)
+}
+
+// month returns the month that word names in English, in full or by three
+// letters, or 0.
+func month(word []byte) int {
+	const short = "janfebmaraprmayjunjulaugsepoctnovdec"
+	if len(word) < 3 || len(word) > 9 {
+		return 0
+	}
+	a, b, c := lower(word[0]), lower(word[1]), lower(word[2])
+	for m := 0; m < len(short); m += 3 {
+		if short[m] != a || short[m+1] != b || short[m+2] != c {
+			continue
+		}
+		rest := [...]string{"uary", "ruary", "ch", "il", "", "e", "y", "ust", "tember", "ober", "ember", "ember"}[m/3]
+		if len(word) == 3 || m == 24 && len(word) == 4 && lower(word[3]) == 't' {
+			return m/3 + 1
+		}
+		if len(word) != 3+len(rest) {
+			return 0
+		}
+		for i := range len(rest) {
+			if lower(word[3+i]) != rest[i] {
+				return 0
+			}
+		}
+		return m/3 + 1
+	}
+	return 0
+}
+
+// clock returns where the time of day at t[p] ends, with fractions and a zone,
+// or 0.
+func clock(t []byte, p int) int {
+	two := func(p int) bool { return p+1 < len(t) && isDigit(t[p]) && isDigit(t[p+1]) }
+	if !two(p) || p+2 >= len(t) || t[p+2] != ':' || !two(p+3) {
+		return 0
+	}
+	p += 5
+	if p < len(t) && t[p] == ':' && two(p+1) {
+		p += 3
+		if p+1 < len(t) && t[p] == '.' && isDigit(t[p+1]) {
+			for p++; p < len(t) && isDigit(t[p]); p++ {
+			}
+		}
+	}
+	switch {
+	case p < len(t) && (t[p] == 'Z' || t[p] == 'z'):
+		p++
+	case p < len(t) && (t[p] == '+' || t[p] == '-') && two(p+1):
+		p += 3
+		if p < len(t) && t[p] == ':' {
+			p++
+		}
+		if two(p) {
+			p += 2
+		}
+	}
+	if p < len(t) && isAlnum(t[p]) {
+		return 0
+	}
+	return p
+}

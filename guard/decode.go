@@ -1,0 +1,132 @@
+package guard
+
+import (
+	"encoding/base32"
+	"encoding/base64"
+	"unicode/utf8"
+)
+
+// minBlob and maxBlob bound what is tried as base64, base32 or hex, in bytes. A
+// longer run is decoded in pieces of maxBlob, from its start.
+const (
+	minBlob = 12
+	maxBlob = 4096
+)
+
+// isBlobByte marks the bytes of base64 in both alphabets, padding apart.
+var isBlobByte = func() (t [256]bool) {
+	for c := range t {
+		t[c] = isAlnum(byte(c)) || c == '+' || c == '/' || c == '-' || c == '_'
+	}
+	return t
+}()
+
+// blobEnd returns the end of the run of base64 at b[i], padding included.
+func blobEnd(b []byte, i int) int {
+	j := i
+	for j < len(b) && j-i < maxBlob && isBlobByte[b[j]] {
+		j++
+	}
+	for k := 0; k < 6 && j < len(b) && j-i < maxBlob && b[j] == '='; k++ {
+		j++
+	}
+	return j
+}
+
+// decodeBlob appends to dst what b is the base64, base32 or hex of, and returns
+// it; or nil if that is not text.
+func decodeBlob(dst, b []byte) []byte {
+	for len(b) > 0 && b[len(b)-1] == '=' {
+		b = b[:len(b)-1]
+	}
+	if len(b) < minBlob || len(b) > maxBlob {
+		return nil
+	}
+	if plain := decodeHex(dst, b); plain != nil {
+		return plain
+	}
+	if plain := decodeBase64(dst, b); plain != nil {
+		return plain
+	}
+	return decodeBase32(dst, b)
+}
+
+func decodeHex(dst, b []byte) []byte {
+	if len(b)%2 != 0 {
+		return nil
+	}
+	// The first digit of each pair of a printable character is 2 to 7.
+	for i := 0; i < len(b); i += 2 {
+		hi, lo := hexDigit(b[i]), hexDigit(b[i+1])
+		if hi < 0 || lo < 0 {
+			return nil
+		}
+		dst = append(dst, byte(hi<<4|lo))
+	}
+	return keepText(dst)
+}
+
+func decodeBase64(dst, b []byte) []byte {
+	if len(b)%4 == 1 {
+		b = b[:len(b)-1] // cut off
+	}
+	enc := base64.RawStdEncoding
+	for _, c := range b {
+		if c == '-' || c == '_' {
+			enc = base64.RawURLEncoding
+			break
+		}
+	}
+	// Look at the first characters before decoding all.
+	var head [6]byte
+	if _, err := enc.Decode(head[:], b[:8]); err != nil || keepText(head[:]) == nil {
+		return nil
+	}
+	dst = dst[:enc.DecodedLen(len(b))]
+	n, err := enc.Decode(dst, b)
+	if err != nil && n == 0 {
+		return nil
+	}
+	return keepText(dst[:n])
+}
+
+func decodeBase32(dst, b []byte) []byte {
+	for _, c := range b {
+		if !(c >= 'A' && c <= 'Z' || c >= '2' && c <= '7') {
+			return nil
+		}
+	}
+	enc := base32.StdEncoding.WithPadding(base32.NoPadding)
+	dst = dst[:enc.DecodedLen(len(b))]
+	n, err := enc.Decode(dst, b)
+	if err != nil && n == 0 {
+		return nil
+	}
+	return keepText(dst[:n])
+}
+
+// keepText returns b if it is text, else nil. A character cut off at the end
+// does no harm.
+func keepText(b []byte) []byte {
+	odd := 0
+	for i := 0; i < len(b); {
+		c := b[i]
+		if c < utf8.RuneSelf {
+			if c < ' ' && c != '\n' && c != '\r' && c != '\t' || c == 0x7F {
+				return nil
+			}
+			i++
+			continue
+		}
+		r, size := utf8.DecodeRune(b[i:])
+		if r == utf8.RuneError && size == 1 && utf8.FullRune(b[i:]) {
+			return nil
+		}
+		odd++
+		i += size
+	}
+	if odd*2 > len(b) {
+		return nil
+	}
+	return b
+}

@@ -1,0 +1,282 @@
+package httpguard
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/tamshai/phoenix/auditlog"
+	"github.com/tamshai/phoenix/guard"
+)
+
+// A shape is a provider's way of writing requests and errors.
+type shape int
+
+const (
+	openAI shape = iota
+	anthropic
+	gemini
+)
+
+func shapeOf(r *http.Request) shape {
+	path := r.URL.Path
+	switch {
+	case r.Header.Get("anthropic-version") != "", strings.Contains(path, "/messages"), strings.HasSuffix(path, "/complete"):
+		return anthropic
+	case strings.Contains(path, ":generateContent"), strings.Contains(path, ":streamGenerateContent"), strings.Contains(path, "mbedContent"), strings.Contains(path, ":countTokens"):
+		return gemini
+	}
+	return openAI
+}
+
+// problem returns an error as the provider would write it, so that its client
+// library shows the text.
+func (s shape) problem(status int, text string) []byte {
+	var v any
+	switch s {
+	case anthropic:
+		kind := "permission_error"
+		if status != http.StatusForbidden {
+			kind = "invalid_request_error"
+		}
+		v = map[string]any{"type": "error", "error": map[string]any{"type": kind, "message": text}}
+	case gemini:
+		v = map[string]any{"error": map[string]any{"code": status, "message": text, "status": "PERMISSION_DENIED"}}
+	default:
+		v = map[string]any{"error": map[string]any{"message": text, "type": "guard_refused", "code": "guard_refused", "param": nil}}
+	}
+	doc, err := json.Marshal(v)
+	if err != nil {
+		return []byte(`{"error":{}}`) // strings and numbers alone
+	}
+	return doc
+}
+
+// An exchange is a request and its answer.
+type exchange struct {
+	gateway *Gateway
+	request *http.Request
+	shape   shape
+	conv    *guard.Conversation
+	output  guard.OutputPolicy
+	counts  map[string]int // what was found since the last record
+}
+
+// RoundTripper returns one that guards what goes through base; nil:
+// http.DefaultTransport. A refusal is a response with status 400, 403 or 503, in
+// the provider's own shape.
+func (g *Gateway) RoundTripper(base http.RoundTripper) http.RoundTripper {
+	if base == nil {
+		base = http.DefaultTransport
+	}
+	return &tripper{g, base}
+}
+
+// Proxy returns a handler that sends what it gets to the provider's address,
+// guarded.
+func (g *Gateway) Proxy(provider *url.URL, base http.RoundTripper) http.Handler {
+	return &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(provider)
+			r.Out.Host = provider.Host
+		},
+		Transport:     g.RoundTripper(base),
+		FlushInterval: -1,
+		ErrorHandler:  g.unreachable,
+	}
+}
+
+// unreachable answers for a provider that does not.
+func (g *Gateway) unreachable(w http.ResponseWriter, r *http.Request, err error) {
+	g.Logger.Warn("httpguard: the provider cannot be reached", "err", err)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusBadGateway)
+	_, _ = w.Write(shapeOf(r).problem(http.StatusBadGateway, "phoenix guard: the provider cannot be reached"))
+}
+
+type tripper struct {
+	gateway *Gateway
+	base    http.RoundTripper
+}
+
+func (t *tripper) RoundTrip(r *http.Request) (*http.Response, error) {
+	g := t.gateway
+	x := &exchange{gateway: g, request: r, shape: shapeOf(r), output: g.Output, counts: map[string]int{}}
+	out, err := x.prepare()
+	if auditErr := x.record("guard.request", err); auditErr != nil && err == nil {
+		err = auditErr
+	}
+	if r.Body != nil {
+		_ = r.Body.Close()
+	}
+	if err != nil {
+		return x.refused(err)
+	}
+	resp, err := t.base.RoundTrip(out)
+	if err != nil {
+		return nil, err
+	}
+	if err := x.finish(resp); err != nil {
+		_ = resp.Body.Close()
+		return x.refused(err)
+	}
+	return resp, nil
+}
+
+// prepare returns the request as it may leave.
+func (x *exchange) prepare() (*http.Request, error) {
+	g, r := x.gateway, x.request
+	conv, opaque, err := g.conversation(g.Session(r))
+	if err != nil {
+		return nil, err
+	}
+	x.conv = conv
+	out := r.Clone(r.Context())
+	out.Header.Del(SessionHeader)
+	out.Header.Del(TurnHeader)
+	out.Header.Del("Cookie")
+	out.Header.Set("Accept-Encoding", "identity")
+	if r.Body == nil || r.Body == http.NoBody {
+		return out, nil
+	}
+	body, err := uncompressed(r.Header.Get("Content-Encoding"), r.Body)
+	if err != nil {
+		return nil, refuse(http.StatusBadRequest, "the request: %v", err)
+	}
+	doc, err := readAll(body, g.MaxBody)
+	if err != nil {
+		return nil, refuse(http.StatusBadRequest, "the request: %v", err)
+	}
+	if len(doc) > 0 {
+		w := &rewriter{conv: conv, opaque: opaque, allowMedia: g.AllowMedia, counts: x.counts, shape: x.shape}
+		if g.Delimiters != nil {
+			turn := ""
+			if g.PerTurn {
+				turn = r.Header.Get(TurnHeader)
+			}
+			x.output.Fence = g.Delimiters.Fence(opaque, g.Session(r), turn)
+			w.fence = &fencer{fence: x.output.Fence}
+		}
+		if doc, err = w.rewrite(doc); err != nil {
+			return nil, err
+		}
+	}
+	out.Header.Del("Content-Encoding")
+	out.Header.Set("Content-Type", "application/json")
+	out.Header.Set("Content-Length", strconv.Itoa(len(doc)))
+	out.ContentLength, out.TransferEncoding = int64(len(doc)), nil
+	out.Body = io.NopCloser(bytes.NewReader(doc))
+	out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(doc)), nil }
+	return out, nil
+}
+
+// finish makes the answer fit to go on.
+func (x *exchange) finish(resp *http.Response) error {
+	body, err := uncompressed(resp.Header.Get("Content-Encoding"), resp.Body)
+	if err != nil {
+		return refuse(http.StatusBadGateway, "the answer: %v", err)
+	}
+	resp.Header.Del("Content-Encoding")
+	resp.Header.Del("Content-Length")
+	resp.ContentLength, resp.Uncompressed = -1, false
+	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if kind == "text/event-stream" {
+		resp.Body = newStream(x, struct {
+			io.Reader
+			io.Closer
+		}{body, resp.Body})
+		return nil
+	}
+	doc, err := readAll(body, x.gateway.MaxBody)
+	if err != nil {
+		return refuse(http.StatusBadGateway, "the answer: %v", err)
+	}
+	if len(bytes.TrimSpace(doc)) > 0 {
+		doc, err = x.answer(doc)
+	}
+	if auditErr := x.record("guard.answer", err); auditErr != nil && err == nil {
+		err = auditErr
+	}
+	if err != nil {
+		return err
+	}
+	_ = resp.Body.Close()
+	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(doc)), int64(len(doc))
+	resp.Header.Set("Content-Length", strconv.Itoa(len(doc)))
+	return nil
+}
+
+func uncompressed(encoding string, body io.Reader) (io.Reader, error) {
+	switch strings.ToLower(strings.TrimSpace(encoding)) {
+	case "", "identity":
+		return body, nil
+	case "gzip", "x-gzip":
+		z, err := gzip.NewReader(body)
+		if err != nil {
+			return nil, fmt.Errorf("it says it is gzip and is not: %w", err)
+		}
+		return z, nil
+	}
+	return nil, fmt.Errorf("its compression %q is not known; use gzip or none", encoding)
+}
+
+func readAll(r io.Reader, most int64) ([]byte, error) {
+	doc, err := io.ReadAll(io.LimitReader(r, most+1))
+	if err != nil {
+		return nil, fmt.Errorf("it cannot be read: %w", err)
+	}
+	if int64(len(doc)) > most {
+		return nil, fmt.Errorf("it is longer than %d bytes", most)
+	}
+	return doc, nil
+}
+
+// refused returns the response for what is not sent on.
+func (x *exchange) refused(err error) (*http.Response, error) {
+	var r *refusal
+	if !errors.As(err, &r) {
+		return nil, err
+	}
+	doc := x.shape.problem(r.status, r.Error())
+	return &http.Response{
+		Status: fmt.Sprintf("%d %s", r.status, http.StatusText(r.status)), StatusCode: r.status,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: x.request,
+		Header:        http.Header{"Content-Type": {"application/json"}, "Content-Length": {strconv.Itoa(len(doc))}},
+		Body:          io.NopCloser(bytes.NewReader(doc)),
+		ContentLength: int64(len(doc)),
+	}, nil
+}
+
+// record tells the audit log what was found since the last record, and fails
+// if that cannot be told.
+func (x *exchange) record(action string, failed error) error {
+	g := x.gateway
+	if g.Audit == nil {
+		return nil
+	}
+	e := auditlog.Event{
+		Service: g.Service, Category: auditlog.Security, Action: action, Resource: x.request.URL.Path,
+		RequestID: x.request.Header.Get("X-Request-Id"), Outcome: auditlog.Success, Attributes: map[string]string{},
+	}
+	for kind, n := range x.counts {
+		e.Attributes[kind] = strconv.Itoa(n)
+	}
+	clear(x.counts)
+	if failed != nil {
+		e.Outcome, e.Severity = auditlog.Blocked, auditlog.Warning
+	}
+	if err := g.Audit.Append(x.request.Context(), e); err != nil {
+		g.Logger.Error("httpguard: the audit log cannot be written", "err", err)
+		return refuse(http.StatusServiceUnavailable, "what was done cannot be recorded, so it is not done; look at the audit log's disk")
+	}
+	return nil
+}

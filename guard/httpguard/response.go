@@ -1,0 +1,266 @@
+package httpguard
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"maps"
+	"slices"
+
+	"github.com/tamshai/phoenix/guard"
+)
+
+// answer returns the whole answer as it may go on.
+func (x *exchange) answer(doc []byte) ([]byte, error) {
+	var v any
+	if err := decode(doc, &v); err != nil {
+		return nil, refuse(502, "the answer is not JSON (%v)", err)
+	}
+	if err := x.scanTexts(v); err != nil {
+		return nil, err
+	}
+	v, err := x.restore("", v)
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	err = enc.Encode(v)
+	return out.Bytes(), err
+}
+
+// scanTexts applies the output policy to each text of an answer, in place.
+func (x *exchange) scanTexts(v any) error {
+	var failed error
+	eachText("", v, func(_, text string) string {
+		r := x.output.ScanOutput(text)
+		for kind, n := range r.Found {
+			x.counts[kind] += n
+		}
+		if !r.Allow {
+			failed = refuse(403, "the answer was blocked: %v", keys(r.Found))
+		}
+		return r.Text
+	})
+	return failed
+}
+
+// restore does to an answer what the guard's policy says, and then puts the
+// values of pseudonyms back.
+func (x *exchange) restore(key string, v any) (any, error) {
+	var err error
+	switch v := v.(type) {
+	case map[string]any:
+		for name, member := range v {
+			if v[name], err = x.restore(name, member); err != nil {
+				return nil, err
+			}
+		}
+	case []any:
+		for i, member := range v {
+			if v[i], err = x.restore(key, member); err != nil {
+				return nil, err
+			}
+		}
+	case string:
+		if protocol[key] {
+			return v, nil
+		}
+		redact, restore := x.conv.Redact, func(b []byte) ([]byte, error) { return x.conv.Restore(b), nil }
+		if key == "arguments" && json.Valid([]byte(v)) {
+			redact, restore = x.conv.RedactJSON, x.conv.RestoreJSON
+		}
+		clean, result, err := redact([]byte(v))
+		for label, n := range result.Counts {
+			x.counts[label] += n
+		}
+		if err != nil {
+			return nil, refuse(403, "the answer was blocked: %v", keys(result.Counts))
+		}
+		back, err := restore(clean)
+		return string(back), err
+	}
+	return v, nil
+}
+
+// texts are the members in which models write.
+var texts = set(`text content thinking reasoning_content refusal delta partial_json arguments output_text transcript`)
+
+// eachText calls f with each text in v and the stream that it is a part of, and
+// puts what f returns in its place.
+func eachText(stream string, v any, f func(stream, text string) string) {
+	switch v := v.(type) {
+	case map[string]any:
+		for _, name := range []string{"index", "output_index", "content_index", "item_id"} {
+			if at, ok := v[name]; ok {
+				stream = fmt.Sprint(stream, "/", at)
+			}
+		}
+		for _, name := range slices.Sorted(maps.Keys(v)) {
+			if text, ok := v[name].(string); ok && texts[name] {
+				v[name] = f(stream+"."+name, text)
+			} else {
+				eachText(stream, v[name], f)
+			}
+		}
+	case []any:
+		for _, member := range v {
+			eachText(stream, member, f)
+		}
+	}
+}
+
+func keys(found map[string]int) []string { return slices.Sorted(maps.Keys(found)) }
+
+// A stream is the body of an answer in server-sent events. It yields an event
+// when all text in it may go on.
+type stream struct {
+	x    *exchange
+	body io.ReadCloser
+	next func() (guard.Event, error, bool)
+	stop func()
+
+	writers map[string]*lane
+	queue   []held
+	out     bytes.Buffer
+	ended   bool
+}
+
+// A lane is one of the texts that a stream carries beside one another.
+type lane struct {
+	*guard.OutputWriter
+	written, passed int
+}
+
+// Write counts what the output policy lets through.
+func (l *lane) pass(p []byte) (int, error) { l.passed += len(p); return len(p), nil }
+
+type passes func([]byte) (int, error)
+
+func (f passes) Write(p []byte) (int, error) { return f(p) }
+
+type held struct {
+	event guard.Event
+	after map[*lane]int // how much of each must have passed
+}
+
+func newStream(x *exchange, body io.ReadCloser) *stream {
+	s := &stream{x: x, body: body, writers: map[string]*lane{}}
+	s.next, s.stop = iter.Pull2(x.gateway.Guard.Events(body, guard.EventsConfig{Conversation: x.conv, Restore: true}))
+	return s
+}
+
+func (s *stream) Read(p []byte) (int, error) {
+	for s.out.Len() == 0 {
+		if s.ended {
+			return 0, io.EOF
+		}
+		event, err, ok := s.next()
+		switch {
+		case !ok:
+			s.end(s.closeLanes())
+		case err != nil:
+			s.end(err)
+		default:
+			if err := s.take(event); err != nil {
+				s.end(err)
+			}
+		}
+	}
+	return s.out.Read(p)
+}
+
+func (s *stream) take(event guard.Event) error {
+	h := held{event, map[*lane]int{}}
+	var v any
+	var failed error
+	if decode(event.Data, &v) == nil {
+		eachText("", v, func(name, text string) string {
+			l := s.writers[name]
+			if l == nil {
+				l = &lane{}
+				policy := s.x.output
+				policy.Redact = false
+				l.OutputWriter = policy.NewWriter(passes(l.pass))
+				s.writers[name] = l
+			}
+			if _, err := io.WriteString(l, text); err != nil && failed == nil {
+				failed = err
+			}
+			l.written += len(text)
+			h.after[l] = l.written
+			return text
+		})
+	}
+	if failed != nil {
+		return failed
+	}
+	s.queue = append(s.queue, h)
+	s.release()
+	return nil
+}
+
+// release writes the events at the head of the queue that may go on.
+func (s *stream) release() {
+	n := 0
+	for _, h := range s.queue {
+		for l, want := range h.after {
+			if l.passed < want {
+				s.queue = s.queue[n:]
+				return
+			}
+		}
+		s.out.Write(h.event.Append(nil))
+		n++
+	}
+	s.queue = s.queue[n:]
+}
+
+func (s *stream) closeLanes() error {
+	for _, name := range slices.Sorted(maps.Keys(s.writers)) {
+		if err := s.writers[name].Close(); err != nil {
+			return err
+		}
+	}
+	s.release()
+	return nil
+}
+
+// end ends the stream, with an event that says why if there is an error.
+func (s *stream) end(err error) {
+	for _, l := range s.writers {
+		for kind, n := range l.Found() {
+			s.x.counts[kind] += n
+		}
+	}
+	s.ended, s.queue = true, nil
+	if auditErr := s.x.record("guard.answer", err); auditErr != nil && err == nil {
+		err = auditErr
+	}
+	if err == nil {
+		return
+	}
+	var blocked *guard.BlockedError
+	text := "the answer ended early"
+	switch {
+	case errors.Is(err, guard.ErrPromptLeak), errors.Is(err, guard.ErrOutput), errors.As(err, &blocked):
+		text = "the answer was stopped, because it contains what is not for the user"
+	default:
+		s.x.gateway.Logger.Warn("httpguard: a stream ended early", "err", err)
+	}
+	event := guard.Event{Data: s.x.shape.problem(403, "phoenix guard: "+text)}
+	if s.x.shape == anthropic {
+		event.Name = "error"
+	}
+	s.out.Write(event.Append(nil))
+}
+
+func (s *stream) Close() error {
+	s.ended = true
+	s.stop()
+	return s.body.Close()
+}

@@ -1,0 +1,74 @@
+package guard
+
+// ibanSizes are the lengths of IBANs in SWIFT's registry, and of the countries
+// that use the form without being in it.
+const ibanSizes = "AD24AE23AL28AO25AT20AZ28BA20BE16BF28BG22BH22BI27BJ28BR29BY28CF27CG27CH21CI28CM27CR22CV25CY28CZ24DE22DJ27DK18DO28" +
+	"DZ26EE20EG29ES24FI18FK18FO18FR27GA27GB22GE22GI23GL18GQ27GR27GT28GW25HN28HR21HU28IE22IL23IQ23IR26IS26IT27JO30KM27KW30KZ20LB28" +
+	"LC32LI21LT20LU20LV21LY25MA28MC27MD24ME22MG27MK19ML28MN20MR27MT31MU30MZ25NE28NI28NL18NO15OM23PK24PL28PS29PT25QA29RO24RS22RU33" +
+	"SA24SC31SD18SE24SI19SK24SM27SN28SO23ST25SV28TD27TG28TL23TN24TR26UA29VA22VG24XK20YE30"
+
+func ibanSize(country []byte) int {
+	for i := 0; i < len(ibanSizes); i += 4 {
+		if ibanSizes[i] == country[0] && ibanSizes[i+1] == country[1] {
+			return num([]byte(ibanSizes[i+2 : i+4]))
+		}
+	}
+	return 0
+}
+
+// readIBAN reads an IBAN from group g on.
+func (l *level) readIBAN(gs []group, g int) {
+	t, start := l.t, gs[g].start
+	if gs[g].end-start < 4 || !isLetter(t[start]) || gs[g].letters {
+		return
+	}
+	// Letters may be in front, as in "IBANGB29…".
+	p := start + 1
+	for isLetter(t[p]) {
+		p++
+	}
+	if start = p - 2; start < gs[g].start || gs[g].end-p < 2 || !isDigit(t[p+1]) {
+		return
+	}
+	country := [2]byte{upper(t[start]), upper(t[start+1])}
+	size := ibanSize(country[:])
+	if size == 0 {
+		return
+	}
+	var c [34]byte
+	n, sep := 0, byte(0)
+	for j, from := g, start; n+gs[j].end-from <= size; {
+		for ; from < gs[j].end; from++ {
+			c[n] = upper(t[from])
+			n++
+		}
+		if n == size {
+			if j+1 < len(gs) && gs[j].sep == sep && sep != ' ' && sep != 0 {
+				return
+			}
+			l.ibanOf(c[:n], start, gs[j].end)
+			return
+		}
+		if j+1 == len(gs) || sep != 0 && gs[j].sep != sep {
+			return
+		}
+		if sep = gs[j].sep; sep == '/' || sep == ':' {
+			return
+		}
+		j++
+		from = gs[j].start
+	}
+}
+
+// ibanOf records c if it is an IBAN: the check digits of ISO 13616.
+func (l *level) ibanOf(c []byte, start, end int) {
+	if len(c) < 15 || !isLetter(c[0]) || !isLetter(c[1]) || !isDigit(c[2]) || !isDigit(c[3]) || ibanSize(c) != len(c) {
+		return
+	}
+	var turned [34]byte
+	n := copy(turned[:], c[4:])
+	n += copy(turned[n:], c[:4])
+	if mod97(turned[:n]) == 1 && num(c[2:4]) >= 2 {
+		l.add(l.zone.det.iban, start, end, 1)
+	}
+}

@@ -1,0 +1,73 @@
+package guard
+
+type injectionRule struct {
+	name, about string
+	patterns    []pattern
+}
+
+// injectionRules are tables of phrases, in the words of eachWord: lower case,
+// no apostrophes, no single letters. They are constant.
+var injectionRules = []injectionRule{
+	{"ignore_instructions", "asks to ignore instructions given before", compile(`
+ignore|disregard|forget|override|bypass|overlook|neglect|discard|violate|ignoring|disregarding|forgetting 3 previous|prior|above|earlier|preceding|foregoing|initial|original|existing|system|developer|your 3 instruction|instructions|prompt|prompts|rules|guidelines|directions|directives|commands|constraints|programming|training|policies|safeguards|restrictions
+ignore|disregard|forget|discard 1 all|any|every 2 instructions|prompts|directives|guidelines|constraints|restrictions|safeguards
+ignore|disregard|forget 1 everything|anything|all|what 2 above|before|previously|prior|said|told
+do|must|should|will|dont not|follow|obey|never 1 follow|obey|heed|your|the 2 previous|prior|above|earlier|original|your|system 2 instructions|rules|guidelines|prompt
+new|updated|real|actual|revised instructions|directive|directives|orders|objective 1 follow|supersede|override|replace|are|is|begin
+instructions|rules|guidelines|prompt 2 no longer 1 apply|applies|valid|relevant|matter
+ignoriere|ignorier|ignorieren|vergiss|vergesse|vergessen|missachte|missachten 4 anweisungen|anweisung|regeln|instruktionen|vorgaben|systemprompt
+ignore|ignorez|ignorer|oublie|oubliez|oublier 3 instructions|consignes|directives|règles|regles 1 précédentes|precedentes|antérieures|ci|initiales
+ignora|ignore|ignorar|olvida|olvide|olvidar|omite 3 instrucciones|reglas|indicaciones|órdenes|ordenes
+ignora|ignorare|ignorate|dimentica|dimenticate 3 istruzioni|regole|indicazioni
+ignore|ignora|esqueça|esqueca 3 instruções|instrucoes|regras
+negeer|vergeet 3 instructies|regels|aanwijzingen
+zignoruj|ignoruj|zapomnij 3 instrukcje|instrukcji|polecenia|zasady
+`)},
+	{"reveal_prompt", "asks for the system prompt", compile(`
+reveal|show|print|repeat|display|output|recite|dump|leak|disclose|expose|share|tell|give|write|copy|paste|list|summarise|summarize|translate|paraphrase|encode|spell|what|whats|state|provide|return 4 your 3 prompt|prompts|instructions|directives|preprompt|preamble|configuration
+reveal|print|repeat|display|output|recite|dump|leak|disclose|expose|copy|paste|echo 3 system|initial|hidden|secret|developer|original|internal|above 2 prompt|prompts|instructions|message|text|rules
+repeat|print|output|copy|recite|write|echo|say|translate|encode 2 everything|all|words|text|content|lines|sentences|message 1 above|before|preceding|prior
+repeat|print|output|recite|begin|start 4 you are chatgpt|claude|gemini|assistant|an
+what|which 2 instructions|rules|prompt 2 were|was|are|did|have 1 you 1 given|told|have|receive|received|following
+what 2 were 1 you 1 told|instructed|given|asked 2 before|beginning|start|above|this|initially
+gib|zeige|zeig|nenne|wiederhole|verrate|drucke 4 systemprompt|anweisungen|systemanweisungen|prompt
+montre|affiche|révèle|revele|répète|repete|donne 4 prompt|instructions|consignes
+muestra|muéstrame|muestrame|revela|repite|imprime|dime 4 prompt|instrucciones
+`)},
+	{"role_override", "tells the model that it is something else, or free of rules", compile(`
+you are now 3 dan|unrestricted|jailbroken|unfiltered|uncensored|free|evil|root|admin|administrator|god|unbound|different|new|longer|in|going
+you are 1 no longer 2 bound|restricted|limited|an|assistant|chatgpt|claude|required
+you are|have 2 without|no 2 restrictions|limitations|limits|filters|rules|guidelines|restraints|boundaries
+act|pretend|roleplay|behave|respond|answer|simulate|imagine|reply 6 no|without|unrestricted|unfiltered|uncensored|jailbroken|any 2 restrictions|limitations|limits|filters|filter|rules|guidelines|ethics|censorship|model|ai|assistant|chatbot|mode
+from now on 2 you 1 will|are|must|shall|have|only|answer|act|can
+do anything now
+enable|enter|activate|switch|engage|start|unlock|in 3 developer|debug|god|jailbreak|dan|sudo|maintenance|unrestricted|admin mode
+developer|god|jailbreak|dan|unrestricted mode 1 enabled|on|activated|active|output|unlocked
+your 1 safety|ethical|content|moderation 2 are|is|have|has 1 disabled|off|suspended|lifted|removed|deactivated
+disable|deactivate|remove|lift|suspend|drop 2 your 2 safety|ethical|content|moderation|restrictions|filters|filter|guardrails|safeguards|limitations
+`)},
+	{"posed_authority", "claims to speak for the system, the developers or the provider", compile(`
+system|admin|administrator|developer override|command|directive|instruction|notice|alert 2 you|the|new|all|execute|ignore|disable|grant|access
+as|am 1 your|the 1 developer|creator|administrator|admin|operator|owner 4 order|command|instruct|authorise|authorize|override|need|require|grant
+this 1 is 2 openai|anthropic|google|developer|administrator|admin 3 override|testing|authorised|authorized|team|speaking|audit
+`)},
+	{"addressed_to_models", "an aside in a document that speaks to whatever model reads it", compile(`
+if 1 you 1 are 2 ai|llm|language|assistant|chatbot|gpt|agent 5 must|should|please|ignore|say|write|recommend|do|include|respond|then|you
+attention|note|important|instructions|message|hey|dear 2 ai|llm|llms|assistant|assistants|model|models|agents|chatbots|agent 3 reading|processing|summarising|summarizing|reviewing|parsing|you|please|ignore|must|do
+ai|llm|llms|assistant|assistants|models 1 reading|processing|summarising|summarizing|reviewing 2 must|should|please|document|page|email|text
+do not|never 1 tell|mention|inform|alert|notify 2 the|your user|human|owner 3 about|this|that|of|these
+without 1 telling|informing|notifying|alerting|asking 2 user|human|anyone|owner
+`)},
+	{"exfiltration", "asks to send what the model knows to an address", compile(`
+send|post|forward|upload|transmit|exfiltrate|email|append|leak|submit 4 conversation|chat|history|password|passwords|secrets|credentials|tokens|keys|context|messages|prompt|data 4 to|at|via 3 http|https|www|webhook|url|server|attacker|endpoint
+render|include|insert|add|append|display|embed|load|fetch 3 image|img|markdown|link|pixel 8 http|https|www 8 conversation|chat|history|secret|secrets|password|data|prompt|context|summary
+`)},
+}
+
+// turnMarkers are in lower case, as views show them.
+var turnMarkers = []string{
+	"<|im_start|>", "<|im_end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|endoftext|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>",
+	"<start_of_turn>", "<end_of_turn>", "[inst]", "[/inst]", "<<sys>>", "<</sys>>", "</system>", "<system>", "[system]", "[/system]",
+	"\n\nhuman:", "\n\nassistant:", "\n\nsystem:", "### system:", "### instruction:", "### response:", "### human:", "### assistant:",
+	"begin system prompt", "end system prompt", "end of system prompt", "begin admin", "end of user input", "end of prompt",
+}

@@ -1,0 +1,167 @@
+package guard
+
+import (
+	"hash/maphash"
+	"slices"
+	"strings"
+	"sync"
+	"unicode"
+	"unicode/utf8"
+)
+
+// How the alignment of a text with a prompt is scored. A word that is rare
+// counts 1. The figures were chosen on generated prompts; see leak_test.go.
+const (
+	reach     = 6    // words of the prompt or of the text that may be skipped at once
+	skipCost  = 0.25 // for each of them
+	enough    = 6.5  // the score of a leak
+	atLeast   = 2.0  // of a short prompt
+	share     = 0.4  // of the weight of a short prompt that is enough
+	nearlyAll = 0.9  // of the weight of a prompt that says next to nothing
+	gram      = 14   // letters that must agree when word breaks are ignored; so many are enough of a canary
+	maxPlaces = 32   // of one word in the prompts that are looked at
+)
+
+// index is what the prompts look like to a scan. All prompts lie behind one
+// another on a line, each followed by its variants: in rot13, and reversed.
+// A spot is a word on that line, and its place is its number.
+type index struct {
+	seed   maphash.Seed
+	places []spot
+	words  map[uint64][]int32 // hash of a word -> places
+	// The same by letters, for texts whose word breaks cannot be trusted.
+	letters []letter
+	grams   map[uint64][]int32 // hash of the gram that ends at a letter
+	prompts []prompt
+	scratch sync.Pool // of *scratch
+}
+
+type prompt struct {
+	name   string
+	enough float32
+}
+
+type spot struct {
+	prompt int32
+	weight float32
+	opens  bool // it is one of the first words: even a common one begins an alignment
+}
+
+type letter struct {
+	prompt int32
+	weight float32 // of its word, divided among its letters
+}
+
+func newIndex(sources []source) (*index, error) {
+	x := &index{seed: maphash.MakeSeed(), words: map[uint64][]int32{}, grams: map[uint64][]int32{}}
+	w := newWeigher()
+	for i, s := range sources {
+		l := plain(&layer{text: []byte(s.text)}, false)
+		words := splitWords(l)
+		weights, total, err := w.weigh(words, s.name)
+		if err != nil {
+			return nil, err
+		}
+		x.prompts = append(x.prompts, prompt{s.name, needed(total)})
+		x.add(int32(i), l.text, words, weights)
+		if s.canary != "" {
+			mark := squeeze(s.canary)
+			x.add(int32(i), []byte(mark), []word{{mark, 0, len(mark)}}, []float32{enough * float32(len(mark)) / gram})
+		}
+	}
+	x.scratch.New = func() any { return newScratch(x) }
+	return x, nil
+}
+
+// needed returns the score of a leak of a prompt whose words weigh total.
+func needed(total float32) float32 {
+	return min(enough, max(atLeast, total*share), total*nearlyAll)
+}
+
+func (x *index) addWords(prompt int32, words []string, weights []float32) {
+	for i, word := range words {
+		h := maphash.String(x.seed, word)
+		if len(x.words[h]) < maxPlaces {
+			x.words[h] = append(x.words[h], int32(len(x.places)))
+		}
+		x.places = append(x.places, spot{prompt, weights[i], i < 3})
+	}
+	for range reach + 1 { // so that nothing aligns across the end
+		x.places = append(x.places, spot{prompt: -1})
+	}
+}
+
+// addLetters adds all letters of a prompt, those that are in no word included.
+func (x *index) addLetters(prompt int32, runes []rune, weights []float32) {
+	var roll roller
+	for i, r := range runes {
+		x.letters = append(x.letters, letter{prompt, weights[i]})
+		if h, ok := roll.next(r); ok && len(x.grams[h]) < maxPlaces {
+			x.grams[h] = append(x.grams[h], int32(len(x.letters)-1))
+		}
+	}
+	x.letters = append(x.letters, letter{prompt: -1})
+}
+
+// add adds the words of text, forward and in the ways of writing them that no
+// decoding undoes.
+func (x *index) add(prompt int32, text []byte, words []word, weights []float32) {
+	forward := make([]string, len(words))
+	for i, w := range words {
+		forward[i] = w.text
+	}
+	backWeights := reversed(weights)
+	x.addWords(prompt, forward, weights)
+	x.addWords(prompt, each(forward, rot13), weights)
+	x.addWords(prompt, reversed(forward), backWeights)
+	mirrored := each(forward, func(s string) string { return string(reversed([]rune(s))) })
+	x.addWords(prompt, mirrored, weights)
+	x.addWords(prompt, reversed(mirrored), backWeights)
+
+	runes, share := letters(text, words, weights)
+	x.addLetters(prompt, runes, share)
+	x.addLetters(prompt, []rune(rot13(string(runes))), share)
+	x.addLetters(prompt, reversed(runes), reversed(share))
+}
+
+// letters returns the letters and digits of text, and for each the share of
+// its word's weight.
+func letters(text []byte, words []word, weights []float32) (runes []rune, share []float32) {
+	for i, r := range string(text) {
+		if !unicode.IsLetter(r) && !unicode.IsDigit(r) {
+			continue
+		}
+		for len(words) > 0 && words[0].end <= i {
+			words, weights = words[1:], weights[1:]
+		}
+		weight := float32(0)
+		if len(words) > 0 && words[0].start <= i {
+			weight = weights[0] / float32(utf8.RuneCountInString(words[0].text))
+		}
+		runes, share = append(runes, unicode.ToLower(r)), append(share, weight)
+	}
+	return runes, share
+}
+
+func each(list []string, f func(string) string) []string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = f(s)
+	}
+	return out
+}
+
+func rot13(s string) string { return strings.Map(rotate, s) }
+
+func rotate(r rune) rune {
+	if r >= 'a' && r <= 'z' {
+		return 'a' + (r-'a'+13)%26
+	}
+	return r
+}
+
+func reversed[T any](list []T) []T {
+	list = slices.Clone(list)
+	slices.Reverse(list)
+	return list
+}

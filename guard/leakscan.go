@@ -1,0 +1,286 @@
+package guard
+
+import (
+	"hash/maphash"
+	"math"
+	"unicode"
+	"unicode/utf8"
+)
+
+// A word is one of a text, in lower case without apostrophes, and where it
+// stands in the layer. A character of a script without spaces is a word.
+type word struct {
+	text       string
+	start, end int
+}
+
+func splitWords(l *layer) []word {
+	var words []word
+	eachWord(l.text, func(text []byte, start, end int) bool {
+		words = append(words, word{string(text), start, end})
+		return true
+	})
+	return words
+}
+
+// eachWord calls f with the words of text until it returns false. It leaves
+// out single letters and short numbers: markup and the numbers of lines.
+func eachWord(text []byte, f func(folded []byte, start, end int) bool) {
+	var buf [64]byte
+	folded, start, digits := buf[:0], -1, true
+	flush := func(end int) bool {
+		ok := true
+		if n := len(folded); n > 1 && (!digits || n > 4) {
+			ok = f(folded, start, end)
+		}
+		folded, start, digits = folded[:0], -1, true
+		return ok
+	}
+	for i := 0; i < len(text); {
+		r, n := rune(text[i]), 1
+		if r >= utf8.RuneSelf {
+			r, n = utf8.DecodeRune(text[i:])
+		}
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r >= utf8.RuneSelf && (unicode.IsLetter(r) || unicode.IsDigit(r)):
+			if start >= 0 && alone(r) && !flush(i) {
+				return
+			}
+			if start < 0 {
+				start = i
+			}
+			if r < '0' || r > '9' {
+				digits = false
+			}
+			switch {
+			case r >= 'A' && r <= 'Z':
+				r += 'a' - 'A'
+			case r >= utf8.RuneSelf:
+				r = unicode.ToLower(r)
+			}
+			folded = utf8.AppendRune(folded, r)
+			if alone(r) && !flush(i+n) {
+				return
+			}
+		case r == '\'' && start >= 0: // don't
+		default:
+			if start >= 0 && !flush(i) {
+				return
+			}
+		}
+		i += n
+	}
+	if start >= 0 {
+		flush(len(text))
+	}
+}
+
+// alone reports whether r is of a script that has no spaces between words.
+func alone(r rune) bool {
+	return r >= 0x0E00 && unicode.In(r, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Thai, unicode.Lao, unicode.Khmer, unicode.Myanmar)
+}
+
+// A track holds the best alignment that ends at each place of the line.
+type track struct {
+	score []float32
+	seen  []int32 // the tick at which it ended there
+	start []int32 // where it began in the text
+	count []int32 // how many words or letters agree
+	tick  int32
+}
+
+func newTrack(n int) track {
+	return track{score: make([]float32, n), seen: make([]int32, n), start: make([]int32, n), count: make([]int32, n)}
+}
+
+// begin forgets what was seen, in constant time but once in two thousand
+// million ticks.
+func (t *track) begin() {
+	if t.tick > math.MaxInt32-2*window {
+		clear(t.seen)
+		t.tick = 0
+	}
+	t.tick += reach + 2
+}
+
+type scratch struct{ words, letters track }
+
+func newScratch(x *index) *scratch {
+	return &scratch{newTrack(len(x.places)), newTrack(len(x.letters))}
+}
+
+// An alignment is the best one so far, and the best one that may still grow.
+type alignment struct {
+	score      float32 // as a share of what is enough
+	prompt     int32
+	start, end int // in the layer
+	live       float32
+	liveFrom   int
+	liveTick   int32
+}
+
+// scan returns the best likeness in all layers of text, and from which byte on
+// text may be the beginning of a leak: len(text) if it is not.
+func (x *index) scan(text []byte) (Leak, int) {
+	s := x.scratch.Get().(*scratch)
+	defer x.scratch.Put(s)
+	best, hold := Leak{}, len(text)
+	eachLayer(text, func(l *layer) bool {
+		for _, a := range [...]alignment{x.alignWords(l.text, &s.words), x.alignLetters(l.text, &s.letters)} {
+			if a.live > 0 {
+				from, _ := l.span(a.liveFrom, a.liveFrom+1)
+				hold = min(hold, from)
+			}
+			if score := float64(a.score / (a.score + 1)); score > best.Score {
+				start, end := l.span(a.start, a.end)
+				best = Leak{x.prompts[a.prompt].name, score, start, end}
+			}
+		}
+		return true
+	})
+	return best, hold
+}
+
+func (x *index) alignWords(text []byte, t *track) alignment {
+	t.begin()
+	var a alignment
+	eachWord(text, func(folded []byte, start, end int) bool {
+		t.tick++
+		for _, j := range x.words[maphash.Bytes(x.seed, folded)] {
+			p := x.places[j]
+			score, from, count := t.before(x, j)
+			if score <= 0 {
+				if p.weight < 0.3 && !p.opens {
+					continue // such a word begins nothing
+				}
+				score, from, count = 0, int32(start), 0
+			}
+			score, count = score+p.weight, count+1
+			if age := t.tick - t.seen[j]; t.seen[j] == 0 || age > reach || score >= t.score[j]-float32(age)*skipCost {
+				t.score[j], t.seen[j], t.start[j], t.count[j] = score, t.tick, from, count
+			}
+			a.take(score/x.prompts[p.prompt].enough, p.prompt, int(from), end, t.tick, count >= holdWords)
+		}
+		if a.live > 0 && t.tick-a.liveTick > reach {
+			a.live = 0
+		}
+		return true
+	})
+	return a
+}
+
+// before returns the best alignment that a match at place j continues.
+func (t *track) before(x *index, j int32) (score float32, start, count int32) {
+	for d := int32(1); d <= reach+1 && d <= j; d++ {
+		i := j - d
+		if x.places[i].prompt < 0 {
+			break
+		}
+		age := t.tick - t.seen[i]
+		if t.seen[i] == 0 || age < 1 || age > reach+1 {
+			continue
+		}
+		if s := t.score[i] - float32(max(d, age)-1)*skipCost; s > score {
+			score, start, count = s, t.start[i], t.count[i]
+		}
+	}
+	return score, start, count
+}
+
+// alignLetters finds runs of letters that agree, whatever is between them.
+func (x *index) alignLetters(text []byte, t *track) alignment {
+	t.begin()
+	var a alignment
+	var roll roller
+	var starts [gram]int
+	for i := 0; i < len(text); {
+		r, n := rune(text[i]), 1
+		if r >= utf8.RuneSelf {
+			r, n = utf8.DecodeRune(text[i:])
+		}
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
+		case r >= 'A' && r <= 'Z':
+			r += 'a' - 'A'
+		case r >= utf8.RuneSelf && (unicode.IsLetter(r) || unicode.IsDigit(r)):
+			r = unicode.ToLower(r)
+		default:
+			i += n
+			continue
+		}
+		t.tick++
+		starts[int(t.tick)%gram] = i
+		i += n
+		h, ok := roll.next(r)
+		if !ok {
+			continue
+		}
+		for _, j := range x.grams[h] {
+			var score float32
+			var from int32
+			if j > 0 && t.seen[j-1] == t.tick-1 && t.seen[j-1] > 0 {
+				score, from = t.score[j-1]+x.letters[j].weight, t.start[j-1]
+			} else {
+				for k := range int32(gram) {
+					score += x.letters[j-k].weight
+				}
+				from = int32(starts[int(t.tick+1)%gram])
+			}
+			t.score[j], t.seen[j], t.start[j] = score, t.tick, from
+			p := x.letters[j].prompt
+			a.take(score/x.prompts[p].enough, p, int(from), i, t.tick, false)
+		}
+		if a.live > 0 && t.tick != a.liveTick {
+			a.live = 0
+		}
+	}
+	return a
+}
+
+// take notes an alignment that just grew; hold: a stream must hold it back in
+// any case.
+func (a *alignment) take(score float32, prompt int32, start, end int, tick int32, hold bool) {
+	if score > a.score {
+		a.score, a.prompt, a.start, a.end = score, prompt, start, end
+	}
+	if tick != a.liveTick && a.live > 0 && score < a.live/2 {
+		return // the stronger one may still grow
+	}
+	if (hold || score > holdFrom) && (tick != a.liveTick || score > a.live) {
+		a.live, a.liveFrom, a.liveTick = score, start, tick
+	}
+}
+
+// A stream holds back from this share of what is enough on, and from so many
+// words.
+const (
+	holdFrom  = 0.25
+	holdWords = 4
+)
+
+// A roller hashes the last letters of a text, polynomially.
+type roller struct {
+	ring [gram]uint64
+	n    int
+	sum  uint64
+}
+
+const rollBase = 0x9E3779B97F4A7C15 | 1
+
+var rollOut = func() uint64 { // rollBase to the power of gram
+	p := uint64(1)
+	for range gram {
+		p *= rollBase
+	}
+	return p
+}()
+
+// next adds r and returns the hash of the last gram letters, if there are.
+func (l *roller) next(r rune) (uint64, bool) {
+	at := l.n % gram
+	in := uint64(r) + 1
+	l.sum = l.sum*rollBase + in - l.ring[at]*rollOut
+	l.ring[at] = in
+	l.n++
+	return l.sum, l.n >= gram
+}

@@ -1,0 +1,188 @@
+package guard
+
+import "slices"
+
+// zone reads one zone. Its buffers are used again.
+type zone struct {
+	det    *detector
+	guard  *Guard
+	min    float32 // the lowest score that counts
+	mode   mode
+	out    []candidate
+	chosen []candidate
+	levels [decodeDepth + 1]level
+	raw    []byte // all of the text, for context
+	start  int    // of the zone in it
+	outer  mask   // context of a blob, from around it
+}
+
+// level is a view that is being read, and how far.
+type level struct {
+	zone     *zone
+	v        view
+	t        []byte // v.text
+	blob     [maxBlob]byte
+	groups   [maxRun]group
+	chars    [maxFormSize]byte // of a form that is being tried
+	runEnd   int               // digits before it have been read
+	tokEnd   int               // a token before it has been read
+	hostEnd  int               // a host before it has been read
+	urlEnd   int               // and a URL
+	valueEnd int               // and the value of a secret
+	apartEnd int               // characters that stand apart before it have been read
+	ctxAt    int               // where ctx is for, and whether letters are glued to it
+	ctxOK    bool
+	ctx      mask
+}
+
+// read returns the candidates in b[start:end], in order, and where a private
+// key begins whose header ends there, or -1.
+func (z *zone) read(det *detector, b []byte, start, end int) ([]candidate, int) {
+	z.det, z.out, z.raw, z.start, z.outer = det, z.out[:0], b, start, mask{}
+	l := &z.levels[0]
+	l.v.reset(b[start:end], start)
+	pem := l.read(z)
+	z.resolve()
+	z.choose()
+	return z.out, pem
+}
+
+// read reads the view of l. It returns the place in the source where the header
+// of a private key ends, or -1.
+func (l *level) read(z *zone) int {
+	l.zone, l.t = z, l.v.text
+	l.runEnd, l.tokEnd, l.hostEnd, l.urlEnd, l.valueEnd, l.apartEnd, l.ctxOK = 0, 0, 0, 0, 0, 0, false
+	if z.det.names != nil {
+		l.readNames()
+	}
+	t := l.t
+	for i := skip(t, 0); i < len(t); i = skip(t, i+1) {
+		switch triggerOf[t[i]] {
+		case trigDigit:
+			if i >= l.tokEnd {
+				l.token(i)
+			}
+			if i >= l.runEnd {
+				l.number(i)
+			}
+			l.spaced(i)
+		case trigAt:
+			l.email(i)
+			l.spaced(i)
+		case trigPoint:
+			if i > 0 && i+1 < len(t) && isHostByte[t[i-1]] && isHostByte[t[i+1]] {
+				l.host(i)
+			}
+		case trigColon:
+			l.colon(i)
+			fallthrough
+		case trigEqual, trigQuote:
+			l.assigned(i)
+		case trigUpper:
+			if i >= l.tokEnd && mayBeBlob(t, i) {
+				l.token(i)
+			}
+		case trigDash:
+			if macPairs(t, i-2, '-') {
+				l.add(z.det.mac, i-2, i+15, l.rate(z.det.mac, i-2, 0.8, 1))
+			} else if n := pemHeader(t[i:]); n > 0 && !l.v.blob && z.det.wants(z.det.pem) {
+				start, end := l.v.span(i, i+n)
+				z.add(z.det.pem, start, end, 1)
+				return end
+			} else if n > 0 {
+				l.add(z.det.pem, i, len(t), 1)
+				return -1
+			}
+		}
+	}
+	return -1
+}
+
+// add records what the source of t[i:j] is.
+func (l *level) add(rec *recognizer, i, j int, score float32) {
+	if l.v.blob && score < 0.5 {
+		return // a weak one in a blob may be chance
+	}
+	start, end := l.v.span(i, j)
+	l.zone.add(rec, start, end, score)
+}
+
+func (z *zone) add(rec *recognizer, start, end int, score float32) {
+	if score <= 0 || score < z.min || !z.det.wants(rec) || z.guard.allowed(rec.label, z.raw[start:end]) {
+		return
+	}
+	z.out = append(z.out, candidate{start: start, end: end, rec: rec, score: score})
+}
+
+// context returns which recognizers have a word before t[i].
+func (l *level) context(i int) *mask {
+	if l.ctxOK && l.ctxAt == i {
+		return &l.ctx
+	}
+	words := &l.zone.det.words
+	if l.v.from == nil && !l.v.blob {
+		l.ctx = words.before(l.zone.raw[:l.zone.start+i])
+	} else {
+		l.ctx = words.before(l.t[:i])
+		if i < contextBytes && !l.v.blob {
+			l.ctx.union(words.before(l.zone.raw[:l.zone.start]))
+		}
+		l.ctx.union(l.zone.outer)
+	}
+	// Letters right before it, as in "ssn219099999".
+	j := i
+	for j > 0 && i-j < 32 && isLetter(l.t[j-1]) {
+		j--
+	}
+	if j < i {
+		words.within(l.t[j:i], &l.ctx)
+	}
+	l.ctxAt, l.ctxOK = i, true
+	return &l.ctx
+}
+
+// rate returns the score of rec at t[i], which is with if a word of rec is
+// before it.
+func (l *level) rate(rec *recognizer, i int, score, with float32) float32 {
+	if l.context(i).has(rec.bit) {
+		return with
+	}
+	return score
+}
+
+// resolve puts the candidates in order and leaves, of those of one label that
+// overlap, the best.
+func (z *zone) resolve() {
+	if len(z.out) < 2 {
+		return
+	}
+	slices.SortStableFunc(z.out, func(a, b candidate) int {
+		switch {
+		case a.start != b.start:
+			return a.start - b.start
+		case a.score != b.score:
+			return int((b.score - a.score) * 1000)
+		case a.end != b.end:
+			return b.end - a.end
+		}
+		return a.rec.topic - b.rec.topic
+	})
+	kept := z.out[:0]
+	for _, c := range z.out {
+		lost := false
+		for k := len(kept) - 1; k >= 0 && k >= len(kept)-32; k-- {
+			o := &kept[k]
+			if o.rec == nil || o.rec.label != c.rec.label || o.end <= c.start {
+				continue
+			}
+			if lost = o.score > c.score || o.score == c.score && o.end-o.start >= c.end-c.start; lost {
+				break
+			}
+			o.rec = nil // c is better
+		}
+		if !lost {
+			kept = append(kept, c)
+		}
+	}
+	z.out = slices.DeleteFunc(kept, func(c candidate) bool { return c.rec == nil })
+}

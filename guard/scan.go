@@ -1,0 +1,112 @@
+package guard
+
+// scanner finds candidates in text that comes in pieces. The zero value is not
+// ready: set det.
+type scanner struct {
+	det  *detector
+	zone zone
+	// inPEM is set between the header of a private key and its end.
+	inPEM bool
+	// runOn is the label of a finding that reached the end of a window of a long
+	// zone: what follows without white space belongs to it.
+	runOn *recognizer
+	// searched is how far behind done a break was looked for in vain.
+	searched int
+}
+
+// scan reads b from done on and calls found with what it finds, in order. It
+// returns how far the text is decided: no finding will begin or end before that.
+// What is before done is context. Until eof, more text may follow.
+func (s *scanner) scan(b []byte, done int, eof bool, found func(candidate)) int {
+	limit := s.det.lastBreak(b, max(done, s.searched), eof)
+	if limit == max(done, s.searched) && !eof {
+		limit = done
+		s.searched = max(done, len(b)-breakLook)
+	}
+	for {
+		if s.inPEM {
+			next, ended := pemEnd(b, done, eof)
+			if next > done {
+				found(candidate{start: done, end: next, rec: s.det.pem, score: 1, runOn: true})
+			}
+			done = next
+			if s.inPEM = !ended; !ended {
+				return done
+			}
+			limit = max(limit, done)
+		}
+		if s.runOn != nil {
+			done = s.readOn(b, done, found)
+		}
+		if done >= limit {
+			if eof || len(b)-done <= maxZone+breakLook {
+				return done
+			}
+			// A zone that is longer than a window.
+			done = s.window(b, done, done, len(b), found)
+			continue
+		}
+		t := s.det.nextTrigger(b, done, limit)
+		if t < 0 {
+			done = limit
+			continue
+		}
+		done = s.window(b, done, t, limit, found)
+	}
+}
+
+// window reads the zone around the trigger at t, which begins at done or later
+// and ends at limit at the latest. It returns where to go on.
+func (s *scanner) window(b []byte, done, t, limit int, found func(candidate)) int {
+	start := t
+	for start > done && !((b[start-1] == ' ' || b[start-1] == '\n' || b[start-1] == '\t') && s.det.isBreak(b, start)) {
+		start--
+	}
+	// Windows of a long zone are a step apart, wherever its triggers are. A
+	// candidate may begin well before its trigger.
+	const step = maxZone - maxCandidate
+	start += max(0, t-start-maxCandidate) / step * step
+	end := max(t+1, start+1)
+	for end < limit && end-start < maxZone && !((b[end-1] == ' ' || b[end-1] == '\n' || b[end-1] == '\t') && s.det.isBreak(b, end)) {
+		end++
+	}
+	cut := end-start >= maxZone && end < len(b)
+	cands, pem := s.zone.read(s.det, b, start, end)
+	if pem >= 0 {
+		s.inPEM = true
+		end, cut = pem, false
+	}
+	if !cut {
+		for _, c := range cands {
+			found(c)
+		}
+		return end
+	}
+	next := start + step
+	for _, c := range cands {
+		if c.start >= start+step {
+			continue
+		}
+		found(c)
+		next = max(next, c.end)
+		if c.end == end && c.rec.runsOn {
+			s.runOn = c.rec
+		}
+	}
+	return next
+}
+
+// readOn reads the rest of a token that did not fit into a window.
+func (s *scanner) readOn(b []byte, done int, found func(candidate)) int {
+	end := done
+	for end < len(b) && isTokenByte[b[end]] {
+		end++
+	}
+	if end > done {
+		found(candidate{start: done, end: end, rec: s.runOn, score: 1, runOn: true})
+	}
+	if end < len(b) {
+		s.runOn = nil
+	}
+	return end
+}

@@ -1,0 +1,246 @@
+package guard_test
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/tamshai/phoenix/guard"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// found are the findings in text, as "LABEL value".
+func found(g *guard.Guard, text string) []string {
+	var all []string
+	for _, f := range g.Scan([]byte(text)) {
+		all = append(all, f.Label+" "+text[f.Start:f.End])
+	}
+	return all
+}
+
+func TestScan(t *testing.T) {
+	g := newGuard(t, guard.Policy{})
+	for _, tt := range []struct {
+		text string
+		want []string
+	}{
+		{"SSN 219-09-9999", []string{"US_SSN 219-09-9999"}},
+		{"my SSN is 219099999", []string{"US_SSN 219099999"}},
+		{"SSN219-09-9999", []string{"US_SSN 219-09-9999"}},
+		{"number ２１９‑０９–9999 here", []string{"US_SSN ２１９‑０９–9999"}},
+		{"2\u200b1\u200b9-09-9999", []string{"US_SSN 2\u200b1\u200b9-09-9999"}},
+		{"219%2D09%2D9999 219&#45;09&#45;9999", []string{"US_SSN 219%2D09%2D9999", "US_SSN 219&#45;09&#45;9999"}},
+		{`219\u002d09\u002d9999`, []string{`US_SSN 219\u002d09\u002d9999`}},
+		{"MjE5LTA5LTk5OTk=", []string{"US_SSN MjE5LTA5LTk5OTk="}},
+		{"TWpFNUxUQTVMVGs1T1RrPQ==", []string{"US_SSN TWpFNUxUQTVMVGs1T1RrPQ=="}},
+		{"3231392d30392d39393939", []string{"US_SSN 3231392d30392d39393939"}},
+		{"2 1 9 - 0 9 - 9 9 9 9", []string{"US_SSN 2 1 9 - 0 9 - 9 9 9 9"}},
+		{"pay with 4111 1111 1111 1111.", []string{"CREDIT_CARD 4111 1111 1111 1111"}},
+		{"378282246310005", []string{"CREDIT_CARD 378282246310005"}},
+		{"4222222222222", []string{"CREDIT_CARD 4222222222222"}},
+		{"IBAN: GB29 NWBK 6016 1331 9268 19", []string{"IBAN_CODE GB29 NWBK 6016 1331 9268 19"}},
+		{"+14155552671", []string{"PHONE_NUMBER +14155552671"}},
+		{"+44 20 7946 0958", []string{"PHONE_NUMBER +44 20 7946 0958"}},
+		{"josé@exämple.fr", []string{"EMAIL_ADDRESS josé@exämple.fr"}},
+		{"12.92.149.211", []string{"IP_ADDRESS 12.92.149.211"}},
+		{"at ::ffff:10.0.0.1.", []string{"IP_ADDRESS ::ffff:10.0.0.1"}},
+		{"Device MAC: AA:BB:CC:DD:EE:FF", []string{"MAC_ADDRESS AA:BB:CC:DD:EE:FF"}},
+		{"born on March 3, 1980", []string{"DATE_TIME March 3, 1980"}},
+		{"It's like that since 3/3/1980", nil},
+		{"token hvs.CAESIJlWhKjfkQz0Jr3aB9dE5fG7hI1kL", []string{"SECRET hvs.CAESIJlWhKjfkQz0Jr3aB9dE5fG7hI1kL"}},
+		{"postgres://app:s3cr3tPw@db:5432/hr", []string{"SECRET postgres://app:s3cr3tPw@db:5432/hr"}},
+		{"password: hunter2xyz", []string{"SECRET hunter2xyz"}},
+		{"api_key = \"Zf3D0LXCM3EIMbgJpUNnkRtOfOueHznB\"", []string{"SECRET Zf3D0LXCM3EIMbgJpUNnkRtOfOueHznB"}},
+		// What over-eager rules take for one.
+		{"Revenue was 1250000 in 2023", nil},
+		{"order id 123456789", nil},
+		{"ZIP 12345-6789", nil},
+		{"4111 1111 1111 1112", nil},
+		{"550e8400-e29b-41d4-a716-446655440000", nil},
+		{"version 1.2.3.4", nil},
+		{"fmt.Println(os.Args)", nil},
+		{"at 10:30-11:45, 3.14159265, 2004-12-06", nil},
+		{"key_length = XSalsa20.key_length", nil},
+	} {
+		if got := found(g, tt.text); !slices.Equal(got, tt.want) {
+			t.Errorf("%q: got %q, want %q", tt.text, got, tt.want)
+		}
+	}
+}
+
+func TestCandidates(t *testing.T) {
+	g := newGuard(t, guard.Policy{})
+	labels := map[string]bool{}
+	for _, f := range g.Candidates([]byte("121000358"), 0) {
+		labels[f.Label] = true
+	}
+	for _, want := range []string{"ABA_ROUTING_NUMBER", "US_PASSPORT", "US_BANK_NUMBER"} {
+		if !labels[want] {
+			t.Errorf("121000358 may be %s too, got %v", want, labels)
+		}
+	}
+	if got := g.Scan([]byte("121000358")); len(got) != 0 {
+		t.Errorf("a bare number counts: %v", got)
+	}
+}
+
+func TestEntities(t *testing.T) {
+	all := guard.Entities()
+	for _, want := range []string{
+		"CREDIT_CARD", "IBAN_CODE", "US_SSN", "US_ITIN", "US_BANK_NUMBER", "ABA_ROUTING_NUMBER", "US_PASSPORT", "US_DRIVER_LICENSE", "US_MBI", "US_NPI",
+		"EMAIL_ADDRESS", "PHONE_NUMBER", "IP_ADDRESS", "MAC_ADDRESS", "URL", "DOMAIN_NAME", "CRYPTO", "DATE_TIME", "MEDICAL_LICENSE", "SECRET",
+		"UK_NHS", "DE_TAX_ID", "FR_NIR", "ES_NIF", "IT_FISCAL_CODE", "PL_PESEL", "SE_PERSONNUMMER", "FI_PERSONAL_IDENTITY_CODE", "NL_BSN", "CA_SIN",
+		"AU_TFN", "IN_AADHAAR", "SG_NRIC_FIN", "KR_RRN", "TR_NATIONAL_ID", "BR_CPF", "ZA_ID_NUMBER",
+	} {
+		if !slices.ContainsFunc(all, func(e guard.Entity) bool { return e.Label == want }) {
+			t.Errorf("%s is not supported", want)
+		}
+	}
+	for _, e := range all {
+		if e.WithContext < e.Score || e.WithContext == 0 || e.WithContext > 1 {
+			t.Errorf("%s: scores %g and %g", e.Label, e.Score, e.WithContext)
+		}
+	}
+}
+
+// One sound value for each entity that has a check, and the same with its last
+// character changed.
+func TestChecks(t *testing.T) {
+	g := newGuard(t, guard.Policy{})
+	for label, value := range map[string]string{
+		"UK_NHS": "401-023-2137", "UK_NINO": "YZ 61 48 68 B", "DE_TAX_ID": "98765432106", "DE_VAT_ID": "DE136695976", "DE_ID_CARD": "L01X00T44",
+		"DE_SOCIAL_SECURITY": "65070803A019", "DE_HEALTH_INSURANCE": "M123456785", "ES_NIF": "12345678Z", "ES_NIE": "X9613851N", "FR_NIR": "255081416802538",
+		"IT_VAT_CODE": "01333550323", "PL_PESEL": "44051401458", "SE_PERSONNUMMER": "871220-2384", "SE_ORGANISATIONSNUMMER": "212000-0142",
+		"FI_PERSONAL_IDENTITY_CODE": "131052-308T", "NL_BSN": "111222333", "BE_NRN": "85.07.30-033.28", "CH_AHV": "756.9217.0769.85", "PT_NIF": "123456789",
+		"AU_ABN": "51 824 753 556", "AU_ACN": "005 499 981", "AU_TFN": "876543210", "AU_MEDICARE": "2123 45670 1", "CA_SIN": "130 692 544",
+		"IN_AADHAAR": "3998 7654 3211", "KR_BRN": "104-86-56659", "TH_TNIN": "3456789012347", "TR_NATIONAL_ID": "10000000146", "ZA_ID_NUMBER": "9202201234088",
+		"BR_CPF": "529.982.247-25", "BR_CNPJ": "11.222.333/0001-81", "CN_RESIDENT_ID": "11010519491231002X", "US_NPI": "1245319599", "ABA_ROUTING_NUMBER": "121000358",
+		"MEDICAL_LICENSE": "BB1388568", "NG_NIN": "12345678902", "NO_FODSELSNUMMER": "01010101006", "IBAN_CODE": "DE89370400440532013000", "CREDIT_CARD": "6011000400000000",
+	} {
+		has := func(text string) bool {
+			return slices.ContainsFunc(g.Candidates([]byte(text), 0), func(f guard.Finding) bool { return f.Label == label && f.Start == 0 && f.End == len(text) })
+		}
+		if !has(value) {
+			t.Errorf("%s: %s is not found", label, value)
+		}
+		if label == "DE_VAT_ID" || label == "AU_MEDICARE" || label == "UK_NINO" {
+			continue // other rules, or a last digit that is not checked
+		}
+		last := value[len(value)-1]
+		other := byte('0' + (last-'0'+1)%10)
+		if last >= 'A' {
+			other = 'A' + (last-'A'+1)%26
+		}
+		if has(value[:len(value)-1] + string(other)) {
+			t.Errorf("%s: %s with %q at its end is found too", label, value, other)
+		}
+	}
+}
+
+func TestAllowDomains(t *testing.T) {
+	g := newGuard(t, guard.Policy{AllowDomains: []string{"tamshai.com", ".tamshai.dev"}})
+	text := "alice@tamshai.com alice@tamshai.com.evil.example eve@eviltamshai.com x@mail.tamshai.com https://tamshai.com/a bob@a.tamshai.dev c@tamshai.dev"
+	want := []string{"EMAIL_ADDRESS alice@tamshai.com.evil.example", "EMAIL_ADDRESS eve@eviltamshai.com", "EMAIL_ADDRESS x@mail.tamshai.com", "EMAIL_ADDRESS c@tamshai.dev"}
+	if got := found(g, text); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestDictionary(t *testing.T) {
+	names, err := guard.NewDictionary(map[string][]string{"PERSON": {"Marlene Dietrich", "Zoë Ångström", "Smith"}, "LOCATION": {"San Francisco"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := newGuard(t, guard.Policy{Names: names})
+	text := "Did MARLENE  DIETRICH, zoë ångström and Smith's cat leave San Francisco? Smithers did."
+	want := []string{"PERSON MARLENE  DIETRICH", "PERSON zoë ångström", "PERSON Smith", "LOCATION San Francisco"}
+	if got := found(g, text); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	all := redacted(t, g, text)
+	for _, size := range []int{1, 5, 16} {
+		differ(t, text, "names", streamed(t, g, text, func(int) int { return size }), all)
+	}
+	for _, bad := range []string{"", "a b c d e f g", "semi;colon"} {
+		if _, err := guard.NewDictionary(map[string][]string{"PERSON": {bad}}); err == nil {
+			t.Errorf("the name %q is accepted", bad)
+		}
+	}
+}
+
+func TestBadPolicy(t *testing.T) {
+	for name, p := range map[string]guard.Policy{
+		"unknown entity":           {Entities: []string{"US_SNN"}},
+		"unknown label":            {Actions: map[string]guard.Action{"SSN": guard.Block}},
+		"unknown action":           {Default: "drop"},
+		"hash without a key":       {Default: guard.Hash},
+		"threshold beyond 1":       {Threshold: 2},
+		"an address as domain":     {AllowDomains: []string{"a@tamshai.com"}},
+		"a top domain":             {AllowDomains: []string{"com"}},
+		"a domain with a wildcard": {AllowDomains: []string{"*.tamshai.com"}},
+	} {
+		if _, err := guard.New(p); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func TestNoAllocations(t *testing.T) {
+	g := newGuard(t, guard.Policy{})
+	text := []byte(strings.Repeat("The quick brown fox, at 10:30 on page 12, jumped over fmt.Println and 3.14159 or 12345 lazy dogs — naïve ones; chapter 7 has x == y.\n", 100))
+	if found := g.Scan(text); len(found) > 0 {
+		t.Fatalf("the text has findings: %v", found)
+	}
+	if n := testing.AllocsPerRun(20, func() { g.Scan(text) }); n > 0 {
+		t.Errorf("%g allocations on a text without findings", n)
+	}
+}
+
+// Texts that make backtracking matchers quadratic. The test is that it ends.
+func TestLinear(t *testing.T) {
+	g := newGuard(t, guard.Policy{})
+	const ssn = " my SSN is 219-09-9999"
+	long := map[string]string{ // 10 MB of each
+		"a.": strings.Repeat("a.", 5<<20), "account": "account" + strings.Repeat(" ", 10<<20), "x@a-": "x@" + strings.Repeat("a-", 5<<20),
+		"letters": strings.Repeat("abcdefghij", 1<<20), "quotes": strings.Repeat(`"`, 10<<20),
+	}
+	for _, unit := range []string{"x@", "1", "1 ", "12-", "1:", "a1", "+1", "(1", "%25", "&#x", `\u00`, "=", "key=", "QUJD", "-----BEGIN ", "@a.b", "<b>", "\u0301", "ab1 ", "a://b:c@", "::", "1.", "\n", "eyJ."} {
+		long[unit] = strings.Repeat(unit, 128<<10/len(unit))
+	}
+	for name, text := range long {
+		got := g.Scan([]byte(text + "." + ssn))
+		if len(got) == 0 || got[len(got)-1].Label != "US_SSN" {
+			t.Errorf("%q: what stands behind it is not found", name)
+		}
+	}
+	// 100 MB of text with something at its end.
+	big := bytes.Repeat([]byte("The quick brown fox jumps over the lazy dog. "), 100<<20/45)
+	if got := g.Scan(append(big, ssn...)); len(got) != 1 {
+		t.Errorf("%d findings in 100 MB, want 1", len(got))
+	}
+}
+
+func FuzzScan(f *testing.F) {
+	for _, text := range texts() {
+		f.Add([]byte(text))
+	}
+	g := newGuard(f, guard.Policy{})
+	f.Fuzz(func(t *testing.T, text []byte) {
+		end := 0
+		for _, finding := range g.Scan(text) {
+			if finding.Start < end || finding.End <= finding.Start || finding.End > len(text) || finding.Score < guard.DefaultThreshold || finding.Score > 1 {
+				t.Fatalf("%+v after %d in %q", finding, end, text)
+			}
+			end = finding.End
+		}
+		for _, finding := range g.Candidates(text, 0) {
+			if finding.Start < 0 || finding.End <= finding.Start || finding.End > len(text) {
+				t.Fatalf("%+v in %q", finding, text)
+			}
+		}
+	})
+}

@@ -1,0 +1,524 @@
+package guard
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Event is a server-sent event.
+type Event struct {
+	Name string // of its type, "" for the default
+	ID   string
+	Data []byte // lines with a new line between
+}
+
+// Append appends the event as it stands in a stream.
+func (e Event) Append(dst []byte) []byte {
+	if e.Name != "" {
+		dst = append(append(append(dst, "event: "...), e.Name...), '\n')
+	}
+	if e.ID != "" {
+		dst = append(append(append(dst, "id: "...), e.ID...), '\n')
+	}
+	for line := range bytes.SplitSeq(e.Data, []byte("\n")) {
+		dst = append(append(append(dst, "data: "...), line...), '\n')
+	}
+	return append(dst, '\n')
+}
+
+const (
+	maxEvent = 8 << 20 // bytes of one event
+	// maxArguments is how long the arguments of one call of a tool may be, in
+	// bytes, when they come in pieces.
+	maxArguments = 4 << 20
+)
+
+// ErrEvents says that a stream of server-sent events has an event, or the
+// arguments of a tool, that are too long to be looked at.
+var ErrEvents = errors.New("guard: an event of the stream is too long")
+
+// EventsConfig says what [Guard.Events] does.
+type EventsConfig struct {
+	// Conversation gives pseudonyms. Nil means none.
+	Conversation *Conversation
+	// Restore puts the values of the conversation's pseudonyms back.
+	Restore bool
+}
+
+// Events reads server-sent events from r, as models' interfaces send them, and
+// yields them redacted. Text that comes in pieces is one text: the members
+// "text", "content", "thinking", "reasoning_content", "refusal" and "delta" of
+// events of one index follow each other, and what is held back of one event
+// leaves with a later one, at the latest before the event that ends the block.
+// Members "partial_json" and "arguments" are pieces of a JSON document: they are
+// collected, redacted as a document, and leave in one piece at the end of the
+// block. All other strings and numbers are redacted event by event.
+//
+// An error ends the sequence: of reading, a [BlockedError], or [ErrEvents]. An
+// event that the stream breaks off in is dropped.
+func (g *Guard) Events(r io.Reader, cfg EventsConfig) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		e := &events{g: g, cfg: cfg, pieces: map[string]*piece{}, walker: walker{r: newRedactor(g, cfg.Conversation)}}
+		defer e.close()
+		for in, err := range readEvents(r) {
+			if err != nil {
+				yield(Event{}, err)
+				return
+			}
+			out, err := e.take(in)
+			for _, event := range out {
+				if !yield(event, nil) {
+					return
+				}
+			}
+			if err != nil {
+				yield(Event{}, err)
+				return
+			}
+		}
+		out, err := e.flush("")
+		for _, event := range out {
+			if !yield(event, nil) {
+				return
+			}
+		}
+		if err != nil {
+			yield(Event{}, err)
+		}
+	}
+}
+
+// readEvents parses a stream as the HTML standard, section 9.2.6, says.
+func readEvents(r io.Reader) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		in := bufio.NewReader(r)
+		var e Event
+		has, size := false, 0
+		first := true
+		for {
+			line, err := readEventLine(in, maxEvent-size)
+			if err != nil {
+				if !errors.Is(err, io.EOF) {
+					yield(Event{}, err)
+				}
+				return
+			}
+			if first {
+				line, first = bytes.TrimPrefix(line, []byte("\xEF\xBB\xBF")), false
+			}
+			if len(line) == 0 {
+				if has && !yield(e, nil) {
+					return
+				}
+				e, has, size = Event{}, false, 0
+				continue
+			}
+			size += len(line)
+			name, value, _ := strings.Cut(string(line), ":")
+			value = strings.TrimPrefix(value, " ")
+			switch name {
+			case "event":
+				e.Name = value
+			case "id":
+				e.ID = value
+			case "data":
+				if has {
+					e.Data = append(e.Data, '\n')
+				}
+				e.Data, has = append(e.Data, value...), true
+			}
+		}
+	}
+}
+
+// readEventLine reads a line that ends with LF, CR or CRLF.
+func readEventLine(in *bufio.Reader, most int) ([]byte, error) {
+	var line []byte
+	for {
+		c, err := in.ReadByte()
+		switch {
+		case err != nil:
+			return nil, err
+		case c == '\n':
+			return line, nil
+		case c == '\r':
+			if next, err := in.Peek(1); err == nil && next[0] == '\n' {
+				_, _ = in.ReadByte()
+			}
+			return line, nil
+		}
+		if line = append(line, c); len(line) > most {
+			return nil, fmt.Errorf("%w: more than %d bytes", ErrEvents, maxEvent)
+		}
+	}
+}
+
+// events redacts a stream of events.
+type events struct {
+	g      *Guard
+	cfg    EventsConfig
+	walker walker // of all that is no piece
+	pieces map[string]*piece
+	order  []string // of the keys of pieces, as they came
+	ending bool     // the event at hand ends the texts that it has pieces of
+}
+
+// piece is a text that comes in several events.
+type piece struct {
+	text    *redactor
+	restore *restorer
+	args    []byte // of a tool
+	isArgs  bool
+	index   string // of the block that it belongs to
+	last    Event  // the last event with a piece of it
+	path    []string
+}
+
+func (e *events) close() {
+	e.walker.r.close()
+	for _, p := range e.pieces {
+		if p.text != nil {
+			p.text.close()
+		}
+	}
+}
+
+// take returns what leaves when event in comes.
+func (e *events) take(in Event) ([]Event, error) {
+	if !json.Valid(in.Data) {
+		if strings.TrimSpace(string(in.Data)) == "[DONE]" {
+			out, err := e.flush("")
+			return append(out, in), err
+		}
+		return e.plain(in)
+	}
+	var doc any
+	dec := json.NewDecoder(bytes.NewReader(in.Data))
+	dec.UseNumber()
+	if err := dec.Decode(&doc); err != nil {
+		return nil, fmt.Errorf("guard: an event cannot be read: %w", err)
+	}
+	root, _ := doc.(map[string]any)
+	index := indexOf(root)
+	e.ending = ends(in, root)
+	changed, err := e.leaves(in, doc, nil, index)
+	if err != nil {
+		return nil, err
+	}
+	if changed {
+		if in.Data, err = marshal(doc); err != nil {
+			return nil, err
+		}
+	}
+	var out []Event
+	if e.ending {
+		if out, err = e.flush(index); err != nil {
+			return out, err
+		}
+	}
+	return append(out, in), nil
+}
+
+// plain takes an event whose data is no JSON: a piece of text.
+func (e *events) plain(in Event) ([]Event, error) {
+	text, err := e.feed("", in, nil, "", string(in.Data))
+	if err != nil || text == "" {
+		return nil, err
+	}
+	in.Data = []byte(text)
+	return []Event{in}, nil
+}
+
+// leaves redacts doc, which is at path, in place. Pieces of texts become what
+// leaves of the text. It reports whether it changed anything.
+func (e *events) leaves(in Event, doc any, path []string, index string) (changed bool, err error) {
+	visit := func(at []string, item any, set func(any)) error {
+		var clean any
+		name := at[len(at)-1]
+		switch v := item.(type) {
+		case string:
+			if isPiece(name, path, in) {
+				text, err := e.feed(name, in, at, index, v)
+				if err != nil {
+					return err
+				}
+				clean = text
+			} else {
+				clean = e.walker.named(name, v)
+			}
+		case json.Number:
+			if clean = e.walker.named(name, v.String()); clean == v.String() {
+				return nil
+			}
+		default:
+			c, err := e.leaves(in, item, at, index)
+			changed = changed || c
+			return err
+		}
+		if clean != item {
+			set(clean)
+			changed = true
+		}
+		return e.walker.r.err()
+	}
+	switch v := doc.(type) {
+	case map[string]any:
+		for _, name := range sortedKeys(v) {
+			if err := visit(append(slices.Clip(path), name), v[name], func(clean any) { v[name] = clean }); err != nil {
+				return changed, err
+			}
+			if clean := e.walker.named("", name); clean != name {
+				v[clean] = v[name]
+				delete(v, name)
+				changed = true
+			}
+		}
+	case []any:
+		for i, item := range v {
+			if err := visit(append(slices.Clip(path), place(i, item)), item, func(clean any) { v[i] = clean }); err != nil {
+				return changed, err
+			}
+		}
+	}
+	return changed, nil
+}
+
+// place is the position of item, with the index that an interface gives it.
+func place(i int, item any) string {
+	if m, ok := item.(map[string]any); ok && m["index"] != nil {
+		return strconv.Itoa(i) + "#" + fmt.Sprint(m["index"])
+	}
+	return strconv.Itoa(i)
+}
+
+// isPiece reports whether the string called name is a piece of a text that other
+// events go on with.
+func isPiece(name string, path []string, in Event) bool {
+	switch name {
+	case "partial_json", "arguments":
+		return true
+	case "text", "content", "thinking", "reasoning_content", "refusal":
+		return true
+	case "delta":
+		return len(path) == 0
+	}
+	return false
+}
+
+// feed gives s to the text that it is a piece of, and returns what leaves.
+func (e *events) feed(name string, in Event, path []string, index, s string) (string, error) {
+	key := index + "\x00" + in.Name + "\x00" + pieceKey(path)
+	p := e.pieces[key]
+	if p == nil {
+		p = &piece{index: index, isArgs: name == "partial_json" || name == "arguments" || name == "delta" && strings.Contains(in.Name, "arguments")}
+		if !p.isArgs {
+			p.text = newRedactor(e.g, e.cfg.Conversation)
+			p.restore = e.restorer()
+		}
+		e.pieces[key] = p
+		e.order = append(e.order, key)
+	}
+	p.last, p.path = in, path
+	if p.isArgs {
+		if len(p.args)+len(s) > maxArguments {
+			return "", fmt.Errorf("%w: arguments of more than %d bytes", ErrEvents, maxArguments)
+		}
+		p.args = append(p.args, s...)
+		return e.rest(key, p)
+	}
+	text := p.text.next(nil, []byte(s), false)
+	if err := p.text.err(); err != nil {
+		return "", err
+	}
+	if p.restore != nil {
+		text = p.restore.next(nil, text, false)
+	}
+	rest, err := e.rest(key, p)
+	return string(text) + rest, err
+}
+
+// rest returns what is held back of p if the event at hand ends it.
+func (e *events) rest(key string, p *piece) (string, error) {
+	if !e.ending {
+		return "", nil
+	}
+	delete(e.pieces, key)
+	e.order = slices.DeleteFunc(e.order, func(k string) bool { return k == key })
+	rest, err := e.end(p)
+	return string(rest), err
+}
+
+func (e *events) restorer() *restorer {
+	if !e.cfg.Restore || e.cfg.Conversation == nil {
+		return nil
+	}
+	return &restorer{c: e.cfg.Conversation}
+}
+
+// pieceKey is path with the indexes that interfaces give in place of positions.
+func pieceKey(path []string) string {
+	var key []string
+	for _, part := range path {
+		if _, index, ok := strings.Cut(part, "#"); ok {
+			part = index
+		}
+		key = append(key, part)
+	}
+	return strings.Join(key, "\x00")
+}
+
+// flush ends the texts of the block with the index, or all, and returns events
+// with what was held back of them.
+func (e *events) flush(index string) ([]Event, error) {
+	var out []Event
+	var kept []string
+	for _, key := range e.order {
+		p := e.pieces[key]
+		if index != "" && p.index != "" && p.index != index {
+			kept = append(kept, key)
+			continue
+		}
+		delete(e.pieces, key)
+		rest, err := e.end(p)
+		if err != nil {
+			return out, err
+		}
+		if len(rest) == 0 {
+			continue
+		}
+		event, err := p.event(rest)
+		if err != nil {
+			return out, err
+		}
+		out = append(out, event)
+	}
+	e.order = kept
+	return out, nil
+}
+
+// end returns what is held back of p.
+func (e *events) end(p *piece) ([]byte, error) {
+	if !p.isArgs {
+		defer p.text.close()
+		rest := p.text.next(nil, nil, true)
+		if err := p.text.err(); err != nil {
+			return nil, err
+		}
+		if p.restore != nil {
+			rest = p.restore.next(nil, rest, true)
+		}
+		return rest, nil
+	}
+	redact := e.g.redactJSON
+	if !json.Valid(p.args) { // broken off, or no JSON: text
+		redact = e.g.redact
+	}
+	rest, _, err := redact(e.cfg.Conversation, p.args)
+	if err == nil && e.cfg.Restore && e.cfg.Conversation != nil {
+		if json.Valid(rest) {
+			return e.cfg.Conversation.RestoreJSON(rest)
+		}
+		rest = e.cfg.Conversation.Restore(rest)
+	}
+	return rest, err
+}
+
+// event is the last event of p with rest as its piece, and other pieces empty.
+func (p *piece) event(rest []byte) (Event, error) {
+	event := p.last
+	if p.path == nil {
+		event.Data = rest
+		return event, nil
+	}
+	var doc any
+	dec := json.NewDecoder(bytes.NewReader(p.last.Data))
+	dec.UseNumber()
+	if err := dec.Decode(&doc); err != nil {
+		return event, fmt.Errorf("guard: an event cannot be read: %w", err)
+	}
+	setPieces(doc, nil, p.path, string(rest), p.last)
+	var err error
+	event.Data, err = marshal(doc)
+	return event, err
+}
+
+func setPieces(doc any, path, want []string, rest string, in Event) {
+	switch v := doc.(type) {
+	case map[string]any:
+		for name := range v {
+			at := append(slices.Clip(path), name)
+			if _, ok := v[name].(string); ok && isPiece(name, path, in) {
+				v[name] = ""
+				if slices.Equal(at, want) {
+					v[name] = rest
+				}
+				continue
+			}
+			setPieces(v[name], at, want, rest, in)
+		}
+	case []any:
+		for i, item := range v {
+			setPieces(item, append(slices.Clip(path), place(i, item)), want, rest, in)
+		}
+	}
+}
+
+// indexOf returns the number of the block that an event belongs to, or "".
+func indexOf(root map[string]any) string {
+	for _, name := range [...]string{"index", "output_index", "item_id"} {
+		if v := root[name]; v != nil {
+			return fmt.Sprint(v)
+		}
+	}
+	return ""
+}
+
+// ends reports whether an event ends the texts that came in pieces.
+func ends(in Event, root map[string]any) bool {
+	kind, _ := root["type"].(string)
+	if kind == "" {
+		kind = in.Name
+	}
+	for _, end := range [...]string{"_stop", ".done", ".completed", ".failed", ".incomplete", "message_delta"} {
+		if strings.HasSuffix(kind, end) {
+			return true
+		}
+	}
+	for _, list := range [...]string{"choices", "candidates"} {
+		items, _ := root[list].([]any)
+		for _, item := range items {
+			m, _ := item.(map[string]any)
+			if m["finish_reason"] != nil || m["finishReason"] != nil {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func sortedKeys(m map[string]any) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+func marshal(doc any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(doc); err != nil {
+		return nil, fmt.Errorf("guard: an event cannot be written: %w", err)
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}

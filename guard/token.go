@@ -1,0 +1,257 @@
+package guard
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"strings"
+)
+
+// isTokenByte marks what tokens of services are made of.
+var isTokenByte = func() (t [256]bool) {
+	for c := range t {
+		t[c] = isAlnum(byte(c)) || strings.IndexByte("_-.+/=~", byte(c)) >= 0
+	}
+	return t
+}()
+
+// tokenRule describes the tokens of a service that begin alike.
+type tokenRule struct {
+	prefix   string
+	min, max int    // bytes behind the prefix
+	more     string // what they may be besides letters and digits
+	upper    bool   // and whether they have no small letters
+	weak     bool   // whether other words begin like this, too
+}
+
+// token reads the secrets, wallets and encodings in the run of token characters
+// around t[i].
+func (l *level) token(i int) {
+	t := l.t
+	start := i
+	for start > l.tokEnd && isTokenByte[t[start-1]] {
+		start--
+	}
+	end := i + 1
+	for end < len(t) && isTokenByte[t[end]] {
+		end++
+	}
+	l.tokEnd = end
+	if end-start < minBlob {
+		return
+	}
+	// A name in front that no trigger parts from it: "apiToken,…", "<token>…".
+	if p := start - 1; p > 0 && (t[p] == ',' || isSpace(t[p]) || t[p] == '>') {
+		for p > 0 && isSpace(t[p]) {
+			p--
+		}
+		if (t[p] == ',' || t[p] == '>' || t[p] == '|') && start-p < 12 {
+			l.assigned(p)
+		}
+	}
+	for p := start; p < end; {
+		if !isAlnum(t[p]) {
+			p++
+			continue
+		}
+		q := l.named(p, end)
+		if q == 0 {
+			q = l.wallet(p, end)
+		}
+		for p < q || p < end && isAlnum(t[p]) {
+			p++
+		}
+	}
+	for p := start; p < end; {
+		if !isBlobByte[t[p]] {
+			p++
+			continue
+		}
+		q := min(blobEnd(t, p), end)
+		l.decode(p, q)
+		p = q
+	}
+}
+
+// named reads a token that begins with a known prefix at t[p]. It returns its
+// end, or 0.
+func (l *level) named(p, end int) int {
+	t := l.t
+	for _, r := range l.zone.det.prefix[t[p]] {
+		if end-p < len(r.prefix)+r.min || string(t[p:p+len(r.prefix)]) != r.prefix {
+			continue
+		}
+		q := p + len(r.prefix)
+		for q < end && q-p-len(r.prefix) < r.max && (isAlnum(t[q]) || strings.IndexByte(r.more, t[q]) >= 0) && !(r.upper && isLower(t[q])) {
+			q++
+		}
+		if q-p-len(r.prefix) < r.min || q < end && isAlnum(t[q]) && r.max < 200 {
+			continue
+		}
+		for q > p && (t[q-1] == '.' || t[q-1] == '/') {
+			q--
+		}
+		if secret := t[p+len(r.prefix) : q]; placeholder(secret) || entropy(secret) < 2.5 || r.weak && !isRandom(secret) {
+			continue
+		}
+		l.add(l.zone.det.secret, p, q, 0.9)
+		return q
+	}
+	return 0
+}
+
+// decode reads what t[p:q] is an encoding of.
+func (l *level) decode(p, q int) {
+	if q-p < minBlob || l.v.depth >= decodeDepth {
+		return
+	}
+	z := l.zone
+	next := &z.levels[l.v.depth+1]
+	plain := decodeBlob(next.blob[:0], l.t[p:q])
+	if plain == nil {
+		return
+	}
+	start, end := l.v.span(p, q)
+	outer := z.outer
+	z.outer = *l.context(p)
+	next.v.reset(plain, 0)
+	next.v.blob, next.v.blobStart, next.v.blobEnd, next.v.depth = true, start, end, l.v.depth+1
+	next.read(z)
+	z.outer = outer
+}
+
+// wallet reads an address of a cryptocurrency at t[p]. It returns its end, or 0.
+func (l *level) wallet(p, end int) int {
+	t := l.t
+	q := p
+	for q < end && isAlnum(t[q]) {
+		q++
+	}
+	b := t[p:q]
+	ok := false
+	switch {
+	case len(b) == 42 && b[0] == '0' && (b[1] == 'x' || b[1] == 'X'):
+		ok = true
+		for _, c := range b[2:] {
+			ok = ok && hexDigit(c) >= 0
+		}
+	case len(b) >= 26 && len(b) <= 35 && strings.IndexByte("13LMD", b[0]) >= 0, len(b) == 34 && (b[0] == 'T' || b[0] == 'r'):
+		ok = base58Check(b)
+	case len(b) >= 26 && len(b) <= 90 && (b[0]|0x20 == 'b' || b[0]|0x20 == 'l'):
+		ok = bech32OK(b)
+	}
+	if !ok || p > 0 && (t[p-1] == '_' || t[p-1] == '/') {
+		return 0
+	}
+	score := float32(0.9)
+	if len(b) == 42 && b[1]|0x20 == 'x' {
+		score = 0.6 // no check digit without Keccak
+	}
+	l.add(l.zone.det.crypto, p, q, l.rate(l.zone.det.crypto, p, score, 1))
+	return q
+}
+
+// base58Check reports whether b is base58 with the double SHA-256 checksum of
+// Bitcoin addresses.
+func base58Check(b []byte) bool {
+	const alphabet = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+	var n [25]byte
+	for _, c := range b {
+		carry := strings.IndexByte(alphabet, c)
+		if carry < 0 {
+			return false
+		}
+		for i := len(n) - 1; i >= 0; i-- {
+			carry += 58 * int(n[i])
+			n[i] = byte(carry)
+			carry >>= 8
+		}
+		if carry != 0 {
+			return false
+		}
+	}
+	sum := sha256.Sum256(n[:21])
+	sum = sha256.Sum256(sum[:])
+	return bytes.Equal(sum[:4], n[21:])
+}
+
+// bech32OK checks the addresses of BIP 173 and BIP 350.
+func bech32OK(b []byte) bool {
+	const alphabet = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
+	sep := bytes.LastIndexByte(b, '1')
+	if sep != 2 && sep != 3 || len(b)-sep < 8 {
+		return false
+	}
+	sum := uint32(1)
+	step := func(v uint32) {
+		top := sum >> 25
+		sum = (sum&0x1ffffff)<<5 ^ v
+		for i, g := range [...]uint32{0x3b6a57b2, 0x26508e6d, 0x1ea119fa, 0x3d4233dd, 0x2a1462b3} {
+			if top>>i&1 == 1 {
+				sum ^= g
+			}
+		}
+	}
+	for _, c := range b[:sep] {
+		step(uint32(lower(c)) >> 5)
+	}
+	step(0)
+	for _, c := range b[:sep] {
+		step(uint32(lower(c)) & 31)
+	}
+	for _, c := range b[sep+1:] {
+		v := strings.IndexByte(alphabet, lower(c))
+		if v < 0 {
+			return false
+		}
+		step(uint32(v))
+	}
+	return sum == 1 || sum == 0x2bc830a3
+}
+
+// pemHeader returns the length of the header of a private key at the start of b,
+// or 0.
+func pemHeader(b []byte) int {
+	const begin, key = "-----BEGIN ", "PRIVATE KEY"
+	if !bytes.HasPrefix(b, []byte(begin)) {
+		return 0
+	}
+	head := b[:min(len(b), 80)]
+	end := bytes.Index(head[len(begin):], []byte("-----"))
+	if end < 0 || !bytes.Contains(head[:len(begin)+end], []byte(key)) {
+		return 0
+	}
+	return len(begin) + end + 5
+}
+
+// maxPEM is the longest private key, in bytes.
+const maxPEM = 32 << 10
+
+// pemEnd returns how far b[from:] is the body of a private key, and whether it
+// ended there. The body of a key that breaks off ends where text begins that
+// cannot be one.
+func pemEnd(b []byte, from int, eof bool) (next int, ended bool) {
+	const tail = "-----END "
+	for p := from; p < len(b); p++ {
+		switch c := b[p]; {
+		case c == '-':
+			rest := b[p:min(len(b), p+80)]
+			if len(rest) < 80 && !eof {
+				return p, false
+			}
+			if !bytes.HasPrefix(rest, []byte(tail)) {
+				if p > from && b[p-1] == '-' || len(rest) > 1 && rest[1] == '-' {
+					continue
+				}
+				continue
+			}
+			if n := bytes.Index(rest[len(tail):], []byte("-----")); n >= 0 {
+				return p + len(tail) + n + 5, true
+			}
+			return p + len(tail), true
+		case isAlnum(c), c == '+', c == '/', c == '=', c == '\n', c == '\r', c == ' ', c == '\t', c == '\\', c == ':', c == ',', c == '"':
+		default:
+			return p, true
+		}
+	}
+	return len(b), eof
+}

@@ -1,0 +1,250 @@
+package guard
+
+import "unicode/utf8"
+
+// Trigger classes of bytes. A byte of class zero begins nothing.
+const (
+	_ = iota
+	trigDigit
+	trigAt
+	trigPoint
+	trigColon
+	trigEqual
+	trigDash
+	trigUpper
+	trigQuote
+	trigEscape
+	trigRune
+)
+
+var triggerOf = func() (t [256]uint8) {
+	for c := range t {
+		switch {
+		case c >= '0' && c <= '9':
+			t[c] = trigDigit
+		case c == '@':
+			t[c] = trigAt
+		case c == '.':
+			t[c] = trigPoint
+		case c == ':':
+			t[c] = trigColon
+		case c == '=':
+			t[c] = trigEqual
+		case c == '-':
+			t[c] = trigDash
+		case c >= 'A' && c <= 'Z':
+			t[c] = trigUpper
+		case c == '"':
+			t[c] = trigQuote
+		case c == '%' || c == '&' || c == '\\':
+			t[c] = trigEscape
+		case dirtyByte[c] && (c < 0xC9 || c > 0xD1): // Greek and Cyrillic letters begin nothing
+			t[c] = trigRune
+		}
+	}
+	return t
+}()
+
+// skip returns the first place in b[i:] whose byte has a class, or len(b).
+func skip(b []byte, i int) int {
+	for ; i+8 <= len(b); i += 8 {
+		w := b[i : i+8 : i+8]
+		if triggerOf[w[0]]|triggerOf[w[1]]|triggerOf[w[2]]|triggerOf[w[3]]|triggerOf[w[4]]|triggerOf[w[5]]|triggerOf[w[6]]|triggerOf[w[7]] != 0 {
+			break
+		}
+	}
+	for i < len(b) && triggerOf[b[i]] == 0 {
+		i++
+	}
+	return i
+}
+
+// nextTrigger returns the first place in b[from:limit] that may be part of a
+// finding, or -1. It lets most of what ordinary text has pass, such as full
+// stops, short numbers and times of day.
+func (d *detector) nextTrigger(b []byte, from, limit int) int {
+	if d.names != nil {
+		return from
+	}
+	b = b[:limit]
+	for i := skip(b, from); i < len(b); i = skip(b, i+1) {
+		hit := true
+		switch triggerOf[b[i]] {
+		case trigDigit:
+			var end int
+			if end, hit = plainNumber(b, i); !hit {
+				i = end
+			}
+		case trigPoint:
+			hit = i > from && i+1 < len(b) && isHostByte[b[i-1]] && isHostByte[b[i+1]] && (d.mayBeHost(b, i) || macQuads(b, i-4))
+		case trigColon:
+			hit = mayBeNet(b, i) || i+1 < len(b) && keyBefore(b, i)
+		case trigEqual:
+			hit = keyBefore(b, i)
+		case trigDash:
+			hit = i+2 < len(b) && (b[i+1] == '-' && pemHeader(b[i:]) > 0 || hexDigit(b[i+1]) >= 0 && hexDigit(b[i+2]) >= 0 && macPairs(b, i-2, '-'))
+		case trigQuote:
+			hit = i+2 < len(b) && b[i+1] == ',' && keyBefore(b, i)
+		case trigUpper:
+			hit = mayBeBlob(b, i)
+		case trigEscape:
+			_, size := unescape(b[i:])
+			hit = size > 0
+		case trigRune:
+			r, _ := utf8.DecodeRune(b[i:])
+			hit = makesTrigger(r)
+		}
+		if hit {
+			return i
+		}
+	}
+	return -1
+}
+
+// plainNumber reports whether the number or name at the digit b[i] may be part
+// of a finding; if not, also the last place of it. Short numbers between words
+// are not.
+func plainNumber(b []byte, i int) (end int, hit bool) {
+	start := i
+	for start > 0 && i-start < 12 && isLetter(b[start-1]) {
+		start--
+	}
+	end = i + 1
+	for end < len(b) && isDigit(b[end]) {
+		end++
+	}
+	letters, digits := i-start, end-i
+	if digits > 4 || letters > 0 && (letters < 3 || letters > 11 || digits > 3 || b[start]|0x20 == 'h' && letters == 3 && b[start+1]|0x20 == 'r') {
+		return 0, true
+	}
+	// In front.
+	if start > 0 {
+		switch c := b[start-1]; c {
+		case ' ', '\n', '\t', '(':
+			p := start - 1
+			for p > 0 && start-p < 11 && isLetter(b[p-1]) {
+				p--
+			}
+			if n := start - 1 - p; letters == 0 && n > 0 {
+				if n <= 3 && isUpper(b[p]) && isUpper(b[p+n-1]) || n >= 3 && month(b[p:p+n]) > 0 {
+					return 0, true
+				}
+			}
+		case '"', '\'', '[', '{', ',', '#', '*', '|':
+		default:
+			return 0, true
+		}
+	}
+	// Behind.
+	p := end
+	if p < len(b) {
+		switch b[p] {
+		case ',', ';', ')', ']', '}', '"', '\'', '!', '?', '*', '|', '.', ':':
+			if p++; p < len(b) && !isSpace(b[p]) && !(b[p-1] == ')' || b[p-1] == ']' || b[p-1] == '"' || b[p-1] == '\'') || b[p-1] == '.' && p+1 < len(b) && isAlnum(b[p]) {
+				return 0, true
+			}
+			return end - 1, false
+		case ' ', '\n', '\t', '\r':
+		default:
+			return 0, true
+		}
+	}
+	for p < len(b) && p-end < 3 && isSpace(b[p]) {
+		p++
+	}
+	if p == len(b) {
+		return end - 1, false
+	}
+	if c := b[p]; isDigit(c) || c >= 0x80 || c == '-' || c == '/' || c == '(' || c == '_' {
+		return 0, true
+	}
+	// A short word and another number, or a month.
+	q := p
+	for q < len(b) && q-p < 10 && isLetter(b[q]) {
+		q++
+	}
+	if n := q - p; n > 0 && (n <= 3 && q+1 < len(b) && isGroupSep[b[q]] && isDigit(b[q+1]) || q < len(b) && isDigit(b[q]) || n >= 3 && month(b[p:q]) > 0) {
+		return 0, true
+	}
+	return end - 1, false
+}
+
+// mayBeNet reports whether the colon b[i] may be in a URL or an address.
+func mayBeNet(b []byte, i int) bool {
+	if i+1 >= len(b) {
+		return i > 0 && b[i-1] == ':'
+	}
+	switch c := b[i+1]; {
+	case c == '/':
+		return i+2 < len(b) && b[i+2] == '/'
+	case c == ':':
+		return i == 0 || !isLetter(b[i-1]) || hexDigit(b[i-1]) >= 0
+	case hexDigit(c) >= 0:
+		// Two colons, or pairs of hex digits.
+		return i > 0 && hexDigit(b[i-1]) >= 0 && (i+3 < len(b) && hexDigit(b[i+2]) >= 0 || i+2 < len(b) && b[i+2] == ':')
+	}
+	return false
+}
+
+// mayBeHost reports whether a known domain ends behind the point b[i], or a
+// number begins there.
+func (d *detector) mayBeHost(b []byte, i int) bool {
+	if isDigit(b[i+1]) {
+		return false // digits are triggers themselves
+	}
+	end := i + 1
+	for end < len(b) && (isHostByte[b[end]] || b[end] == '.') && end-i < maxHost {
+		end++
+	}
+	for end > i+1 && (b[end-1] == '.' || b[end-1] == '-') {
+		end--
+	}
+	return d.isTLD(lastLabel(b[i+1 : end]))
+}
+
+// makesTrigger reports whether r stands for a digit, or for punctuation that is
+// a trigger.
+func makesTrigger(r rune) bool {
+	switch {
+	case r < 0x660:
+		return r == 0xB2 || r == 0xB3 || r == 0xB9
+	case r >= 0x2010 && r < 0x2070 && r != 0x2024, r >= 0x3040 && r < 0xA000, r >= 0xAC00 && r < 0xD800:
+		return false
+	}
+	var buf [16]byte
+	for _, c := range appendPlain(buf[:0], r) {
+		if isDigit(c) || c == '@' || c == '.' || c == ':' || c == '=' {
+			return true
+		}
+	}
+	return isTag(r)
+}
+
+// mayBeBlob reports whether the capital b[i] may be in something encoded that has
+// no digit: behind a small letter, or at the start of a long row of capitals.
+func mayBeBlob(b []byte, i int) bool {
+	switch {
+	case i > 0 && isLower(b[i-1]):
+		return longRun(b, i)
+	case i > 0 && isAlnum(b[i-1]) || i+1 >= len(b) || !isUpper(b[i+1]):
+		return false
+	}
+	n := 0
+	for i+n < len(b) && n < 16 && isUpper(b[i+n]) {
+		n++
+	}
+	return n == 16
+}
+
+// longRun reports whether b[i] is in a run of letters and digits that may be
+// base64.
+func longRun(b []byte, i int) bool {
+	n := 1
+	for j := i - 1; j >= 0 && n < minBlob && isAlnum(b[j]); j-- {
+		n++
+	}
+	for j := i + 1; j < len(b) && n < minBlob && isAlnum(b[j]); j++ {
+		n++
+	}
+	return n >= minBlob
+}

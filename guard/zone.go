@@ -1,0 +1,129 @@
+package guard
+
+// Text is cut at hard breaks. No finding crosses a hard break, and whether a
+// place is one depends on a few bytes around it alone. A stream can therefore
+// be scanned up to its last break and give the same findings as the whole.
+//
+// A hard break is behind white space that follows an ordinary word of five
+// letters or more: what has spaces inside, such as a card or a telephone number,
+// has only short groups of letters. A new line is one too, unless it cuts a
+// number in two.
+
+const (
+	// maxZone is the longest zone, in bytes. A longer one is read in windows.
+	maxZone = 16 << 10
+	// maxCandidate is the longest candidate. Two windows overlap by as much, so
+	// that a candidate cut by one is whole in the next.
+	maxCandidate = 8 << 10
+	// breakLook is how many bytes behind a break decide whether it is one.
+	breakLook = 4
+	// breakWord is the longest ordinary word, in bytes.
+	breakWord = 32
+	// history is how much text before a zone may give it context, in bytes.
+	history = 160
+)
+
+// isBreak reports whether there is a hard break before b[p], where 0 < p. The
+// caller sees to it that b goes on for breakLook bytes, unless the text ends.
+func (d *detector) isBreak(b []byte, p int) bool {
+	switch b[p-1] {
+	case '\n':
+		return p < 2 || !opensBlock(b[p-2]) && !(p < len(b) && cutsNumber(b, p))
+	case ' ', '\t':
+	default:
+		return false
+	}
+	i := p - 2
+	if i >= 0 && isStop[b[i]] {
+		i--
+	}
+	end := i
+	for i >= 0 && end-i < breakWord && isWordByte[b[i]] {
+		i--
+	}
+	if end-i < 5 || end-i >= breakWord || isUpper(b[end]) || i >= 0 && !isWordEdge[b[i]] {
+		return false
+	}
+	if word := b[i+1 : end+1]; d.names.joins(word) || isMonth(word) || namesSecret(word) {
+		return false
+	}
+	// "alice at example dot com" is an address.
+	if p+3 < len(b) && b[p+3] == ' ' && (string(b[p:p+3]) == "dot" || string(b[p:p+3]) == "DOT") {
+		return false
+	}
+	return p+2 >= len(b) || b[p+2] != ' ' || string(b[p:p+2]) != "at" && string(b[p:p+2]) != "AT"
+}
+
+// isMonth reports whether word is a month, behind which a day and a year stand.
+func isMonth(word []byte) bool {
+	switch lower(word[0]) {
+	case 'j', 'f', 'm', 'a', 's', 'o', 'n', 'd':
+		return month(word) > 0
+	}
+	return false
+}
+
+// namesSecret reports whether a secret may stand behind word.
+func namesSecret(word []byte) bool {
+	switch lower(word[len(word)-1]) {
+	case 'd', 'e', 'n', 't', 'y', 's', 'r', 'c', 'l', 'h', 'k':
+	default:
+		return false
+	}
+	if hasWord(word, 0, "bearer") || hasWord(word, 0, "basic") {
+		return true
+	}
+	for i := range word {
+		if secretWord(word, i) {
+			return true
+		}
+	}
+	return false
+}
+
+// opensBlock reports whether c, at the end of a line, says that a value follows
+// on the next, as YAML's | and > and a tag of XML do.
+func opensBlock(c byte) bool { return c == '|' || c == '>' }
+
+func cutsNumber(b []byte, p int) bool {
+	before := b[p-2]
+	if before == '\r' && p > 2 {
+		before = b[p-3]
+	}
+	return (isDigit(before) || before == '-') && (isDigit(b[p]) || b[p] == '-')
+}
+
+// isWordByte marks what ordinary words are made of after their first letter:
+// small letters, and bytes of Latin, Greek and Cyrillic letters.
+var isWordByte = func() (t [256]bool) {
+	for c := range t {
+		t[c] = isLetter(byte(c)) || c >= 0xC3 && c <= 0xCB || c >= 0xCE && c <= 0xD2 || c >= 0x80 && c < 0xC0
+	}
+	return t
+}()
+
+var isStop = byteSet(",.;:!?")
+
+var isWordEdge = byteSet(" \t\n\r(\"'")
+
+func byteSet(s string) (t [256]bool) {
+	for i := range len(s) {
+		t[s[i]] = true
+	}
+	return t
+}
+
+// lastBreak returns the last hard break in b that is behind from and is decided,
+// or from.
+func (d *detector) lastBreak(b []byte, from int, eof bool) int {
+	end := len(b) - breakLook
+	if eof {
+		return len(b)
+	}
+	for p := end; p > from; p-- {
+		if c := b[p-1]; (c == ' ' || c == '\n' || c == '\t') && d.isBreak(b, p) {
+			return p
+		}
+	}
+	return from
+}
