@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tamshai/phoenix/auditlog"
@@ -84,16 +85,20 @@ func TestFull(t *testing.T) {
 		}
 	})
 	t.Run("blocks for a while", func(t *testing.T) {
-		cfg := bounded
-		cfg.Full = map[auditlog.Category]auditlog.Policy{auditlog.System: auditlog.BlockFor(50 * time.Millisecond)}
-		l := openT(t, t.TempDir(), cfg)
-		fill(t, l)
-		e := big()
-		e.Category = auditlog.System
-		began := time.Now()
-		if err := l.Append(t.Context(), e); !errors.Is(err, auditlog.ErrFull) || time.Since(began) < 50*time.Millisecond {
-			t.Errorf("%v after %v", err, time.Since(began))
-		}
+		synctest.Test(t, func(t *testing.T) {
+			cfg := bounded
+			cfg.Full = map[auditlog.Category]auditlog.Policy{auditlog.System: auditlog.BlockFor(time.Minute)}
+			l, err := auditlog.OpenOn(newSimDisk(), cfg)
+			must(t, err)
+			fill(t, l)
+			e := big()
+			e.Category = auditlog.System
+			began := time.Now()
+			if err := l.Append(t.Context(), e); !errors.Is(err, auditlog.ErrFull) || time.Since(began) != time.Minute {
+				t.Errorf("%v after %v", err, time.Since(began))
+			}
+			must(t, l.Close(t.Context()))
+		})
 	})
 }
 

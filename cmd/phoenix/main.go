@@ -43,7 +43,6 @@ func run(ctx context.Context, args []string) int {
 			issueCommand(),
 			certsCommand(),
 			doctorCommand(),
-			certsCommand(),
 			auditCommand(),
 			demoCommand(),
 			guardCommand(),
