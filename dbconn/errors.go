@@ -104,6 +104,8 @@ func connectError(op, where string, err error, scrub *scrubber) error {
 		e.Kind, e.Remedy = ErrRefused, "let the server's ssl_ca_file hold the authority of our certificate, and see that both speak TLS 1.3"
 	case strings.Contains(text, "channel binding"), strings.Contains(text, "require_auth"), strings.Contains(text, "sslcertmode"), strings.Contains(text, "SASL"):
 		e.Kind, e.Remedy = ErrInsecure, "let pg_hba.conf ask for scram-sha-256, with clientcert=verify-full if there are certificates"
+	case strings.Contains(text, "startup message"): // in TLS 1.3 a client's certificate is judged after its handshake
+		e.Remedy = "it hung up right after the TLS handshake: see whether it runs, and whether its ssl_ca_file holds the authority of our certificate"
 	case errors.As(err, &dial):
 		e.Remedy = "see whether the server runs and the network lets us through"
 	}
