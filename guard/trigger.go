@@ -142,7 +142,7 @@ func plainNumber(b []byte, i int, quick bool) (end int, hit bool) {
 		switch b[p] {
 		case ',', ';', ')', ']', '}', '"', '\'', '!', '?', '*', '|', '.', ':':
 			if p++; p < len(b) && !isSpace(b[p]) {
-				if closes := b[p-1] == ')' || b[p-1] == ']' || b[p-1] == '"' || b[p-1] == '\''; !closes || isAlnum(b[p]) {
+				if closes := b[p-1] == ')' || b[p-1] == ']' || b[p-1] == '"' || b[p-1] == '\''; !closes || isAlnum(b[p]) || isGroupSep[b[p]] {
 					return 0, true
 				}
 				return end - 1, false
