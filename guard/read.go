@@ -60,6 +60,9 @@ func (l *level) read(z *zone) int {
 		switch triggerOf[t[i]] {
 		case trigDigit:
 			if i < l.runEnd && i < l.tokEnd {
+				for i+1 < len(t) && isDigit(t[i+1]) {
+					i++
+				}
 				continue
 			}
 			if end, hit := plainNumber(t, i, z.min > 0.1); !hit && i >= l.runEnd {
