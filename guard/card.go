@@ -7,7 +7,7 @@ func (l *level) readCard(gs []group, g, start int) {
 	n, sep := 0, byte(0)
 	even := true // the groups are of four, but for the last or for Amex
 	for j, from := g, start; ; j++ {
-		if j > g && !gs[j].numeric || n+gs[j].end-from > len(c) {
+		if n+gs[j].end-from > len(c) || !isNumber(l.t[from:gs[j].end], 1, len(c)) {
 			return
 		}
 		n += copy(c[n:], l.t[from:gs[j].end])
