@@ -47,7 +47,7 @@ func (d *detector) ownRecognizers() []recognizerAt {
 		{&d.date, recognizer{label: "DATE_TIME", checked: true, best: 0.3, bestWith: 0.85, words: "born birth birthday dob birthdate geboren geburtsdatum geburtstag naissance né née nacimiento nascita nato fecha nacido urodzenia date-of-birth"}},
 		{&d.secret, recognizer{label: "SECRET", best: 1, bestWith: 1, runsOn: true, words: "password passwd pwd passphrase passcode passwort contraseña"}},
 		{&d.pem, recognizer{label: "SECRET", best: 1, bestWith: 1}},
-		{&d.unlike, recognizer{words: "order invoice ticket version build isbn serial sku model revision commit line page chapter issue zip revenue price amount total cost usd eur units tracking"}},
+		{&d.unlike, recognizer{words: "suite apt apartment order invoice ticket version build isbn serial sku model revision commit line page chapter issue zip revenue price amount total cost usd eur units tracking"}},
 	}
 }
 

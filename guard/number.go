@@ -311,7 +311,9 @@ func (l *level) tryForm(f *form, c []byte, gs []group, g, j, start int, left byt
 		return
 	}
 	score := l.rate(rec, start, rec.score, rec.with)
-	if glued && score == rec.score {
+	// Numbers side by side, as in "Suite 680 36 4022 Oakridge Lane".
+	aside := own == ' ' && f.numeric && l.context(start).has(l.zone.det.unlike.bit)
+	if score == rec.score && (glued || aside) {
 		score = min(score, 0.3)
 	}
 	l.add(rec, start, end, score)
