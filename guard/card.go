@@ -7,7 +7,7 @@ func (l *level) readCard(gs []group, g, start int) {
 	n, sep := 0, byte(0)
 	even := true // the groups are of four, but for the last or for Amex
 	for j, from := g, start; ; j++ {
-		if j > g && !gs[j].numeric || n+gs[j].end-from > len(c) {
+		if n+gs[j].end-from > len(c) || !isNumber(l.t[from:gs[j].end], 1, len(c)) {
 			return
 		}
 		n += copy(c[n:], l.t[from:gs[j].end])
@@ -19,7 +19,7 @@ func (l *level) readCard(gs []group, g, start int) {
 		if j+1 == len(gs) || sep != 0 && gs[j].sep != sep {
 			return
 		}
-		even = even && (gs[j].end-from == 4 || gs[j].end-from == 6)
+		even = even && (gs[j].end-from == 4 || gs[j].end-from == 6 && j == g+1)
 		sep, from = gs[j].sep, gs[j+1].start
 	}
 }
@@ -27,10 +27,13 @@ func (l *level) readCard(gs []group, g, start int) {
 // addCard records the digits d if they are a card number.
 func (l *level) addCard(d []byte, start, end int, even bool) {
 	score, with := cardScore(d)
-	if score == 0 || start > 0 && (l.t[start-1] == '.' || l.t[start-1] == '-' || l.t[start-1] == '$') && (start < 2 || !isLetter(l.t[start-2])) {
+	if score == 0 || start > 0 && (l.t[start-1] == '.' || l.t[start-1] == '-' || l.t[start-1] == '/' || l.t[start-1] == '$') && (start < 2 || !isLetter(l.t[start-2])) {
 		return
 	}
-	if !even {
+	switch {
+	case !even && len(d) < 16:
+		score = min(score, 0.3)
+	case !even:
 		score = min(score, 0.5)
 	}
 	l.add(l.zone.det.card, start, end, l.rate(l.zone.det.card, start, score, with))

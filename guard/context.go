@@ -53,8 +53,8 @@ func hashWord(word []byte) uint64 {
 
 const (
 	// contextBytes and contextWords bound how far before a candidate words count.
-	contextBytes = 110
-	contextWords = 14
+	contextBytes = 72
+	contextWords = 9
 )
 
 // before returns what the words at the end of b are context of. Of compound

@@ -4,6 +4,9 @@ package guard
 // data if it is somebody's day of birth, which context tells.
 func (l *level) readDates(gs []group) {
 	for g := 0; g < len(gs); g++ {
+		if size := gs[g].end - gs[g].start; gs[g].sep == 0 || size > 4 && (!gs[g].letters || size > 9) {
+			continue
+		}
 		end, n := l.date(gs, g)
 		if n == 0 {
 			continue

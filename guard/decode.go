@@ -125,7 +125,7 @@ func keepText(b []byte) []byte {
 		odd++
 		i += size
 	}
-	if odd*2 > len(b) {
+	if odd*4 > len(b) {
 		return nil
 	}
 	return b

@@ -12,8 +12,8 @@ var tldList string
 // detector is what is compiled once for all scans. It is read-only.
 type detector struct {
 	recs   []*recognizer
-	forms  map[uint64][]*form
-	single [64][]*form // of one group, by its length
+	forms  map[uint64][]entry
+	single [64][]entry // of one group, by its length
 	filter [64]uint64  // a bit for each hash of a key of forms
 	starts [64]uint64  // and of the groups that a form may begin with
 	words  wordIndex
@@ -47,7 +47,7 @@ func (d *detector) ownRecognizers() []recognizerAt {
 		{&d.date, recognizer{label: "DATE_TIME", checked: true, best: 0.3, bestWith: 0.85, words: "born birth birthday dob birthdate geboren geburtsdatum geburtstag naissance né née nacimiento nascita nato fecha nacido urodzenia date-of-birth"}},
 		{&d.secret, recognizer{label: "SECRET", best: 1, bestWith: 1, runsOn: true, words: "password passwd pwd passphrase passcode passwort contraseña"}},
 		{&d.pem, recognizer{label: "SECRET", best: 1, bestWith: 1}},
-		{&d.unlike, recognizer{words: "order invoice ticket version build isbn serial sku model revision commit line page chapter issue zip revenue price amount total cost usd eur units tracking"}},
+		{&d.unlike, recognizer{words: "suite apt apartment order invoice ticket version build isbn serial sku model revision commit line page chapter issue zip revenue price amount total cost usd eur units tracking"}},
 	}
 }
 
@@ -56,10 +56,10 @@ type recognizerAt struct {
 	rec recognizer
 }
 
-const phoneWords = "phone phones telephone tel mobile cell cellphone call calls called calling contact reach fax office ring dial sms text whatsapp answering answer hotline number telefon telefono teléfono téléphone handy mobil mobiltelefon móvil"
+const phoneWords = "phone phones telephone tel mobile cell cellphone call calls called calling contact reach fax office dial sms whatsapp answering answer hotline number telefon telefono teléfono téléphone handy mobil mobiltelefon móvil"
 
 func newDetector(only []string, names *Dictionary) (*detector, error) {
-	d := &detector{forms: map[uint64][]*form{}, words: wordIndex{masks: map[uint64]mask{}}, tlds: map[string]bool{}, names: names}
+	d := &detector{forms: map[uint64][]entry{}, words: wordIndex{masks: map[uint64]mask{}}, tlds: map[string]bool{}, names: names}
 	own := d.ownRecognizers()
 	for _, table := range [][]recognizer{usRecognizers(), ukRecognizers(), deRecognizers(), euRecognizers(), worldRecognizers()} {
 		for i := range table {

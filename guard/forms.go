@@ -49,6 +49,12 @@ type form struct {
 	numeric bool   // digits alone
 }
 
+// entry is a form in the index, with the part of it that refuses most first.
+type entry struct {
+	letters, digits uint64
+	form            *form
+}
+
 // gap is what separates two groups of a form.
 type gap struct {
 	at   int  // characters before it
@@ -65,7 +71,7 @@ const (
 func formKey(key uint64, size int) uint64 { return key<<groupBits | uint64(size) }
 
 // compileForms adds the forms of r to the index.
-func compileForms(r *recognizer, index map[uint64][]*form) error {
+func compileForms(r *recognizer, index map[uint64][]entry) error {
 	for text := range strings.SplitSeq(r.forms, "|") {
 		for _, one := range expand(text) {
 			f := &form{rec: r}
@@ -100,7 +106,7 @@ func compileForms(r *recognizer, index map[uint64][]*form) error {
 			f.chars = chars.String()
 			f.numeric = bits.OnesCount64(f.digits) == len(f.chars)
 			key = formKey(key, size)
-			index[key] = append(index[key], f)
+			index[key] = append(index[key], entry{f.letters, f.digits, f})
 		}
 	}
 	return nil
@@ -126,12 +132,9 @@ func expand(text string) []string {
 	return []string{text}
 }
 
-// matches reports whether f fits characters c, which are in upper case, with
-// letters where the bits of mask are; sep tells the separators between groups.
-func (f *form) matches(c []byte, mask uint64, seps []byte) bool {
-	if mask&f.letters != f.letters || mask&f.digits != 0 {
-		return false
-	}
+// matches reports whether f fits characters c, which are in upper case and have
+// letters where it wants them; sep tells the separators between groups.
+func (f *form) matches(c []byte, seps []byte) bool {
 	if f.literal {
 		for i := range len(f.chars) {
 			if k := f.chars[i]; k < 'a' && k != c[i] {

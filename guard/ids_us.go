@@ -26,7 +26,7 @@ func usRecognizers() []recognizer {
 		// The formats of the states, as AAMVA's table of 2019 and the states'
 		// own pages have them. Without context they say nothing.
 		{label: "US_DRIVER_LICENSE", forms: "d{6,14}|dddddddddddddddd", score: 0.02, with: 0.65, words: license},
-		{label: "US_DRIVER_LICENSE", forms: "ad{3,14}|ad{18,19}|aad{2,9}|aaad{6,9}|dadddd|ddadddd", score: 0.15, with: 0.8, words: license},
+		{label: "US_DRIVER_LICENSE", forms: "ad{3,14}|ad{18,19}|aad{2,9}|aaad{6,9}|dadddd|ddadddd", check: notHex, score: 0.15, with: 0.8, words: license},
 		{label: "US_DRIVER_LICENSE", forms: "aadddddda|addddddR|ddaaad{5,6}|d{7,9}a|ddddddddaa|dddaadddd|adada|dddaddddd|ddaaddddd|aaadddaaaad|dddddddddaa", score: 0.1, with: 0.8, words: license},
 		{label: "US_DRIVER_LICENSE", forms: "addd-ddd-dd-ddd-d|addd-dddd-dddd|addd-ddd-ddd-ddd|addd-dddd-dddd-dd|ddd-ddd-ddd|dd-ddd-dddd|addd-ddd-dd-dddd|addd-dddd-ddddd|add-dd-dddd|ddd-dd-dddd|addddd-ddddd-ddddd|ddd-ddd-dddd", score: 0.05, with: 0.7, words: license},
 		{label: "US_DRIVER_LICENSE", forms: "WDLxxxxxxxxx|a{5,7}dddxx|a{5,7}dddxaa", score: 0.1, with: 0.8, words: license},
@@ -83,3 +83,7 @@ func deaOK(c []byte) bool {
 }
 
 func notSame(d []byte) bool { return !sameDigits(d[1:]) }
+
+// notHex refuses hexadecimal constants, which look like the licences of some
+// states.
+func notHex(c []byte) bool { return c[0] != '0' || c[1] != 'X' }

@@ -207,6 +207,12 @@ func (l *level) readForms(gs []group, g, start int, glued bool) {
 		first = start
 	)
 	left := l.joinedLeft(gs, g, start, glued)
+	if left != 0 && left != ' ' && left != ':' {
+		return // a part of something else
+	}
+	if gs[g].letters && (g+1 == len(gs) || gs[g+1].letters && g+2 == len(gs)) {
+		return // words
+	}
 	for j := g; j < len(gs) && j-g < maxGroups; j++ {
 		if gs[j].end-start+n > maxFormSize {
 			return
@@ -221,16 +227,17 @@ func (l *level) readForms(gs []group, g, start int, glued bool) {
 			size++
 		}
 		key = formKey(key, size)
-		var forms []*form
+		var forms []entry
 		switch det := l.zone.det; {
 		case j == g && size < len(det.single):
 			forms = det.single[size]
 		case det.mayBeForm(key):
 			forms = det.forms[key]
 		}
-		for _, f := range forms {
-			if f.matches(c[:n], bits, seps[:]) {
-				l.tryForm(f, c[:n], gs, g, j, first, left, glued)
+		for i := range forms {
+			e := &forms[i]
+			if bits&e.letters == e.letters && bits&e.digits == 0 && e.form.matches(c[:n], seps[:]) {
+				l.tryForm(e.form, c[:n], gs, g, j, first, left, glued)
 			}
 		}
 		if j+1 >= len(gs) || !l.zone.det.mayStartForm(key) {
@@ -283,7 +290,7 @@ func (l *level) tryForm(f *form, c []byte, gs []group, g, j, start int, left byt
 		own = gs[g].sep
 	}
 	// What is joined to other digits is a part of something else.
-	if left != 0 && left != ' ' && left != ':' || right != 0 && right != ' ' && right != ':' {
+	if right != 0 && right != ' ' && right != ':' {
 		return
 	}
 	if own != 0 && (left == own && gs[g-1].numeric || right == own && gs[j+1].numeric) {
@@ -304,7 +311,9 @@ func (l *level) tryForm(f *form, c []byte, gs []group, g, j, start int, left byt
 		return
 	}
 	score := l.rate(rec, start, rec.score, rec.with)
-	if glued && score == rec.score {
+	// Numbers side by side, as in "Suite 680 36 4022 Oakridge Lane".
+	aside := own == ' ' && f.numeric && l.context(start).has(l.zone.det.unlike.bit)
+	if score == rec.score && (glued || aside) {
 		score = min(score, 0.3)
 	}
 	l.add(rec, start, end, score)

@@ -18,6 +18,7 @@ type phoneNumber struct {
 	sizes  [8]int  // of the groups
 	seps   [8]byte // behind the groups
 	groups int
+	shut   int // how many groups there were when the parenthesis was closed
 }
 
 // readPhone reads a telephone number whose first digit is t[start].
@@ -61,7 +62,7 @@ func (l *level) readPhone(start int) {
 		}
 		close := q < len(t) && t[q] == ')' && open
 		if close {
-			open = false
+			open, ph.shut = false, ph.groups
 			q++
 		}
 		if s, w := ph.rate(); s > 0 && !open && !(q+1 < len(t) && strings.IndexByte("-./:_", t[q]) >= 0 && isDigit(t[q+1])) {
@@ -151,6 +152,9 @@ func (ph *phoneNumber) rate() (score, with float32) {
 	case n < 7 || last < 2 || sameDigits(d):
 		return 0, 0
 	case ph.plus:
+		if g == 2 && ph.seps[0] == '.' {
+			return 0.05, 0.3 // a decimal fraction
+		}
 		if n < 8 || !callingCode(d) {
 			return 0.3, 0.6
 		}
@@ -180,7 +184,7 @@ func (ph *phoneNumber) rate() (score, with float32) {
 		return 0.5, 0.85
 	case d[0] == '0' && d[1] == '0' && n >= 10 && callingCode(d[2:]):
 		return 0.6, 0.9
-	case ph.parens && g >= 2 && n <= 12:
+	case ph.parens && g >= 2 && n <= 12 && ph.shut >= 1 && ph.shut <= 2 && ph.shut < g && s[ph.shut-1] <= 4:
 		return 0.6, 0.9
 	case d[0] == '0' && g >= 2 && n >= 9 && n <= 12 && s[0] <= 5:
 		return 0.55, 0.9

@@ -59,6 +59,16 @@ func (l *level) read(z *zone) int {
 	for i := skip(t, 0); i < len(t); i = skip(t, i+1) {
 		switch triggerOf[t[i]] {
 		case trigDigit:
+			if i < l.runEnd && i < l.tokEnd {
+				for i+1 < len(t) && isDigit(t[i+1]) {
+					i++
+				}
+				continue
+			}
+			if end, hit := plainNumber(t, i, z.min > 0.1); !hit && i >= l.runEnd {
+				i = end
+				continue
+			}
 			if i >= l.tokEnd {
 				l.token(i)
 			}
@@ -77,11 +87,10 @@ func (l *level) read(z *zone) int {
 			l.colon(i)
 			fallthrough
 		case trigEqual, trigQuote:
-			l.assigned(i)
-		case trigUpper:
-			if i >= l.tokEnd && mayBeBlob(t, i) {
-				l.token(i)
+			if i >= l.tokEnd && padsBlob(t, i) {
+				l.token(i - 1)
 			}
+			l.assigned(i)
 		case trigDash:
 			if macPairs(t, i-2, '-') {
 				l.add(z.det.mac, i-2, i+15, l.rate(z.det.mac, i-2, 0.8, 1))

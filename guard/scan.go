@@ -46,7 +46,7 @@ func (s *scanner) scan(b []byte, done int, eof bool, found func(candidate)) int 
 			done = s.window(b, done, done, len(b), found)
 			continue
 		}
-		t := s.det.nextTrigger(b, done, limit)
+		t := s.det.nextTrigger(b, done, limit, s.zone.min > 0.1)
 		if t < 0 {
 			done = limit
 			continue

@@ -60,6 +60,8 @@ func TestScan(t *testing.T) {
 		{"order id 123456789", nil},
 		{"ZIP 12345-6789", nil},
 		{"4111 1111 1111 1112", nil},
+		{"ZEt3O7k8fjU3ldDbVmc", nil},
+		{"rateK256 = (1600 - 256) / 8", nil},
 		{"550e8400-e29b-41d4-a716-446655440000", nil},
 		{"version 1.2.3.4", nil},
 		{"fmt.Println(os.Args)", nil},

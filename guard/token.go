@@ -67,7 +67,9 @@ func (l *level) token(i int) {
 			continue
 		}
 		q := min(blobEnd(t, p), end)
-		l.decode(p, q)
+		if q-p >= 18 || !isNumber(t[p:q], 0, 18) { // a shorter number is no encoding
+			l.decode(p, q)
+		}
 		p = q
 	}
 }

@@ -11,7 +11,6 @@ const (
 	trigColon
 	trigEqual
 	trigDash
-	trigUpper
 	trigQuote
 	trigEscape
 	trigRune
@@ -32,8 +31,6 @@ var triggerOf = func() (t [256]uint8) {
 			t[c] = trigEqual
 		case c == '-':
 			t[c] = trigDash
-		case c >= 'A' && c <= 'Z':
-			t[c] = trigUpper
 		case c == '"':
 			t[c] = trigQuote
 		case c == '%' || c == '&' || c == '\\':
@@ -62,7 +59,9 @@ func skip(b []byte, i int) int {
 // nextTrigger returns the first place in b[from:limit] that may be part of a
 // finding, or -1. It lets most of what ordinary text has pass, such as full
 // stops, short numbers and times of day.
-func (d *detector) nextTrigger(b []byte, from, limit int) int {
+// With quick set, numbers of five digits pass too unless they may be a postal
+// code: what else they may be does not count.
+func (d *detector) nextTrigger(b []byte, from, limit int, quick bool) int {
 	if d.names != nil {
 		return from
 	}
@@ -72,7 +71,7 @@ func (d *detector) nextTrigger(b []byte, from, limit int) int {
 		switch triggerOf[b[i]] {
 		case trigDigit:
 			var end int
-			if end, hit = plainNumber(b, i); !hit {
+			if end, hit = plainNumber(b, i, quick); !hit {
 				i = end
 			}
 		case trigPoint:
@@ -80,13 +79,11 @@ func (d *detector) nextTrigger(b []byte, from, limit int) int {
 		case trigColon:
 			hit = mayBeNet(b, i) || i+1 < len(b) && keyBefore(b, i)
 		case trigEqual:
-			hit = keyBefore(b, i)
+			hit = padsBlob(b, i) || keyBefore(b, i)
 		case trigDash:
 			hit = i+2 < len(b) && (b[i+1] == '-' && pemHeader(b[i:]) > 0 || hexDigit(b[i+1]) >= 0 && hexDigit(b[i+2]) >= 0 && macPairs(b, i-2, '-'))
 		case trigQuote:
 			hit = i+2 < len(b) && b[i+1] == ',' && keyBefore(b, i)
-		case trigUpper:
-			hit = mayBeBlob(b, i)
 		case trigEscape:
 			_, size := unescape(b[i:])
 			hit = size > 0
@@ -104,7 +101,7 @@ func (d *detector) nextTrigger(b []byte, from, limit int) int {
 // plainNumber reports whether the number or name at the digit b[i] may be part
 // of a finding; if not, also the last place of it. Short numbers between words
 // are not.
-func plainNumber(b []byte, i int) (end int, hit bool) {
+func plainNumber(b []byte, i int, quick bool) (end int, hit bool) {
 	start := i
 	for start > 0 && i-start < 12 && isLetter(b[start-1]) {
 		start--
@@ -114,7 +111,11 @@ func plainNumber(b []byte, i int) (end int, hit bool) {
 		end++
 	}
 	letters, digits := i-start, end-i
-	if digits > 4 || letters > 0 && (letters < 3 || letters > 11 || digits > 3 || b[start]|0x20 == 'h' && letters == 3 && b[start+1]|0x20 == 'r') {
+	most := 4
+	if quick && letters == 0 && !postalBefore(b, start) {
+		most = 5
+	}
+	if digits > most || letters > 0 && (letters < 3 || letters > 11 || digits > 3 || b[start]|0x20 == 'h' && letters == 3 && b[start+1]|0x20 == 'r') {
 		return 0, true
 	}
 	// In front.
@@ -140,10 +141,12 @@ func plainNumber(b []byte, i int) (end int, hit bool) {
 	if p < len(b) {
 		switch b[p] {
 		case ',', ';', ')', ']', '}', '"', '\'', '!', '?', '*', '|', '.', ':':
-			if p++; p < len(b) && !isSpace(b[p]) && !(b[p-1] == ')' || b[p-1] == ']' || b[p-1] == '"' || b[p-1] == '\'') || b[p-1] == '.' && p+1 < len(b) && isAlnum(b[p]) {
-				return 0, true
+			if p++; p < len(b) && !isSpace(b[p]) {
+				if closes := b[p-1] == ')' || b[p-1] == ']' || b[p-1] == '"' || b[p-1] == '\''; !closes || isAlnum(b[p]) || isGroupSep[b[p]] {
+					return 0, true
+				}
+				return end - 1, false
 			}
-			return end - 1, false
 		case ' ', '\n', '\t', '\r':
 		default:
 			return 0, true
@@ -220,31 +223,24 @@ func makesTrigger(r rune) bool {
 	return isTag(r)
 }
 
-// mayBeBlob reports whether the capital b[i] may be in something encoded that has
-// no digit: behind a small letter, or at the start of a long row of capitals.
-func mayBeBlob(b []byte, i int) bool {
-	switch {
-	case i > 0 && isLower(b[i-1]):
-		return longRun(b, i)
-	case i > 0 && isAlnum(b[i-1]) || i+1 >= len(b) || !isUpper(b[i+1]):
-		return false
+// postalBefore reports whether the word before b[i] may announce a postal code.
+func postalBefore(b []byte, i int) bool {
+	for low := max(0, i-24); i > low && !isLetter(b[i-1]); {
+		i--
 	}
-	n := 0
-	for i+n < len(b) && n < 16 && isUpper(b[i+n]) {
-		n++
+	p := i
+	for low := max(0, i-24); p > low && isLetter(b[p-1]); {
+		p--
 	}
-	return n == 16
+	return p < i && lower(b[p]) == 'p'
 }
 
-// longRun reports whether b[i] is in a run of letters and digits that may be
-// base64.
-func longRun(b []byte, i int) bool {
-	n := 1
-	for j := i - 1; j >= 0 && n < minBlob && isAlnum(b[j]); j-- {
+// padsBlob reports whether the equals sign b[i] is behind a run that may be base64
+// or base32, for those that have no digit.
+func padsBlob(b []byte, i int) bool {
+	n := 0
+	for n < i && n < minBlob && isBlobByte[b[i-1-n]] {
 		n++
 	}
-	for j := i + 1; j < len(b) && n < minBlob && isAlnum(b[j]); j++ {
-		n++
-	}
-	return n >= minBlob
+	return n == minBlob
 }
