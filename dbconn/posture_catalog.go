@@ -20,6 +20,7 @@ type catalog struct {
 	memberships []membership
 	inherited   map[oid][]oid // filled by inherits
 	acts        []oid         // roles to judge, as reach tells
+	became      map[oid]path
 	held        map[oid]path
 
 	relations map[oid]*relation
@@ -66,8 +67,8 @@ type policy struct {
 // A function that an actor may call and that deserves a look.
 type function struct {
 	actor, oid, owner oid
-	name              string // quoted, with its arguments
-	call              string // a call of it, with NULLs
+	name              string // quoted, with its arguments' types
+	schema            string // quoted
 	definer, leak     bool
 	trigger           bool    // it can only be called by a trigger
 	server            bool    // one of serverFunctions
@@ -83,6 +84,7 @@ type other struct {
 	object     string
 	id         oid // of the object, where rights on it can be granted
 	extra      string
+	fix        string // if the query knows it
 }
 
 // A grant is something that a grantee was granted on an object.
@@ -93,8 +95,8 @@ type grant struct {
 
 // serverFunctions read or write behind the tables. Nobody but superusers may
 // call them until somebody is granted it.
-var serverFunctions = []string{"pg_read_file", "pg_read_file_old", "pg_read_binary_file", "lo_import", "lo_export",
-	"pg_file_read", "pg_file_write", "dblink_connect_u", "pg_get_wal_block_info", "pg_get_wal_fpi_info", "pg_ls_dir"}
+var serverFunctions = []string{"pg_read_file", "pg_read_binary_file", "lo_import", "lo_export",
+	"pg_file_read", "pg_file_write", "dblink_connect_u", "pg_get_wal_block_info", "pg_get_wal_fpi_info"}
 
 // superuserParameters lead past policies, or to code that runs as anybody.
 var superuserParameters = []string{"session_replication_role", "lo_compat_privileges", "allow_system_table_mods", "dynamic_library_path",
@@ -172,10 +174,8 @@ func (c *catalog) readRoles(ctx context.Context, tx pgx.Tx, name string) error {
 		return err
 	}
 	c.memberships = append(c.memberships, membership{role: ownerRole, member: owner, inherit: true})
-	var acts []oid
-	acts, c.held = reach(c.role, c.memberships, func(o oid) string { return c.roles[o].name })
-	for _, actor := range acts {
-		c.acts = append(c.acts, actor)
+	c.acts, c.became, c.held = reach(c.role, c.memberships, func(o oid) string { return c.roles[o].name })
+	for _, actor := range c.acts {
 		c.writable[actor] = map[string]bool{}
 	}
 	const bootstrapSuperuser = 10
@@ -299,8 +299,7 @@ func (c *catalog) readPolicies(ctx context.Context, tx pgx.Tx) error {
 }
 
 func (c *catalog) readFunctions(ctx context.Context, tx pgx.Tx) error {
-	return each(ctx, tx, `SELECT a.oid, p.oid, p.proowner, format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)),
-			format('%I.%I(%s)', n.nspname, p.proname, (SELECT string_agg('NULL', ', ') FROM generate_series(1, p.pronargs))),
+	return each(ctx, tx, `SELECT a.oid, p.oid, p.proowner, format('%I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)), quote_ident(n.nspname),
 			p.prosecdef, p.proleakproof AND p.oid >= $2, p.prorettype IN ('trigger'::regtype, 'event_trigger'::regtype), p.proname = ANY($3),
 			(SELECT substr(s, length('search_path=') + 1) FROM unnest(p.proconfig) s WHERE s LIKE 'search\_path=%'),
 			md5(concat_ws('|', p.prosrc, p.probin, p.proowner, p.proconfig, pg_get_function_sqlbody(p.oid))),
@@ -311,7 +310,7 @@ func (c *catalog) readFunctions(ctx context.Context, tx pgx.Tx) error {
 			AND has_function_privilege(a.oid, p.oid, 'EXECUTE') AND has_schema_privilege(a.oid, p.pronamespace, 'USAGE')
 		ORDER BY a.n, p.oid`, []any{c.judged(), firstNormal, serverFunctions}, func(row pgx.CollectableRow) error {
 		var f function
-		err := row.Scan(&f.actor, &f.oid, &f.owner, &f.name, &f.call, &f.definer, &f.leak, &f.trigger, &f.server, &f.path, &f.state, &f.kind)
+		err := row.Scan(&f.actor, &f.oid, &f.owner, &f.name, &f.schema, &f.definer, &f.leak, &f.trigger, &f.server, &f.path, &f.state, &f.kind)
 		c.functions = append(c.functions, f)
 		return err
 	})
@@ -320,25 +319,25 @@ func (c *catalog) readFunctions(ctx context.Context, tx pgx.Tx) error {
 // otherSQL has a part for each kind of object that needs no more than its
 // privileges looked at. $1: the actors; $2: firstNormal; $3: superuserParameters.
 const otherSQL = `WITH actor AS (SELECT oid, n FROM unnest($1::oid[]) WITH ORDINALITY a(oid, n))
-SELECT code, kind, actor, object, id, extra FROM (
-	SELECT 'schema_create' AS code, 'schema' AS kind, a.oid AS actor, a.n, quote_ident(s.nspname) AS object, s.oid AS id, '' AS extra
+SELECT code, kind, actor, object, id, extra, fix FROM (
+	SELECT 'schema_create' AS code, 'schema' AS kind, a.oid AS actor, a.n, quote_ident(s.nspname) AS object, s.oid AS id, '' AS extra, '' AS fix
 	FROM actor a, pg_namespace s
 	WHERE (has_schema_privilege(a.oid, s.oid, 'CREATE') OR pg_has_role(a.oid, s.nspowner, 'USAGE'))
 		AND s.nspname !~ '^pg_(toast|temp)'
 UNION ALL
-	SELECT CASE WHEN pg_has_role(a.oid, d.datdba, 'USAGE') THEN 'database_owner' ELSE 'database_create' END, 'database', a.oid, a.n, quote_ident(d.datname), d.oid, ''
+	SELECT CASE WHEN pg_has_role(a.oid, d.datdba, 'USAGE') THEN 'database_owner' ELSE 'database_create' END, 'database', a.oid, a.n, quote_ident(d.datname), d.oid, '', ''
 	FROM actor a, pg_database d
 	WHERE d.datname = current_database() AND (pg_has_role(a.oid, d.datdba, 'USAGE') OR has_database_privilege(a.oid, d.oid, 'CREATE'))
 UNION ALL
-	SELECT 'parameter', 'parameter', a.oid, a.n, p.parname, p.oid, CASE WHEN has_parameter_privilege(a.oid, p.parname, 'ALTER SYSTEM') THEN 'ALTER SYSTEM' ELSE 'SET' END
+	SELECT 'parameter', 'parameter', a.oid, a.n, p.parname, p.oid, CASE WHEN has_parameter_privilege(a.oid, p.parname, 'ALTER SYSTEM') THEN 'ALTER SYSTEM' ELSE 'SET' END, ''
 	FROM actor a, pg_parameter_acl p
 	WHERE has_parameter_privilege(a.oid, p.parname, 'ALTER SYSTEM') OR (p.parname = ANY($3) AND has_parameter_privilege(a.oid, p.parname, 'SET'))
 UNION ALL
-	SELECT 'user_mapping', 'server', a.oid, a.n, quote_ident(m.srvname), m.srvid, CASE m.umuser WHEN 0 THEN 'PUBLIC' ELSE quote_ident(m.usename) END
+	SELECT 'user_mapping', 'server', a.oid, a.n, quote_ident(m.srvname), m.srvid, CASE m.umuser WHEN 0 THEN 'PUBLIC' ELSE quote_ident(m.usename) END, ''
 	FROM actor a, pg_user_mappings m
 	WHERE (m.umuser = 0 OR m.umuser = a.oid) AND has_server_privilege(a.oid, m.srvid, 'USAGE')
 UNION ALL
-	SELECT 'catalog', 'table', a.oid, a.n, 'pg_catalog.' || quote_ident(c.relname), c.oid, ''
+	SELECT 'catalog', 'table', a.oid, a.n, 'pg_catalog.' || quote_ident(c.relname), c.oid, '', ''
 	FROM actor a, pg_class c
 	WHERE c.relnamespace = 'pg_catalog'::regnamespace AND has_schema_privilege(a.oid, c.relnamespace, 'USAGE') AND
 		CASE c.relname WHEN 'pg_authid' THEN has_column_privilege(a.oid, c.oid, 'rolpassword', 'SELECT')
@@ -350,23 +349,26 @@ UNION ALL
 			WHEN 'pg_statistic_ext_data' THEN has_any_column_privilege(a.oid, c.oid, 'SELECT')
 			ELSE false END
 UNION ALL
-	SELECT 'untrusted_language', 'language', a.oid, a.n, quote_ident(l.lanname), l.oid, ''
+	SELECT 'untrusted_language', 'language', a.oid, a.n, quote_ident(l.lanname), l.oid, '', ''
 	FROM actor a, pg_language l
 	WHERE l.lanpltrusted AND (l.lanname IN ('c', 'internal') OR l.lanname LIKE '%u') AND has_language_privilege(a.oid, l.oid, 'USAGE')
 UNION ALL
-	SELECT 'large_objects', 'parameter', a.oid, a.n, 'lo_compat_privileges', 0::oid, ''
+	SELECT 'large_objects', 'parameter', a.oid, a.n, 'lo_compat_privileges', 0::oid, '', 'ALTER SYSTEM RESET lo_compat_privileges; SELECT pg_catalog.pg_reload_conf();'
 	FROM actor a
-	WHERE a.n = 1 AND (current_setting('lo_compat_privileges')::bool OR EXISTS (SELECT FROM pg_db_role_setting s
-		WHERE s.setrole IN (0, a.oid) AND s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database())) AND 'lo_compat_privileges=on' = ANY(s.setconfig)))
+	WHERE a.n = 1 AND (SELECT reset_val::bool AND source NOT IN ('user', 'database', 'database user', 'global') FROM pg_settings WHERE name = 'lo_compat_privileges')
 UNION ALL
-	SELECT 'role_setting', 'role', a.oid, a.n, r.rolname, r.oid, substr(v, length('role=') + 1)
-	FROM actor a JOIN pg_roles r ON r.oid = a.oid, pg_db_role_setting s, unnest(s.setconfig) v
-	WHERE a.n = 1 AND s.setrole IN (0, a.oid) AND s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
-		AND v LIKE 'role=%' AND v NOT IN ('role=none', 'role=' || r.rolname)
+	SELECT CASE name WHEN 'role' THEN 'role_setting' ELSE 'large_objects' END, CASE name WHEN 'role' THEN 'role' ELSE 'parameter' END, s.actor, 1,
+		CASE name WHEN 'role' THEN s.role ELSE name END, 0::oid, value, s.target || ' RESET ' || name || ';'
+	FROM (SELECT a.oid AS actor, r.rolname::text AS role, split_part(v, '=', 1) AS name, substr(v, strpos(v, '=') + 1) AS value,
+			CASE WHEN s.setrole <> 0 THEN format('ALTER ROLE %I', r.rolname) || CASE WHEN s.setdatabase <> 0 THEN format(' IN DATABASE %I', current_database()) ELSE '' END
+				WHEN s.setdatabase <> 0 THEN format('ALTER DATABASE %I', current_database()) ELSE 'ALTER ROLE ALL' END AS target
+		FROM actor a JOIN pg_roles r ON r.oid = a.oid, pg_db_role_setting s, unnest(s.setconfig) v
+		WHERE a.n = 1 AND s.setrole IN (0, a.oid) AND s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))) s
+	WHERE (name = 'role' AND value NOT IN ('none', s.role)) OR (name = 'lo_compat_privileges' AND value::bool)
 UNION ALL
-	SELECT DISTINCT 'function_owner', 'function', a.oid, a.n, format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)), p.proowner,
+	SELECT DISTINCT 'function_owner', 'function', a.oid, a.n, format('%I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)), p.proowner,
 		format('%s on %I.%I', CASE d.classid WHEN 'pg_policy'::regclass THEN 'a policy' WHEN 'pg_trigger'::regclass THEN 'a trigger'
-			WHEN 'pg_rewrite'::regclass THEN 'a view or rule' WHEN 'pg_attrdef'::regclass THEN 'a default' ELSE 'a constraint' END, cn.nspname, c.relname)
+			WHEN 'pg_rewrite'::regclass THEN 'a view or rule' WHEN 'pg_attrdef'::regclass THEN 'a default' ELSE 'a constraint' END, cn.nspname, c.relname), ''
 	FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
 		JOIN pg_depend d ON d.refclassid = 'pg_proc'::regclass AND d.refobjid = p.oid
 		JOIN pg_class c ON c.oid = CASE d.classid
@@ -382,7 +384,7 @@ UNION ALL
 func (c *catalog) readOthers(ctx context.Context, tx pgx.Tx) error {
 	return each(ctx, tx, otherSQL, []any{c.judged(), firstNormal, superuserParameters}, func(row pgx.CollectableRow) error {
 		var o other
-		err := row.Scan(&o.code, &o.kind, &o.actor, &o.object, &o.id, &o.extra)
+		err := row.Scan(&o.code, &o.kind, &o.actor, &o.object, &o.id, &o.extra, &o.fix)
 		c.others = append(c.others, o)
 		if o.code == "schema_create" {
 			c.writable[o.actor][o.object] = true

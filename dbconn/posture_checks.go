@@ -31,15 +31,20 @@ type findings struct {
 // add completes a finding about an actor. state is what a Baseline's entry
 // depends on besides.
 func (f *findings) add(actor oid, found Finding, state ...string) {
+	f.by(f.became[actor], found, state...)
+}
+
+// by completes a finding that the role comes to by a path.
+func (f *findings) by(p path, found Finding, state ...string) {
 	id := found.Code + "\x00" + found.Kind + "\x00" + found.Object
 	if f.seen[id] {
 		return
 	}
 	f.seen[id] = true
-	p := f.held[actor]
-	found.Via = p.via
-	if found.Proof != "" {
-		found.Proof = p.sql + found.Proof + ";"
+	found.Via, found.Proof = p.via, p.sql+found.Proof+";"
+	if strings.HasPrefix(p.sql, "GRANT") || strings.Contains(p.sql, " GRANT ") {
+		inner := strings.TrimSuffix(strings.TrimPrefix(found.Proof[len(p.sql):], "BEGIN; "), " ROLLBACK;")
+		found.Proof = "BEGIN; " + p.sql + inner + " ROLLBACK;" // it shows, and changes nothing
 	}
 	found.key(f.role.name, state...)
 	f.list = append(f.list, found)
@@ -64,7 +69,10 @@ func (c *catalog) examine() []Finding {
 
 // leave is the SQL that takes the role's last step to another role back.
 func (c *catalog) leave(role oid) string {
-	step := c.held[role].last
+	step := c.became[role].last
+	if step == nil {
+		step = c.held[role].last
+	}
 	if step == nil {
 		return ""
 	}
@@ -94,10 +102,10 @@ func (f *findings) attributes() {
 		attribute(r.bypass && !r.super, "bypassrls", "BYPASSRLS", Critical, "no policy applies to a role with BYPASSRLS", f.countProtected())
 		attribute(r.createRole && f.version < 160000 && !r.super, "createrole", "CREATEROLE", Critical,
 			"before PostgreSQL 16 a role with CREATEROLE can grant itself any role but superusers, pg_execute_server_program included",
-			fmt.Sprintf("GRANT pg_execute_server_program TO %s", ident(f.role.name)))
+			fmt.Sprintf("BEGIN; GRANT pg_execute_server_program TO %s; ROLLBACK", ident(f.role.name)))
 		attribute(r.replication && !r.super, "replication", "REPLICATION", Critical,
 			"a role with REPLICATION reads the write-ahead log, in which each row of each table passes by",
-			"SELECT pg_catalog.pg_create_logical_replication_slot('posture', 'test_decoding'); SELECT data FROM pg_catalog.pg_logical_slot_get_changes('posture', NULL, NULL)")
+			"SELECT pg_catalog.pg_create_logical_replication_slot('posture', 'test_decoding', true); SELECT data FROM pg_catalog.pg_logical_slot_get_changes('posture', NULL, NULL)")
 	}
 }
 
@@ -115,10 +123,15 @@ func (c *catalog) countProtected() string {
 	return "SELECT count(*) FROM " + best
 }
 
+// may is a query that asks whether the current role has a right.
+func may(function, object, right string) string {
+	return fmt.Sprintf("SELECT pg_catalog.%s('%s', '%s')", function, strings.ReplaceAll(object, "'", "''"), right)
+}
+
 // predefined looks for PostgreSQL's own roles (manual, section "Predefined
 // Roles"), whose rights come by inheritance too.
 func (f *findings) predefined() {
-	const file = "SELECT length(pg_catalog.pg_read_file('PG_VERSION'))"
+	const file = "CREATE TEMP TABLE posture (line text); COPY posture FROM '/etc/passwd'; TABLE posture"
 	known := []struct {
 		name, code    string
 		severity      Severity
@@ -126,14 +139,14 @@ func (f *findings) predefined() {
 	}{
 		{"pg_execute_server_program", "server_program", Critical, "COPY … PROGRAM runs anything as the server's user, who may read every file of the database", "CREATE TEMP TABLE posture (line text); COPY posture FROM PROGRAM 'id'; TABLE posture"},
 		{"pg_read_server_files", "server_files", Critical, "the files that hold the tables can be read, and those with keys and passwords", file},
-		{"pg_write_server_files", "server_files", Critical, "COPY … TO writes any file of the server, pg_hba.conf and postgresql.auto.conf included", "COPY (SELECT 1) TO '/tmp/posture'"},
+		{"pg_write_server_files", "server_files", Critical, "COPY … TO writes any file of the server, pg_hba.conf and postgresql.auto.conf included", may("pg_has_role", "pg_write_server_files", "USAGE")},
 		{"pg_read_all_data", "read_all_data", High, "every table without row-level security, every view and the password hashes in pg_authid can be read", "SELECT rolname, rolpassword FROM pg_catalog.pg_authid"},
-		{"pg_write_all_data", "write_all_data", High, "every table without row-level security can be written, those included that policies look things up in", ""},
+		{"pg_write_all_data", "write_all_data", High, "every table without row-level security can be written, those included that policies look things up in", may("pg_has_role", "pg_write_all_data", "USAGE")},
 	}
 	for _, k := range known {
 		for role := range f.held {
 			if f.roles[role].name == k.name {
-				f.add(role, Finding{Code: k.code, Severity: k.severity, Kind: "role", Object: k.name, Detail: k.detail, Proof: k.proof, Fix: f.leave(role)})
+				f.by(f.held[role], Finding{Code: k.code, Severity: k.severity, Kind: "role", Object: k.name, Detail: k.detail, Proof: k.proof, Fix: f.leave(role)})
 			}
 		}
 	}
@@ -222,10 +235,10 @@ func (f *findings) relation(a access) {
 			with("truncate", High, "TRUNCATE removes everybody's rows: no policy is asked", fmt.Sprintf("BEGIN; TRUNCATE %s; ROLLBACK", r.name), f.revoke(a.actor, r.oid, table, "TRUNCATE"))
 		}
 		if a.trigger {
-			with("trigger", High, "a trigger of the role's runs with the rights of whoever writes next, and sees the rows", "", f.revoke(a.actor, r.oid, table, "TRIGGER"))
+			with("trigger", High, "a trigger of the role's runs with the rights of whoever writes next, and sees the rows", may("has_table_privilege", r.name, "TRIGGER"), f.revoke(a.actor, r.oid, table, "TRIGGER"))
 		}
 		if a.references && r.isTable() {
-			with("references", Medium, "a foreign key tells whether a key exists, whoever's row it is", "", f.revoke(a.actor, r.oid, table, "REFERENCES"))
+			with("references", Medium, "a foreign key tells whether a key exists, whoever's row it is", may("has_any_column_privilege", r.name, "REFERENCES"), f.revoke(a.actor, r.oid, table, "REFERENCES"))
 		}
 	}
 	if r.isTable() && !a.owns {
@@ -261,10 +274,10 @@ func (a access) proof(r *relation) string {
 		return "SELECT count(*) FROM " + r.name
 	case a.delete:
 		return fmt.Sprintf("BEGIN; DELETE FROM %s; ROLLBACK", r.name)
-	case a.insert:
-		return fmt.Sprintf("BEGIN; INSERT INTO %s DEFAULT VALUES; ROLLBACK", r.name)
+	case a.update:
+		return may("has_any_column_privilege", r.name, "UPDATE")
 	}
-	return ""
+	return may("has_any_column_privilege", r.name, "INSERT")
 }
 
 // protectedParent is a table with row-level security that a table is a
@@ -287,12 +300,7 @@ func (f *findings) function(fn function) {
 	with := func(code string, severity Severity, detail, fix string) {
 		found := base
 		found.Code, found.Severity, found.Detail, found.Fix = code, severity, detail, fix
-		if !fn.trigger && !fn.server {
-			found.Proof = "SELECT " + fn.call
-			if fn.kind == "procedure" {
-				found.Proof = "CALL " + fn.call
-			}
-		}
+		found.Proof = may("has_function_privilege", fn.name, "EXECUTE")
 		f.add(fn.actor, found, fn.state)
 	}
 	target := strings.ToUpper(fn.kind) + " " + fn.name
@@ -311,7 +319,11 @@ func (f *findings) function(fn function) {
 		with("definer", High, "it runs as "+ident(f.roles[fn.owner].name)+", "+why, revoke)
 	}
 	if why := f.lookup(fn); why != "" {
-		fix := fmt.Sprintf("ALTER %s SET search_path = pg_catalog, pg_temp;", target)
+		path := "pg_catalog, " + fn.schema + ", pg_temp"
+		if f.writable[fn.actor][fn.schema] {
+			path = "pg_catalog, pg_temp"
+		}
+		fix := fmt.Sprintf("ALTER %s SET search_path = %s;", target, path)
 		with("definer_search_path", High, "it runs as "+ident(f.roles[fn.owner].name)+", "+why+": objects of the caller's can stand before those that it means", fix)
 	}
 }
@@ -412,6 +424,7 @@ func (f *findings) other(o other) {
 		}
 	case "parameter":
 		found.Severity, found.Detail = High, o.extra+" on it is granted: it takes effect for others, or behind policies and triggers"
+		found.Proof = may("has_parameter_privilege", o.object, o.extra)
 		found.Fix = f.revoke(o.actor, o.id, "PARAMETER "+o.object, "SET", "ALTER SYSTEM")
 	case "user_mapping":
 		found.Severity, found.Detail = High, "the credentials stored for "+o.extra+" open another server, which knows nothing of who asks here"
@@ -431,18 +444,20 @@ func (f *findings) other(o other) {
 		found.Fix = f.revoke(o.actor, o.id, "TABLE "+o.object, "SELECT")
 	case "untrusted_language":
 		found.Severity, found.Detail = Critical, "a function in it runs as the server, and reads its memory and files"
+		found.Proof = may("has_language_privilege", strings.Trim(o.object, `"`), "USAGE")
 		found.Fix = fmt.Sprintf("UPDATE pg_catalog.pg_language SET lanpltrusted = false WHERE lanname = '%s';", strings.Trim(o.object, `"`))
 	case "large_objects":
 		found.Severity, found.Detail = High, "lo_compat_privileges is on, so that everybody reads and writes every large object"
 		found.Proof = "SELECT count(pg_catalog.lo_get(oid)) FROM pg_catalog.pg_largeobject_metadata"
-		found.Fix = "ALTER SYSTEM RESET lo_compat_privileges; SELECT pg_catalog.pg_reload_conf();"
+		found.Fix = o.fix
 	case "role_setting":
 		found.Object, found.Severity = me, High
 		found.Detail = "its sessions start as " + ident(o.extra) + ", and go on as that role after its own is dropped"
 		found.Proof = "SELECT session_user, current_user"
-		found.Fix = fmt.Sprintf("ALTER ROLE %s RESET role; ALTER ROLE %s IN DATABASE %s RESET role;", me, me, ident(f.database))
+		found.Fix = o.fix
 	case "function_owner":
 		found.Severity, found.Detail = High, o.extra+" calls it, so its owner decides what that does"
+		found.Proof = fmt.Sprintf("SELECT pg_catalog.pg_has_role(proowner, 'USAGE') FROM pg_catalog.pg_proc WHERE oid = '%s'::pg_catalog.regprocedure", strings.ReplaceAll(o.object, "'", "''"))
 		found.Fix = f.give(o.actor, o.id, "FUNCTION "+o.object)
 	}
 	f.add(o.actor, found, o.extra)

@@ -35,50 +35,58 @@ type path struct {
 }
 
 // reach follows the memberships from a role. acts are the roles that it can act
-// as, itself first; held are those whose rights it comes to that way or by
-// inheritance.
+// as, itself first, and became how it does; held are those whose rights it comes
+// to, by inheritance if it can, else as one of the acts.
 //
 // SET ROLE asks for a chain of memberships that all have SET, from the session's
 // user on. Who has the rights of a member WITH ADMIN OPTION, or acts as it, can
 // grant the role to itself.
-func reach(from pgRole, edges []membership, name func(oid) string) (acts []oid, held map[oid]path) {
-	held = map[oid]path{from.oid: {}}
-	acts = []oid{from.oid}
+func reach(from pgRole, edges []membership, name func(oid) string) (acts []oid, became, held map[oid]path) {
+	acts, became, held = []oid{from.oid}, map[oid]path{from.oid: {}}, map[oid]path{from.oid: {}}
 	become := func(e *membership, via, sql string) {
 		set := "SET ROLE " + ident(name(e.role))
 		acts = append(acts, e.role)
-		held[e.role] = path{via + set, sql + set + "; ", e}
-	}
-	for changed := true; changed; {
-		changed = false
-		for i := range edges {
-			e := &edges[i]
-			p, has := held[e.member]
-			if e.set && slices.Contains(acts, e.member) && !slices.Contains(acts, e.role) {
-				become(e, "", "")
-				changed = true
-			}
-			if _, already := held[e.role]; e.inherit && has && !already {
-				held[e.role] = path{p.via, p.sql, e}
-				changed = true
-			}
-		}
-		if changed {
-			continue // handing out comes last: simpler ways are told
-		}
-		for i := range edges {
-			e := &edges[i]
-			p, has := held[e.member]
-			if e.admin && has && !slices.Contains(acts, e.role) {
-				role := ident(name(e.role))
-				become(e, joined(p.via, "GRANT "+role+" TO itself")+", ",
-					fmt.Sprintf("%sGRANT %s TO %s WITH SET TRUE; RESET ROLE; ", p.sql, role, ident(from.name)))
-				changed = true
-				break
-			}
+		became[e.role] = path{via + set, sql + set + "; ", e}
+		if _, already := held[e.role]; !already {
+			held[e.role] = became[e.role]
 		}
 	}
-	return acts, held
+	// The simplest steps first, so that they are told: inheriting, becoming,
+	// handing out.
+	inherit := func(e *membership) bool {
+		p, has := held[e.member]
+		if _, already := held[e.role]; !has || already || !e.inherit {
+			return false
+		}
+		held[e.role] = path{p.via, p.sql, e}
+		return true
+	}
+	set := func(e *membership) bool {
+		_, is := became[e.member]
+		if _, already := became[e.role]; !is || already || !e.set {
+			return false
+		}
+		become(e, "", "")
+		return true
+	}
+	handOut := func(e *membership) bool {
+		p, has := held[e.member]
+		if _, already := became[e.role]; !has || already || !e.admin {
+			return false
+		}
+		role := ident(name(e.role))
+		become(e, joined(p.via, "GRANT "+role+" TO itself")+", ", fmt.Sprintf("%sGRANT %s TO %s WITH SET TRUE; RESET ROLE; ", p.sql, role, ident(from.name)))
+		return true
+	}
+	some := func(step func(*membership) bool) (done bool) {
+		for i := range edges {
+			done = step(&edges[i]) || done
+		}
+		return done
+	}
+	for some(inherit) || some(set) || some(handOut) {
+	}
+	return acts, became, held
 }
 
 func joined(a, b string) string {

@@ -154,9 +154,9 @@ func (f *findings) policy(a access, r *relation) {
 		proof string
 	}{
 		{a.sel, 'r', "SELECT", a.proof(r)},
-		{a.update, 'w', "UPDATE", ""},
+		{a.update, 'w', "UPDATE", may("has_any_column_privilege", r.name, "UPDATE")},
 		{a.delete, 'd', "DELETE", "BEGIN; DELETE FROM " + r.name + "; ROLLBACK"},
-		{a.insert, 'a', "INSERT", ""},
+		{a.insert, 'a', "INSERT", may("has_any_column_privilege", r.name, "INSERT")},
 	} {
 		if !command.does {
 			continue
