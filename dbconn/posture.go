@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -38,6 +39,9 @@ const (
 type PostureConfig struct {
 	// Role is the role's name; "" means the connection's session user.
 	Role string
+	// VaultRole is what makes roles like this one, whose statements are looked at
+	// too; its Member is Role if it is "". Nil means that they are not.
+	VaultRole *VaultRole
 	// Baseline holds findings that are accepted for now. Nil accepts none.
 	Baseline *Baseline
 	// Now tells whether an entry of the Baseline is over; nil means time.Now.
@@ -100,7 +104,7 @@ type PostureReport struct {
 
 // PostureCodes are the codes of findings, with what each means.
 func PostureCodes() map[string]string {
-	return map[string]string{
+	codes := map[string]string{
 		"superuser":           "is a superuser, or can become one",
 		"bypassrls":           "has BYPASSRLS, or can become a role that has",
 		"createrole":          "has CREATEROLE, which before PostgreSQL 16 gives every role but superusers",
@@ -135,6 +139,8 @@ func PostureCodes() map[string]string {
 		"large_objects":       "reads all large objects, because lo_compat_privileges is on",
 		"role_setting":        "starts its sessions as another role, which outlives the role itself",
 	}
+	maps.Copy(codes, statementCodes)
+	return codes
 }
 
 // Posture looks for every known way in which a role can walk around row-level
@@ -152,7 +158,7 @@ func Posture(ctx context.Context, conn *pgx.Conn, cfg PostureConfig) (*PostureRe
 	}
 	r := &PostureReport{Database: c.database, Server: c.server, Role: c.role.name, Tables: c.tables, Protected: c.protected,
 		Findings: []Finding{}, Accepted: []Finding{}, Expired: []BaselineEntry{}, Stale: []BaselineEntry{}}
-	all := c.examine()
+	all := c.examine(cfg.VaultRole)
 	slices.SortFunc(all, func(a, b Finding) int {
 		return cmp.Or(a.Severity.rank()-b.Severity.rank(), strings.Compare(a.Code, b.Code), strings.Compare(a.Object, b.Object))
 	})

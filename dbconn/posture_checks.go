@@ -1,6 +1,7 @@
 package dbconn
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -50,8 +51,8 @@ func (f *findings) by(p path, found Finding, state ...string) {
 	f.list = append(f.list, found)
 }
 
-// examine runs all checks.
-func (c *catalog) examine() []Finding {
+// examine runs all checks; v may be nil.
+func (c *catalog) examine(v *VaultRole) []Finding {
 	f := &findings{catalog: c, seen: map[string]bool{}}
 	f.attributes()
 	f.predefined()
@@ -63,6 +64,12 @@ func (c *catalog) examine() []Finding {
 	}
 	for _, o := range c.others {
 		f.other(o)
+	}
+	if v != nil {
+		role := *v
+		role.Member = cmp.Or(role.Member, c.role.name)
+		f.list = append(f.list, LintStatements(role)...)
+		f.signal(role)
 	}
 	return f.list
 }

@@ -285,7 +285,7 @@ func BenchmarkPosture(b *testing.B) {
 	s := l.scene(b, hole{name: "many", setup: []string{`DO $$ BEGIN
 		FOR i IN 1..3000 LOOP
 			EXECUTE format('CREATE TABLE hr.t_%s (id int, tenant text, a int, b int, c int)', i);
-			EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON hr.t_%s TO me', i);
+			EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON hr.t_%s TO me ', i);
 			IF i % 2 = 0 THEN
 				EXECUTE format('ALTER TABLE hr.t_%s ENABLE ROW LEVEL SECURITY', i);
 				EXECUTE format('CREATE POLICY own ON hr.t_%s USING (tenant = current_setting(''app.tenant'', true))', i);
@@ -327,4 +327,59 @@ func ExamplePosture() {
 		return nil
 	}
 	_ = check
+}
+
+func TestLintStatements(t *testing.T) {
+	const create, revoke = `CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' IN ROLE tamshai_app`, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{{name}}'; DROP ROLE IF EXISTS "{{name}}";`
+	for _, c := range []struct {
+		name           string
+		create, revoke []string
+		want           string
+	}{
+		{"good", []string{create}, []string{revoke}, ""},
+		{"granted", []string{strings.TrimSuffix(create, " IN ROLE tamshai_app"), `GRANT "tamshai_app" TO "{{name}}"`}, []string{revoke}, ""},
+		{"rights on tables", []string{create + `; GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA hr TO "{{name}}"`}, []string{revoke}, ""},
+		{"named in a comment", []string{create + " -- no BYPASSRLS, no SET role"}, []string{revoke}, ""},
+		{"refusals", []string{strings.Replace(create, "LOGIN", "LOGIN NOSUPERUSER NOBYPASSRLS", 1)}, []string{revoke}, ""},
+		{"set role", []string{create, `ALTER ROLE "{{name}}"` + "\n\t" + `SET Role 'tamshai_app'`}, []string{revoke}, "statement_role"},
+		{"bypassrls", []string{strings.Replace(create, "LOGIN", "LOGIN BypassRLS", 1)}, []string{revoke}, "statement_attribute"},
+		{"superuser", []string{create + `; ALTER USER "{{name}}" SUPERUSER`}, []string{revoke}, "statement_attribute"},
+		{"in another role", []string{create + `, tamshai`}, []string{revoke}, "statement_member"},
+		{"granted another role", []string{create, `GRANT tamshai TO "{{name}}"`}, []string{revoke}, "statement_member"},
+		{"all", []string{create, `GRANT ALL ON ALL TABLES IN SCHEMA hr TO "{{name}}"`}, []string{revoke}, "statement_grant"},
+		{"truncate", []string{create, `GRANT SELECT, TRUNCATE ON hr.t TO "{{name}}"`}, []string{revoke}, "statement_grant"},
+		{"for ever", []string{strings.Replace(create, "{{expiration}}", "infinity", 1)}, []string{revoke}, "statement_valid_until"},
+		{"fails", []string{create, `ALTER USER "{{name}}" NOBYPASSRLS`}, []string{revoke}, "statement_fails"},
+		{"Vault's own", []string{create}, nil, "statement_sessions"},
+		{"sessions stay", []string{create}, []string{`DROP ROLE "{{name}}"`}, "statement_sessions"},
+		{"ended in a comment", []string{create}, []string{`/* pg_terminate_backend */ DROP ROLE "{{name}}"`}, "statement_sessions"},
+		{"too late", []string{create}, []string{`DROP ROLE "{{name}}"; SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{{name}}'`}, "statement_sessions"},
+		{"the role stays", []string{create}, []string{strings.Split(revoke, ";")[0]}, "statement_drop"},
+	} {
+		var told []string
+		for _, f := range dbconn.LintStatements(dbconn.VaultRole{Name: "database/roles/mcp-hr", Creation: c.create, Revocation: c.revoke, Member: "tamshai_app"}) {
+			told = append(told, f.Code)
+			if f.Severity == "" || f.Proof == "" || f.Fix == "" || f.Key == "" || dbconn.PostureCodes()[f.Code] == "" {
+				t.Errorf("%s: incomplete: %+v", c.name, f)
+			}
+		}
+		if strings.Join(told, " ") != c.want {
+			t.Errorf("%s: found %q, want %q", c.name, told, c.want)
+		}
+	}
+}
+
+// Vault's user must be allowed to end sessions.
+func TestPostureVaultUser(t *testing.T) {
+	s := newLab(t, 15).scene(t, hole{name: "leased", role: "tamshai_app", setup: []string{`CREATE ROLE vault LOGIN CREATEROLE`}})
+	v := &dbconn.VaultRole{Name: "database/roles/mcp-hr", User: "vault", Creation: []string{`CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' IN ROLE tamshai_app`},
+		Revocation: []string{`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{{name}}'`, `DROP ROLE "{{name}}"`}}
+	r := s.posture(dbconn.PostureConfig{VaultRole: v})
+	if told := s.told(r); !slices.Equal(told, []string{"statement_signal vault"}) {
+		t.Fatalf("found %q", told)
+	}
+	s.run(s.admin, r.Findings[0].Fix)
+	if told := s.told(s.posture(dbconn.PostureConfig{VaultRole: v})); len(told) != 0 {
+		t.Errorf("found %q", told)
+	}
 }
