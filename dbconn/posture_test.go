@@ -219,7 +219,7 @@ func quote(name string) string { return pgx.Identifier{name}.Sanitize() }
 
 // try runs SQL, "until" it succeeds.
 func (s *scene) try(conn *pgx.Conn, sql string) (results []*pgconn.Result, err error) {
-	ctx, cancel := context.WithTimeout(s.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(s.t.Context(), 2*time.Minute)
 	defer cancel()
 	for {
 		if results, err = conn.PgConn().Exec(ctx, sql).ReadAll(); err == nil || !strings.HasPrefix(sql, "/*until*/") || ctx.Err() != nil {
