@@ -51,12 +51,13 @@ func report(w io.Writer, err error) int {
 
 func exitCode(err error) int {
 	var usage usageError
+	var unreachable unreachableError
 	switch {
 	case errors.Is(err, errFinding):
 		return exitFinding
 	case errors.As(err, &usage), errors.Is(err, provision.ErrEstate):
 		return exitUsage
-	case errors.Is(err, vault.ErrOutcomeUnknown), vault.Retryable(err), errors.Is(err, tlsconfig.ErrUnreachable):
+	case errors.As(err, &unreachable), errors.Is(err, vault.ErrOutcomeUnknown), vault.Retryable(err), errors.Is(err, tlsconfig.ErrUnreachable):
 		return exitUnreachable
 	}
 	return exitFinding
