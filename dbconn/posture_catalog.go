@@ -72,6 +72,7 @@ type function struct {
 	definer, leak     bool
 	trigger           bool    // it can only be called by a trigger
 	server            bool    // one of serverFunctions
+	table             bool    // the actor may make temporary tables
 	path              *string // its search_path setting
 	state             string
 	kind              string // "function" or "procedure"
@@ -304,17 +305,17 @@ func (c *catalog) readPolicies(ctx context.Context, tx pgx.Tx) error {
 
 func (c *catalog) readFunctions(ctx context.Context, tx pgx.Tx) error {
 	return each(ctx, tx, `SELECT a.oid, p.oid, p.proowner, format('%I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)), quote_ident(n.nspname),
-			p.prosecdef, p.proleakproof AND p.oid >= $2, p.prorettype IN ('trigger'::regtype, 'event_trigger'::regtype), p.proname = ANY($3),
+			p.prosecdef, p.proleakproof AND p.oid >= $2, p.prorettype = 'trigger'::regtype, p.proname = ANY($3), has_database_privilege(a.oid, current_database(), 'TEMP'),
 			(SELECT substr(s, length('search_path=') + 1) FROM unnest(p.proconfig) s WHERE s LIKE 'search\_path=%'),
 			md5(concat_ws('|', p.prosrc, p.probin, p.proowner, p.proconfig, pg_get_function_sqlbody(p.oid))),
 			CASE p.prokind WHEN 'p' THEN 'procedure' ELSE 'function' END
 		FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace, unnest($1::oid[]) WITH ORDINALITY a(oid, n)
 		WHERE ((p.prosecdef AND p.oid >= $2) OR p.proname = ANY($3)
 				OR (p.proleakproof AND p.oid >= $2 AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')))
-			AND has_function_privilege(a.oid, p.oid, 'EXECUTE') AND has_schema_privilege(a.oid, p.pronamespace, 'USAGE')
+			AND p.prorettype <> 'event_trigger'::regtype AND has_function_privilege(a.oid, p.oid, 'EXECUTE') AND has_schema_privilege(a.oid, p.pronamespace, 'USAGE')
 		ORDER BY a.n, p.oid`, []any{c.judged(), firstNormal, serverFunctions}, func(row pgx.CollectableRow) error {
 		var f function
-		err := row.Scan(&f.actor, &f.oid, &f.owner, &f.name, &f.schema, &f.definer, &f.leak, &f.trigger, &f.server, &f.path, &f.state, &f.kind)
+		err := row.Scan(&f.actor, &f.oid, &f.owner, &f.name, &f.schema, &f.definer, &f.leak, &f.trigger, &f.server, &f.table, &f.path, &f.state, &f.kind)
 		c.functions = append(c.functions, f)
 		return err
 	})

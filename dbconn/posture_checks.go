@@ -216,7 +216,7 @@ func (f *findings) relation(a access) {
 			proof = fmt.Sprintf("BEGIN; ALTER TABLE %s DISABLE ROW LEVEL SECURITY; SELECT count(*) FROM %s; ROLLBACK", r.name, r.name)
 		}
 		with("table_owner", Critical, detail, proof, f.give(a.actor, r.owner, table))
-	case r.isTable() && !r.protected && a.any && !(r.extension && !a.insert && !a.update && !a.delete):
+	case r.isTable() && !r.protected && (a.any || a.owns) && !(r.extension && !a.insert && !a.update && !a.delete):
 		fix := fmt.Sprintf("ALTER TABLE %s ENABLE ROW LEVEL SECURITY; ALTER TABLE %s FORCE ROW LEVEL SECURITY;", r.name, r.name)
 		if a.owns {
 			fix += " " + f.give(a.actor, r.owner, table)
@@ -224,7 +224,7 @@ func (f *findings) relation(a access) {
 		if parent := f.protectedParent(r.oid); parent != nil {
 			with("partition", High, "policies are those of the table that is named: past those of "+parent.name, a.proof(r), fix, r.state)
 		} else {
-			with("rls_disabled", High, "row-level security is off, so that "+a.verbs()+" meets every row", a.proof(r), fix, r.state)
+			with("rls_disabled", High, "row-level security is off: "+a.verbs()+" meets every row", a.proof(r), fix, r.state)
 		}
 	case r.kind == 'f' && a.any:
 		with("foreign_table", High, "a foreign table has no policies: what the other server gives is all there", a.proof(r),
@@ -233,7 +233,11 @@ func (f *findings) relation(a access) {
 		f.view(a, r, with)
 	case r.kind == 'm' && a.sel:
 		if source := f.stored(r.oid, nil); source != nil {
-			with("materialized_view", High, "it keeps rows of "+source.name+" as they were when it was last refreshed, and has no policies", a.proof(r),
+			severity := High
+			if !source.protected {
+				severity = Medium
+			}
+			with("materialized_view", severity, "it keeps rows of "+source.name+" as they were when it was last refreshed, and has no policies", a.proof(r),
 				f.revoke(a.actor, r.oid, table, "SELECT"), r.state)
 		}
 	}
@@ -270,6 +274,9 @@ func (a access) verbs() string {
 		if v.has {
 			verbs = append(verbs, v.verb)
 		}
+	}
+	if len(verbs) == 0 {
+		return "what the owner grants itself"
 	}
 	return strings.Join(verbs, ", ")
 }
@@ -319,11 +326,15 @@ func (f *findings) function(fn function) {
 	if fn.leak && !f.inherits(fn.actor, fn.owner) {
 		with("leakproof", Medium, "it counts as LEAKPROOF, so it is shown rows before the policies have filtered them; if it tells about its arguments, it tells about those", fmt.Sprintf("ALTER FUNCTION %s NOT LEAKPROOF;", fn.name))
 	}
-	if !fn.definer || f.inherits(fn.actor, fn.owner) {
-		return
+	owner := f.roles[fn.owner]
+	if !fn.definer || f.inherits(fn.actor, fn.owner) && (fn.actor == fn.owner || !owner.super && !owner.bypass) {
+		return // it has these rights without the function
+	}
+	if fn.trigger && !fn.table && len(f.writable[fn.actor]) == 0 {
+		return // it has no table to call it from
 	}
 	if why := f.bypasses(fn.owner, nil); why != "" && !fn.trigger {
-		with("definer", High, "it runs as "+ident(f.roles[fn.owner].name)+", "+why, revoke)
+		with("definer", High, "it runs as "+ident(owner.name)+", "+why, revoke)
 	}
 	if why := f.lookup(fn); why != "" {
 		path := "pg_catalog, " + fn.schema + ", pg_temp"
@@ -331,7 +342,7 @@ func (f *findings) function(fn function) {
 			path = "pg_catalog, pg_temp"
 		}
 		fix := fmt.Sprintf("ALTER %s SET search_path = %s;", target, path)
-		with("definer_search_path", High, "it runs as "+ident(f.roles[fn.owner].name)+", "+why+": objects of the caller's can stand before those that it means", fix)
+		with("definer_search_path", High, "it runs as "+ident(owner.name)+", "+why+": objects of the caller's can stand before those that it means", fix)
 	}
 }
 

@@ -23,6 +23,8 @@ var holes16 = []hole{
 		steal: []string{`GRANT bypasser TO me WITH SET TRUE`, `SET ROLE bypasser`, all}, undo: []string{`REVOKE bypasser FROM me GRANTED BY me`}, found: []string{"bypassrls bypasser"}},
 	{name: "admin by inheritance", setup: []string{`CREATE ROLE chief`, `GRANT bypasser TO chief WITH INHERIT FALSE, SET FALSE, ADMIN TRUE`, `GRANT chief TO me WITH INHERIT TRUE, SET FALSE`},
 		steal: []string{`GRANT bypasser TO me WITH SET TRUE`, `SET ROLE bypasser`, all}, undo: []string{`REVOKE bypasser FROM me GRANTED BY chief`}, found: []string{"bypassrls bypasser"}},
+	{name: "definer of a group", setup: []string{`GRANT bypasser TO me WITH INHERIT TRUE, SET FALSE`, `CREATE FUNCTION hr.sum() RETURNS text LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$ SELECT string_agg(tenant, ' ') FROM hr.salaries $$`, `ALTER FUNCTION hr.sum() OWNER TO bypasser`, `REVOKE ALL ON FUNCTION hr.sum() FROM PUBLIC`},
+		steal: []string{`SELECT hr.sum()`}, found: []string{"definer hr.sum()"}},
 	{name: "rights without the role", setup: []string{`GRANT keeper TO me WITH INHERIT TRUE, SET FALSE`},
 		steal: []string{`BEGIN`, `ALTER TABLE hr.salaries NO FORCE ROW LEVEL SECURITY`, all}, found: []string{"schema_create hr", "table_owner hr.salaries"}},
 }
@@ -121,6 +123,33 @@ func TestPostureEstate(t *testing.T) {
 		want = append(want, fmt.Sprintf("truncate hr.t_%d", i))
 	}
 	slices.Sort(want)
+	s := l.scene(t, h)
+	if told := s.told(s.posture(dbconn.PostureConfig{})); !slices.Equal(told, want) {
+		t.Errorf("found %q, want %q", told, want)
+	}
+}
+
+// Policies that are always true, and some that only look like it.
+func TestPosturePolicies(t *testing.T) {
+	l := newLab(t, 15)
+	h := hole{name: "policies"}
+	want := []string{}
+	for i, c := range []struct {
+		using  string
+		always bool
+	}{
+		{"true", true}, {"NOT false", true}, {"1 = 1", true}, {"1 <> 2", true}, {"'a' = 'a'", true}, {"a = a", true}, {"((true))", true},
+		{"a = 'x' OR true", true}, {"(a = 'x') OR (b = 1 OR 2 > 3) OR 1 = 1", true}, {"true AND (a = 'OR' OR 1 = 1)", true}, {"1 IS NOT NULL", true}, {"true IS TRUE", true},
+		{"false", false}, {"1 = 2", false}, {"a = 'true'", false}, {"a = 'x OR true'", false}, {"a = ' OR 1 = 1'", false}, {"NOT true", false}, {"b = 1 AND true", false},
+		{"a = 'x' AND (b = 1 OR true)", false}, {"a = current_setting('app.tenant', true)", false}, {"a <> 'x'", false}, {"(a = 'x') = (b = 1)", false}, {"a = ANY (ARRAY['x', a || ')'])", false},
+		{"EXISTS (SELECT 1 WHERE a = 'x')", false}, {"CASE WHEN b = 1 THEN true ELSE false END", false},
+	} {
+		h.setup = append(h.setup, fmt.Sprintf(`CREATE TABLE hr.p_%02d (a text, b int)`, i), fmt.Sprintf(`ALTER TABLE hr.p_%02d ENABLE ROW LEVEL SECURITY`, i),
+			fmt.Sprintf(`CREATE POLICY p ON hr.p_%02d USING (%s)`, i, c.using), fmt.Sprintf(`GRANT SELECT ON hr.p_%02d TO me`, i))
+		if c.always {
+			want = append(want, fmt.Sprintf("policy p ON hr.p_%02d", i))
+		}
+	}
 	s := l.scene(t, h)
 	if told := s.told(s.posture(dbconn.PostureConfig{})); !slices.Equal(told, want) {
 		t.Errorf("found %q, want %q", told, want)

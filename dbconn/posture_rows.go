@@ -70,13 +70,15 @@ func (c *catalog) through(actor oid, view *relation, seen []*relation) *hole {
 		case view.invoker:
 			// What the actor reads there, it reads with its own rights.
 		case r.kind == 'm':
-			if source := c.stored(o, nil); source != nil {
+			if source := c.stored(o, nil); source != nil && source.protected {
 				found = &hole{view, r, "", true}
 			}
 		case r.isTable() && r.protected:
 			if why := c.bypasses(view.owner, r); why != "" {
 				found = &hole{view, r, why, false}
 			}
+		case r.kind == 'f':
+			found = &hole{view, r, "whose credentials open the other server", false}
 		case mine:
 			found = &hole{view: view, table: r}
 		}
@@ -103,27 +105,26 @@ func (c *catalog) can(actor, relation oid) bool {
 	return c.reads[[2]oid{actor, relation}]
 }
 
-// stored is a protected table whose rows a materialized view keeps, whoever
-// filled it; nil if there is none.
+// stored is a table whose rows a materialized view keeps, whoever filled it: a
+// protected one if there is any; nil if it keeps none.
 func (c *catalog) stored(view oid, seen []oid) *relation {
 	if slices.Contains(seen, view) {
 		return nil
 	}
+	var source *relation
 	for _, o := range c.uses[view] {
 		r := c.relations[o]
 		if r == nil {
 			continue
 		}
-		if r.isTable() && r.protected {
-			return r
-		}
 		if r.kind == 'v' || r.kind == 'm' {
-			if found := c.stored(o, append(seen, view)); found != nil {
-				return found
-			}
+			r = c.stored(o, append(seen, view))
+		}
+		if r != nil && (source == nil || r.protected && !source.protected) {
+			source = r
 		}
 	}
-	return nil
+	return source
 }
 
 // rule looks at the rules of a table that the actor writes to. They act with the

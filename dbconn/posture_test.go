@@ -87,9 +87,9 @@ var holes = []hole{
 		steal: []string{`SELECT tenant FROM hr.log_1`}, found: []string{"partition hr.log_1"}},
 	{name: "child", setup: []string{`CREATE TABLE hr.old () INHERITS (hr.salaries)`, `INSERT INTO hr.old VALUES (3, 'globex', 3)`, `GRANT SELECT ON hr.old TO me`},
 		steal: []string{`SELECT tenant FROM hr.old`}, found: []string{"partition hr.old"}},
-	{name: "foreign table", setup: append(remote, `GRANT SELECT ON hr.far TO me`, `CREATE USER MAPPING FOR me SERVER here OPTIONS (user 'bypasser_login', password 'x')`),
+	{name: "foreign table", setup: append(slices.Clip(remote), `GRANT SELECT ON hr.far TO me`, `CREATE USER MAPPING FOR me SERVER here OPTIONS (user 'bypasser_login', password 'x')`),
 		steal: []string{`SELECT tenant FROM hr.far`}, found: []string{"foreign_table hr.far"}},
-	{name: "user mapping", setup: append(remote, `CREATE USER MAPPING FOR PUBLIC SERVER here OPTIONS (user 'bypasser_login', password 'x')`,
+	{name: "user mapping", setup: append(slices.Clip(remote), `CREATE USER MAPPING FOR PUBLIC SERVER here OPTIONS (user 'bypasser_login', password 'x')`,
 		`GRANT USAGE ON FOREIGN SERVER here TO me`, `CREATE EXTENSION dblink`),
 		steal: []string{`SELECT * FROM dblink('here', 'SELECT tenant FROM hr.salaries') AS x(tenant text)`}, found: []string{"user_mapping here"}},
 	{name: "truncate", setup: []string{`GRANT TRUNCATE ON hr.salaries TO me`}, steal: []string{`TRUNCATE hr.salaries`}, check: `SELECT NOT EXISTS (SELECT FROM hr.salaries)`, found: []string{"truncate hr.salaries"}},
@@ -158,6 +158,27 @@ var holes = []hole{
 		steal: []string{`CREATE SCHEMA clerk_two`, `GRANT ALL ON SCHEMA clerk_two TO PUBLIC`, `CREATE TABLE clerk_two.loot (tenant text)`, `GRANT INSERT ON clerk_two.loot TO PUBLIC`,
 			`CREATE FUNCTION clerk_two.lower(varchar) RETURNS text LANGUAGE sql AS $$ INSERT INTO clerk_two.loot SELECT tenant FROM hr.salaries; SELECT ''::text $$`,
 			`/*admin*/ SET app.tenant = 'globex'; SET ROLE clerk_two; SELECT lower('x'::varchar); RESET ROLE`, `SELECT string_agg(tenant, ' ') FROM clerk_two.loot`}, undo: []string{`DROP SCHEMA clerk_two CASCADE`}, found: []string{`database_create db`}},
+	{name: "database owner", setup: []string{`ALTER DATABASE db OWNER TO me `, `CREATE ROLE clerk_three LOGIN`, `GRANT USAGE ON SCHEMA hr, public TO clerk_three`, `GRANT SELECT ON hr.salaries TO clerk_three`},
+		steal: []string{`CREATE TABLE public.loot (tenant text)`, `GRANT INSERT ON public.loot TO PUBLIC`,
+			`CREATE FUNCTION public.lower(varchar) RETURNS text LANGUAGE sql AS $$ INSERT INTO public.loot SELECT tenant FROM hr.salaries; SELECT ''::text $$`,
+			`/*admin*/ SET app.tenant = 'globex'; SET ROLE clerk_three; SELECT lower('x'::varchar); RESET ROLE`, `SELECT string_agg(tenant, ' ') FROM public.loot`},
+		undo: []string{`DROP TABLE public.loot`, `DROP FUNCTION public.lower(varchar)`}, found: []string{"database_owner db", "schema_create public"}},
+	{name: "owner of a table without rights", setup: []string{`CREATE TABLE hr.own AS SELECT 'globex'::text AS tenant`, `ALTER TABLE hr.own OWNER TO me`, `REVOKE ALL ON hr.own FROM me`},
+		steal: []string{`GRANT SELECT ON hr.own TO me`, `SELECT tenant FROM hr.own`}, undo: []string{`REVOKE ALL ON hr.own FROM me`}, found: []string{"rls_disabled hr.own"}},
+	{name: "view of a foreign table", setup: append(slices.Clip(remote), `CREATE USER MAPPING FOR CURRENT_USER SERVER here OPTIONS (user 'bypasser_login', password 'x')`, `CREATE VIEW hr.v AS TABLE hr.far`, `GRANT SELECT ON hr.v TO me`),
+		steal: []string{`SELECT string_agg(tenant, ' ') FROM hr.v`}, found: []string{"view hr.v"}},
+	{name: "copy of a table without rls", setup: []string{`CREATE TABLE hr.plain AS SELECT 'globex'::text AS tenant`, `CREATE MATERIALIZED VIEW hr.m AS TABLE hr.plain`, `GRANT SELECT ON hr.m TO me`},
+		steal: []string{`SELECT tenant FROM hr.m`}, found: []string{"materialized_view hr.m"}},
+	{name: "definer trigger", setup: []string{`CREATE TABLE hr.trail (line text)`, `GRANT TEMPORARY ON DATABASE db TO me`,
+		`CREATE FUNCTION hr.trail() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS 'BEGIN INSERT INTO trail VALUES (1); RETURN NEW; END'`},
+		steal: []string{`CREATE TEMP TABLE loot (tenant text)`, `CREATE TEMP TABLE trail (line text)`,
+			`CREATE FUNCTION pg_temp.take() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO pg_temp.loot SELECT tenant FROM hr.salaries; RETURN NEW; END'`,
+			`CREATE TRIGGER take BEFORE INSERT ON trail FOR EACH ROW EXECUTE FUNCTION pg_temp.take()`,
+			`CREATE TEMP TABLE bait (n int)`, `CREATE TRIGGER bait BEFORE INSERT ON bait FOR EACH ROW EXECUTE FUNCTION hr.trail()`,
+			`INSERT INTO bait VALUES (1)`, `SELECT string_agg(tenant, ' ') FROM loot`}, found: []string{"definer_search_path hr.trail()"}},
+	{name: "dblink", setup: []string{`CREATE EXTENSION dblink`, `GRANT EXECUTE ON FUNCTION dblink_connect_u(text) TO me`, `GRANT USAGE ON SCHEMA public TO me`},
+		steal: []string{`SELECT dblink_connect_u('host=127.0.0.1 port=$port dbname=$database user=postgres')`, `SELECT * FROM dblink('SELECT tenant FROM hr.salaries WHERE id = 2') AS x(tenant text)`},
+		found: []string{"server_function public.dblink_connect_u(text)"}},
 	{name: "alter system", setup: []string{`GRANT ALTER SYSTEM ON PARAMETER lo_compat_privileges TO me`, `SELECT lo_from_bytea(4712, 'globex')`},
 		steal: []string{`ALTER SYSTEM SET lo_compat_privileges = on`, `/*admin*/ SELECT pg_reload_conf()`, `/*until*/ SELECT convert_from(lo_get(4712), 'UTF8')`},
 		undo:  []string{`ALTER SYSTEM RESET lo_compat_privileges`, `SELECT pg_reload_conf()`, `/*until*/ SELECT 1 / (NOT current_setting('lo_compat_privileges')::bool)::int`}, found: []string{`parameter lo_compat_privileges`}},
@@ -240,20 +261,30 @@ func (s *scene) run(conn *pgx.Conn, sql ...string) {
 // login is the role's own connection, with acme's identity.
 func (s *scene) login() *pgx.Conn {
 	s.t.Helper()
-	host, port, _ := strings.Cut(s.pg.Addr(), ":")
-	conn, err := pgx.Connect(s.t.Context(), fmt.Sprintf("host=%s port=%s dbname=%s user='%s' sslmode=disable", host, port, s.database, s.role))
+	conn, err := s.connect()
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.run(conn, "SET app.tenant = 'acme'")
 	return conn
+}
+
+func (s *scene) connect() (*pgx.Conn, error) {
+	host, port, _ := strings.Cut(s.pg.Addr(), ":")
+	conn, err := pgx.Connect(s.t.Context(), fmt.Sprintf("host=%s port=%s dbname=%s user='%s' sslmode=disable", host, port, s.database, s.role))
+	if err == nil {
+		s.run(conn, "SET app.tenant = 'acme'")
+	}
+	return conn, err
 }
 
 // steal reports whether the role gets at globex's row.
 func (s *scene) steal(h hole) (stolen bool, why error) {
 	s.t.Helper()
 	s.run(s.admin, seed)
-	conn := s.login()
+	conn, err := s.connect()
+	if err != nil {
+		return false, err
+	}
 	said := ""
 	defer func() {
 		conn.Close(context.Background())
