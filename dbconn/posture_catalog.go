@@ -202,7 +202,7 @@ func (c *catalog) judged() []oid {
 func (c *catalog) readRelations(ctx context.Context, tx pgx.Tx) error {
 	err := each(ctx, tx, `SELECT c.oid, c.relowner, format('%I.%I', n.nspname, c.relname), c.relkind::text, c.relrowsecurity, c.relforcerowsecurity,
 			coalesce((SELECT bool_or(option_value::bool) FROM pg_options_to_table(c.reloptions) WHERE option_name = 'security_invoker'), false),
-			EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+			c.oid = ANY(ARRAY(SELECT objid FROM pg_depend WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_extension'::regclass AND deptype = 'e'))
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.oid >= $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't'`, []any{firstNormal}, func(row pgx.CollectableRow) error {
 		var r relation
@@ -405,19 +405,29 @@ func (c *catalog) readGrants(ctx context.Context, tx pgx.Tx) error {
 	for role := range c.held {
 		grantees = append(grantees, role)
 	}
-	functions := []oid{}
+	functions, relations := []oid{}, []oid{}
 	for _, f := range c.functions {
 		functions = append(functions, f.oid)
 	}
+	for _, a := range c.access {
+		if a.truncate || a.trigger || a.references || !c.relations[a.relation].isTable() {
+			relations = append(relations, a.relation)
+		}
+	}
+	for _, o := range c.others {
+		if o.kind == "table" {
+			relations = append(relations, o.id)
+		}
+	}
 	return each(ctx, tx, `SELECT DISTINCT o, x.privilege_type, x.grantee FROM (
-			SELECT oid AS o, relacl AS acl, relkind IN ('r', 'p') AND oid >= $3 AS is_table FROM pg_class WHERE relacl IS NOT NULL AND relkind IN ('r', 'p', 'v', 'm', 'f')
-			UNION ALL SELECT attrelid, attacl, false FROM pg_attribute WHERE attacl IS NOT NULL
-			UNION ALL SELECT oid, nspacl, false FROM pg_namespace WHERE nspacl IS NOT NULL
-			UNION ALL SELECT oid, datacl, false FROM pg_database WHERE datname = current_database()
-			UNION ALL SELECT oid, paracl, false FROM pg_parameter_acl
-			UNION ALL SELECT oid, coalesce(proacl, acldefault('f', proowner)), false FROM pg_proc WHERE oid = ANY($2)
+			SELECT oid AS o, relacl AS acl FROM pg_class WHERE oid = ANY($3)
+			UNION ALL SELECT attrelid, attacl FROM pg_attribute WHERE attrelid = ANY($3)
+			UNION ALL SELECT oid, nspacl FROM pg_namespace
+			UNION ALL SELECT oid, datacl FROM pg_database WHERE datname = current_database()
+			UNION ALL SELECT oid, paracl FROM pg_parameter_acl
+			UNION ALL SELECT oid, coalesce(proacl, acldefault('f', proowner)) FROM pg_proc WHERE oid = ANY($2)
 		) a, aclexplode(acl) x
-		WHERE x.grantee = ANY($1) AND (NOT is_table OR x.privilege_type IN ('TRUNCATE', 'TRIGGER', 'REFERENCES')) ORDER BY 1, 2, 3`, []any{grantees, functions, firstNormal}, func(row pgx.CollectableRow) error {
+		WHERE x.grantee = ANY($1) ORDER BY 1, 2, 3`, []any{grantees, functions, relations}, func(row pgx.CollectableRow) error {
 		var g grant
 		var to oid
 		err := row.Scan(&g.object, &g.right, &to)
