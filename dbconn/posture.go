@@ -148,9 +148,16 @@ func PostureCodes() map[string]string {
 // catalogs in a read-only transaction, so the connection must not be in one,
 // and needs no right beyond the catalogs' defaults.
 //
-// It judges what the role may do, alone or as any role that it can become. It
-// does not read the bodies of functions and of policies, but for a policy that
-// is plainly always true.
+// It judges what the role may do, alone or as any role that it can become, with
+// what it can name: an object in a schema without USAGE counts as out of reach.
+// Other databases of the server are not looked at.
+//
+// What it does not see: what functions and policies compute, but for a policy
+// that is plainly always true; which settings a policy trusts; a temporary table
+// that a SECURITY DEFINER function of a harmless owner takes for its own, because
+// its search_path does not end in pg_temp; the tables of extensions that can only
+// be read; a view of an unprotected table that the role cannot reach itself, where
+// the view is the protection.
 func Posture(ctx context.Context, conn *pgx.Conn, cfg PostureConfig) (*PostureReport, error) {
 	c, err := readCatalog(ctx, conn, cfg.Role)
 	if err != nil {

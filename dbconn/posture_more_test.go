@@ -398,6 +398,19 @@ func TestLintStatements(t *testing.T) {
 	}
 }
 
+func FuzzLintStatements(f *testing.F) {
+	f.Add(`CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' IN ROLE a, "b" ; GRANT c TO "{{name}}"`, `DROP ROLE "{{name}}"`)
+	f.Add(`-- SET ROLE`, `/* pg_terminate_backend`)
+	f.Fuzz(func(t *testing.T, creation, revocation string) {
+		role := dbconn.VaultRole{Name: "database/roles/r", Creation: []string{creation}, Revocation: []string{revocation}, Member: "app"}
+		for _, found := range dbconn.LintStatements(role) {
+			if found.Code == "" || found.Detail == "" || found.Fix == "" || found.Key == "" {
+				t.Errorf("incomplete: %+v", found)
+			}
+		}
+	})
+}
+
 // Vault's user must be allowed to end sessions.
 func TestPostureVaultUser(t *testing.T) {
 	s := newLab(t, 15).scene(t, hole{name: "leased", role: "tamshai_app", setup: []string{`CREATE ROLE vault LOGIN CREATEROLE`}})

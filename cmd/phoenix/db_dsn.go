@@ -80,7 +80,8 @@ func parseOperatorDSN(cmd *cli.Command) (*operatorDSN, error) {
 			return nil, err
 		}
 		config.Password = password.Reveal()
-	} else if os.Getenv("PHOENIX_DSN") != dsn && holdsPassword(dsn) {
+	}
+	if os.Getenv("PHOENIX_DSN") != dsn && holdsPassword(dsn) {
 		fmt.Fprintln(os.Stderr, "phoenix: the password in --dsn can be read by everybody on this machine; use --password-file, PGPASSFILE or PHOENIX_DSN")
 	}
 	if config.Password != "" {
