@@ -52,6 +52,7 @@ func report(w io.Writer, err error) int {
 func exitCode(err error) int {
 	var usage usageError
 	var coded codedError
+	var unreachable unreachableError
 	switch {
 	case errors.As(err, &coded):
 		return coded.code
@@ -59,7 +60,7 @@ func exitCode(err error) int {
 		return exitFinding
 	case errors.As(err, &usage), errors.Is(err, provision.ErrEstate):
 		return exitUsage
-	case errors.Is(err, vault.ErrOutcomeUnknown), vault.Retryable(err), errors.Is(err, tlsconfig.ErrUnreachable):
+	case errors.As(err, &unreachable), errors.Is(err, vault.ErrOutcomeUnknown), vault.Retryable(err), errors.Is(err, tlsconfig.ErrUnreachable):
 		return exitUnreachable
 	}
 	return exitFinding

@@ -4,7 +4,7 @@
 //
 // Exit codes: 0 fine; 1 a finding (drift, a refusal); 2 usage, an unsound
 // estate file included; 3 Vault cannot be reached, is sealed or failing, or an
-// endpoint cannot be reached.
+// endpoint or a database cannot be reached.
 //
 // Only data is written to standard output; errors are one line each on
 // standard error. What --json prints is documented at each command.
@@ -43,6 +43,7 @@ func run(ctx context.Context, args []string) int {
 			issueCommand(),
 			certsCommand(),
 			doctorCommand(),
+			dbCommand(),
 			auditCommand(),
 			demoCommand(),
 			guardCommand(),

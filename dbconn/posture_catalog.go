@@ -1,0 +1,452 @@
+package dbconn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// A catalog is what the check reads of a database, in one snapshot.
+type catalog struct {
+	database, server  string
+	version           int // 150018
+	role              pgRole
+	custodian         string // a role that may own what the role should not
+	tables, protected int
+
+	roles       map[oid]pgRole
+	memberships []membership
+	inherited   map[oid][]oid // filled by inherits
+	acts        []oid         // roles to judge, as reach tells
+	became      map[oid]path
+	held        map[oid]path
+
+	relations map[oid]*relation
+	guarded   []*relation     // filled by protectedTables
+	reads     map[[2]oid]bool // filled by can
+	access    []access
+	uses      map[oid][]oid // what the rules of a relation read or write
+	parents   map[oid][]oid
+	policies  map[oid][]policy // of tables with row-level security
+	functions []function
+	others    []other
+	writable  map[oid]map[string]bool // schemas in which an actor may create
+	grants    map[grant][]oid
+}
+
+// A relation is a table, view, materialized view or foreign table that is not
+// PostgreSQL's own.
+type relation struct {
+	oid, owner        oid
+	name              string // quoted
+	kind              rune   // of pg_class.relkind: r, p, v, m, f
+	protected, forced bool
+	invoker           bool // a view that reads with its reader's rights
+	extension         bool
+	state             string // a digest of its columns, or of a view's definition
+}
+
+// An access is what an actor may do with a relation that it can name.
+type access struct {
+	actor, relation                                                 oid
+	owns                                                            bool
+	sel, insert, update, delete, truncate, trigger, references, any bool
+}
+
+// A policy of pg_policy.
+type policy struct {
+	name         string // quoted
+	command      rune   // r, a, w, d, or * for all
+	permissive   bool
+	roles        []oid
+	using, check string // expressions; "" if there is none
+}
+
+// A function that an actor may call and that deserves a look.
+type function struct {
+	actor, oid, owner oid
+	name              string // quoted, with its arguments' types
+	schema            string // quoted
+	definer, leak     bool
+	trigger           bool    // it can only be called by a trigger
+	server            bool    // one of serverFunctions
+	table             bool    // the actor may make temporary tables
+	path              *string // its search_path setting
+	state             string
+	kind              string // "function" or "procedure"
+}
+
+// An other finding is one that a query tells by itself.
+type other struct {
+	code, kind string
+	actor      oid
+	object     string
+	id         oid // of the object, where rights on it can be granted
+	extra      string
+	fix        string // if the query knows it
+}
+
+// A grant is something that a grantee was granted on an object.
+type grant struct {
+	object oid
+	right  string
+}
+
+// serverFunctions read or write behind the tables. Nobody but superusers may
+// call them until somebody is granted it.
+var serverFunctions = []string{"pg_read_file", "pg_read_binary_file", "lo_import", "lo_export",
+	"pg_file_read", "pg_file_write", "dblink_connect_u", "pg_get_wal_block_info", "pg_get_wal_fpi_info"}
+
+// superuserParameters lead past policies, or to code that runs as anybody.
+var superuserParameters = []string{"session_replication_role", "lo_compat_privileges", "allow_system_table_mods", "dynamic_library_path",
+	"session_preload_libraries", "jit_provider", "zero_damaged_pages", "ignore_system_indexes", "debug_discard_caches"}
+
+const firstNormal = 16384 // FirstNormalObjectId: older objects are PostgreSQL's own
+
+// readCatalog reads what is needed to judge a role, in a read-only transaction.
+func readCatalog(ctx context.Context, conn *pgx.Conn, name string) (_ *catalog, err error) {
+	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, tx.Rollback(context.WithoutCancel(ctx))) }()
+	// Nobody's operators and functions but the catalog's; and no compiling, which
+	// takes longer than these queries.
+	if _, err := tx.Exec(ctx, "SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL jit = off; SET LOCAL row_security = on"); err != nil {
+		return nil, err
+	}
+	c := &catalog{roles: map[oid]pgRole{}, inherited: map[oid][]oid{}, relations: map[oid]*relation{}, uses: map[oid][]oid{},
+		parents: map[oid][]oid{}, policies: map[oid][]policy{}, writable: map[oid]map[string]bool{}, grants: map[grant][]oid{}}
+	for _, read := range []func(context.Context, pgx.Tx) error{
+		func(ctx context.Context, tx pgx.Tx) error { return c.readRoles(ctx, tx, name) },
+		c.readRelations, c.readAccess, c.readPolicies, c.readFunctions, c.readOthers, c.readGrants,
+	} {
+		if err := read(ctx, tx); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+func (c *catalog) readRoles(ctx context.Context, tx pgx.Tx, name string) error {
+	var owner oid
+	if err := tx.QueryRow(ctx, `SELECT datname, current_setting('server_version'), current_setting('server_version_num')::int, datdba, coalesce(nullif($1, ''), session_user)
+		FROM pg_database WHERE datname = current_database()`, name).Scan(&c.database, &c.server, &c.version, &owner, &name); err != nil {
+		return err
+	}
+	if c.version < 150000 {
+		return errors.New("PostgreSQL before 15 is not known to the check")
+	}
+	var ownerRole oid // pg_database_owner, whose one member is the database's owner
+	err := each(ctx, tx, `SELECT oid, rolname, rolsuper, rolbypassrls, rolcreaterole, rolreplication FROM pg_roles`, nil, func(row pgx.CollectableRow) error {
+		var r pgRole
+		if err := row.Scan(&r.oid, &r.name, &r.super, &r.bypass, &r.createRole, &r.replication); err != nil {
+			return err
+		}
+		c.roles[r.oid] = r
+		switch r.name {
+		case name:
+			c.role = r
+		case "pg_database_owner":
+			ownerRole = r.oid
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if c.role.oid == 0 {
+		return fmt.Errorf("%w", ErrNoRole)
+	}
+	options := "m.inherit_option, m.set_option"
+	if c.version < 160000 {
+		options = "r.rolinherit, true"
+	}
+	err = each(ctx, tx, `SELECT m.roleid, m.member, coalesce(g.rolname, ''), `+options+`, m.admin_option
+		FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member LEFT JOIN pg_roles g ON g.oid = m.grantor ORDER BY m.roleid, m.member`, nil, func(row pgx.CollectableRow) error {
+		var m membership
+		err := row.Scan(&m.role, &m.member, &m.grantor, &m.inherit, &m.set, &m.admin)
+		c.memberships = append(c.memberships, m)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	c.memberships = append(c.memberships, membership{role: ownerRole, member: owner, inherit: true})
+	c.acts, c.became, c.held = reach(c.role, c.memberships, func(o oid) string { return c.roles[o].name })
+	for _, actor := range c.acts {
+		c.writable[actor] = map[string]bool{}
+	}
+	const bootstrapSuperuser = 10
+	c.custodian = c.roles[bootstrapSuperuser].name
+	if _, same := c.held[owner]; !same {
+		c.custodian = c.roles[owner].name
+	}
+	return nil
+}
+
+// judged are the actors whose rights on single objects are worth a look: a
+// superuser has all of them.
+func (c *catalog) judged() []oid {
+	var list []oid
+	for _, actor := range c.acts {
+		if !c.roles[actor].super {
+			list = append(list, actor)
+		}
+	}
+	return list
+}
+
+func (c *catalog) readRelations(ctx context.Context, tx pgx.Tx) error {
+	err := each(ctx, tx, `SELECT c.oid, c.relowner, format('%I.%I', n.nspname, c.relname), c.relkind::text, c.relrowsecurity, c.relforcerowsecurity,
+			coalesce((SELECT bool_or(option_value::bool) FROM pg_options_to_table(c.reloptions) WHERE option_name = 'security_invoker'), false),
+			c.oid = ANY(ARRAY(SELECT objid FROM pg_depend WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_extension'::regclass AND deptype = 'e'))
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.oid >= $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't'`, []any{firstNormal}, func(row pgx.CollectableRow) error {
+		var r relation
+		var kind string
+		if err := row.Scan(&r.oid, &r.owner, &r.name, &kind, &r.protected, &r.forced, &r.invoker, &r.extension); err != nil {
+			return err
+		}
+		r.kind = rune(kind[0])
+		if r.isTable() {
+			c.tables++
+			if r.protected {
+				c.protected++
+			}
+		}
+		c.relations[r.oid] = &r
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	pairs := func(into map[oid][]oid, sql string) error {
+		return each(ctx, tx, sql, nil, func(row pgx.CollectableRow) error {
+			var from, to oid
+			err := row.Scan(&from, &to)
+			into[from] = append(into[from], to)
+			return err
+		})
+	}
+	if err := pairs(c.parents, `SELECT inhrelid, inhparent FROM pg_inherits ORDER BY 1, 2`); err != nil {
+		return err
+	}
+	return pairs(c.uses, fmt.Sprintf(`SELECT DISTINCT r.ev_class, d.refobjid FROM pg_rewrite r
+		JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
+		WHERE r.ev_class >= %d AND d.refobjid <> r.ev_class ORDER BY 1, 2`, firstNormal))
+}
+
+func (c *catalog) readAccess(ctx context.Context, tx pgx.Tx) error {
+	// Few tables have rights on single columns; to ask for them takes long.
+	err := each(ctx, tx, `WITH columns AS MATERIALIZED (SELECT DISTINCT attrelid FROM pg_attribute WHERE attacl IS NOT NULL)
+		SELECT actor, oid, owns, s, i, u, d, t, g, f FROM (
+			SELECT a.oid AS actor, a.n, c.oid, pg_has_role(a.oid, c.relowner, 'USAGE') AS owns,
+				has_table_privilege(a.oid, c.oid, 'SELECT') OR k.attrelid IS NOT NULL AND has_any_column_privilege(a.oid, c.oid, 'SELECT') AS s,
+				has_table_privilege(a.oid, c.oid, 'INSERT') OR k.attrelid IS NOT NULL AND has_any_column_privilege(a.oid, c.oid, 'INSERT') AS i,
+				has_table_privilege(a.oid, c.oid, 'UPDATE') OR k.attrelid IS NOT NULL AND has_any_column_privilege(a.oid, c.oid, 'UPDATE') AS u,
+				has_table_privilege(a.oid, c.oid, 'REFERENCES') OR k.attrelid IS NOT NULL AND has_any_column_privilege(a.oid, c.oid, 'REFERENCES') AS f,
+				has_table_privilege(a.oid, c.oid, 'DELETE') AS d, has_table_privilege(a.oid, c.oid, 'TRUNCATE') AS t, has_table_privilege(a.oid, c.oid, 'TRIGGER') AS g
+			FROM unnest($1::oid[]) WITH ORDINALITY a(oid, n), pg_class c LEFT JOIN columns k ON k.attrelid = c.oid
+			WHERE c.oid >= $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't'
+				AND c.relnamespace = ANY(ARRAY(SELECT s.oid FROM pg_namespace s WHERE has_schema_privilege(a.oid, s.oid, 'USAGE')))
+			OFFSET 0) x
+		WHERE owns OR s OR i OR u OR d OR t OR g OR f ORDER BY n, oid`, []any{c.judged(), firstNormal}, func(row pgx.CollectableRow) error {
+		var a access
+		err := row.Scan(&a.actor, &a.relation, &a.owns, &a.sel, &a.insert, &a.update, &a.delete, &a.truncate, &a.trigger, &a.references)
+		a.any = a.sel || a.insert || a.update || a.delete
+		if c.relations[a.relation] != nil {
+			c.access = append(c.access, a)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	// What changes an accepted object, so that it counts again.
+	seen := map[oid]bool{}
+	var touched []oid
+	for _, a := range c.access {
+		if r := c.relations[a.relation]; !seen[r.oid] && (!r.isTable() || !r.protected) {
+			seen[r.oid] = true
+			touched = append(touched, r.oid)
+		}
+	}
+	return each(ctx, tx, `SELECT attrelid, md5(string_agg(attname || ' ' || atttypid, ',' ORDER BY attnum)) FROM pg_attribute
+			WHERE attrelid = ANY($1) AND attnum > 0 AND NOT attisdropped GROUP BY attrelid
+		UNION ALL SELECT oid, md5(pg_get_viewdef(oid)) FROM pg_class WHERE oid = ANY($1) AND relkind IN ('v', 'm')`, []any{touched}, func(row pgx.CollectableRow) error {
+		var o oid
+		var state *string
+		err := row.Scan(&o, &state)
+		if state != nil {
+			c.relations[o].state += *state
+		}
+		return err
+	})
+}
+
+func (c *catalog) readPolicies(ctx context.Context, tx pgx.Tx) error {
+	return each(ctx, tx, `SELECT p.polrelid, quote_ident(p.polname), p.polcmd::text, p.polpermissive, p.polroles,
+			coalesce(pg_get_expr(p.polqual, p.polrelid), ''), coalesce(pg_get_expr(p.polwithcheck, p.polrelid), '')
+		FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid WHERE c.relrowsecurity ORDER BY p.oid`, nil, func(row pgx.CollectableRow) error {
+		var p policy
+		var table oid
+		var command string
+		if err := row.Scan(&table, &p.name, &command, &p.permissive, &p.roles, &p.using, &p.check); err != nil {
+			return err
+		}
+		p.command = rune(command[0])
+		c.policies[table] = append(c.policies[table], p)
+		return nil
+	})
+}
+
+func (c *catalog) readFunctions(ctx context.Context, tx pgx.Tx) error {
+	return each(ctx, tx, `SELECT a.oid, p.oid, p.proowner, format('%I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)), quote_ident(n.nspname),
+			p.prosecdef, p.proleakproof AND p.oid >= $2, p.prorettype = 'trigger'::regtype, p.proname = ANY($3), has_database_privilege(a.oid, current_database(), 'TEMP'),
+			(SELECT substr(s, length('search_path=') + 1) FROM unnest(p.proconfig) s WHERE s LIKE 'search\_path=%'),
+			md5(concat_ws('|', p.prosrc, p.probin, p.proowner, p.proconfig, pg_get_function_sqlbody(p.oid))),
+			CASE p.prokind WHEN 'p' THEN 'procedure' ELSE 'function' END
+		FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace, unnest($1::oid[]) WITH ORDINALITY a(oid, n)
+		WHERE ((p.prosecdef AND p.oid >= $2) OR p.proname = ANY($3)
+				OR (p.proleakproof AND p.oid >= $2 AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')))
+			AND p.prorettype <> 'event_trigger'::regtype AND has_function_privilege(a.oid, p.oid, 'EXECUTE') AND has_schema_privilege(a.oid, p.pronamespace, 'USAGE')
+		ORDER BY a.n, p.oid`, []any{c.judged(), firstNormal, serverFunctions}, func(row pgx.CollectableRow) error {
+		var f function
+		err := row.Scan(&f.actor, &f.oid, &f.owner, &f.name, &f.schema, &f.definer, &f.leak, &f.trigger, &f.server, &f.table, &f.path, &f.state, &f.kind)
+		c.functions = append(c.functions, f)
+		return err
+	})
+}
+
+// otherSQL has a part for each kind of object that needs no more than its
+// privileges looked at. $1: the actors; $2: firstNormal; $3: superuserParameters.
+const otherSQL = `WITH actor AS (SELECT oid, n FROM unnest($1::oid[]) WITH ORDINALITY a(oid, n))
+SELECT code, kind, actor, object, id, extra, fix FROM (
+	SELECT 'schema_create' AS code, 'schema' AS kind, a.oid AS actor, a.n, quote_ident(s.nspname) AS object, s.oid AS id, '' AS extra, '' AS fix
+	FROM actor a, pg_namespace s
+	WHERE (has_schema_privilege(a.oid, s.oid, 'CREATE') OR pg_has_role(a.oid, s.nspowner, 'USAGE'))
+		AND s.nspname !~ '^pg_(toast|temp)'
+UNION ALL
+	SELECT CASE WHEN pg_has_role(a.oid, d.datdba, 'USAGE') THEN 'database_owner' ELSE 'database_create' END, 'database', a.oid, a.n, quote_ident(d.datname), d.oid, '', ''
+	FROM actor a, pg_database d
+	WHERE d.datname = current_database() AND (pg_has_role(a.oid, d.datdba, 'USAGE') OR has_database_privilege(a.oid, d.oid, 'CREATE'))
+UNION ALL
+	SELECT 'parameter', 'parameter', a.oid, a.n, p.parname, p.oid, CASE WHEN has_parameter_privilege(a.oid, p.parname, 'ALTER SYSTEM') THEN 'ALTER SYSTEM' ELSE 'SET' END, ''
+	FROM actor a, pg_parameter_acl p
+	WHERE has_parameter_privilege(a.oid, p.parname, 'ALTER SYSTEM') OR (p.parname = ANY($3) AND has_parameter_privilege(a.oid, p.parname, 'SET'))
+UNION ALL
+	SELECT 'user_mapping', 'server', a.oid, a.n, quote_ident(m.srvname), m.srvid, CASE m.umuser WHEN 0 THEN 'PUBLIC' ELSE quote_ident(m.usename) END, ''
+	FROM actor a, pg_user_mappings m
+	WHERE (m.umuser = 0 OR m.umuser = a.oid) AND has_server_privilege(a.oid, m.srvid, 'USAGE')
+UNION ALL
+	SELECT 'catalog', 'table', a.oid, a.n, 'pg_catalog.' || quote_ident(c.relname), c.oid, '', ''
+	FROM actor a, pg_class c
+	WHERE c.relnamespace = 'pg_catalog'::regnamespace AND has_schema_privilege(a.oid, c.relnamespace, 'USAGE') AND
+		CASE c.relname WHEN 'pg_authid' THEN has_column_privilege(a.oid, c.oid, 'rolpassword', 'SELECT')
+			WHEN 'pg_shadow' THEN has_column_privilege(a.oid, c.oid, 'passwd', 'SELECT')
+			WHEN 'pg_subscription' THEN has_column_privilege(a.oid, c.oid, 'subconninfo', 'SELECT')
+			WHEN 'pg_user_mapping' THEN has_column_privilege(a.oid, c.oid, 'umoptions', 'SELECT')
+			WHEN 'pg_largeobject' THEN has_any_column_privilege(a.oid, c.oid, 'SELECT')
+			WHEN 'pg_statistic' THEN has_any_column_privilege(a.oid, c.oid, 'SELECT')
+			WHEN 'pg_statistic_ext_data' THEN has_any_column_privilege(a.oid, c.oid, 'SELECT')
+			ELSE false END
+UNION ALL
+	SELECT 'untrusted_language', 'language', a.oid, a.n, quote_ident(l.lanname), l.oid, '', ''
+	FROM actor a, pg_language l
+	WHERE l.lanpltrusted AND (l.lanname IN ('c', 'internal') OR l.lanname LIKE '%u') AND has_language_privilege(a.oid, l.oid, 'USAGE')
+UNION ALL
+	SELECT 'large_objects', 'parameter', a.oid, a.n, 'lo_compat_privileges', 0::oid, '', 'ALTER SYSTEM RESET lo_compat_privileges; SELECT pg_catalog.pg_reload_conf();'
+	FROM actor a
+	WHERE a.n = 1 AND (SELECT reset_val::bool AND source NOT IN ('user', 'database', 'database user', 'global') FROM pg_settings WHERE name = 'lo_compat_privileges')
+UNION ALL
+	SELECT CASE name WHEN 'role' THEN 'role_setting' ELSE 'large_objects' END, CASE name WHEN 'role' THEN 'role' ELSE 'parameter' END, s.actor, 1,
+		CASE name WHEN 'role' THEN s.role ELSE name END, 0::oid, value, s.target || ' RESET ' || name || ';'
+	FROM (SELECT a.oid AS actor, r.rolname::text AS role, split_part(v, '=', 1) AS name, substr(v, strpos(v, '=') + 1) AS value,
+			CASE WHEN s.setrole <> 0 THEN format('ALTER ROLE %I', r.rolname) || CASE WHEN s.setdatabase <> 0 THEN format(' IN DATABASE %I', current_database()) ELSE '' END
+				WHEN s.setdatabase <> 0 THEN format('ALTER DATABASE %I', current_database()) ELSE 'ALTER ROLE ALL' END AS target
+		FROM actor a JOIN pg_roles r ON r.oid = a.oid, pg_db_role_setting s, unnest(s.setconfig) v
+		WHERE a.n = 1 AND s.setrole IN (0, a.oid) AND s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))) s
+	WHERE (name = 'role' AND value NOT IN ('none', s.role)) OR (name = 'lo_compat_privileges' AND value::bool)
+UNION ALL
+	SELECT DISTINCT 'function_owner', 'function', a.oid, a.n, format('%I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)), p.proowner,
+		format('%s on %I.%I', CASE d.classid WHEN 'pg_policy'::regclass THEN 'a policy' WHEN 'pg_trigger'::regclass THEN 'a trigger'
+			WHEN 'pg_rewrite'::regclass THEN 'a view or rule' WHEN 'pg_attrdef'::regclass THEN 'a default' ELSE 'a constraint' END, cn.nspname, c.relname), ''
+	FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+		JOIN pg_depend d ON d.refclassid = 'pg_proc'::regclass AND d.refobjid = p.oid
+		JOIN pg_class c ON c.oid = CASE d.classid
+			WHEN 'pg_policy'::regclass THEN (SELECT polrelid FROM pg_policy WHERE oid = d.objid)
+			WHEN 'pg_trigger'::regclass THEN (SELECT tgrelid FROM pg_trigger WHERE oid = d.objid)
+			WHEN 'pg_rewrite'::regclass THEN (SELECT ev_class FROM pg_rewrite WHERE oid = d.objid)
+			WHEN 'pg_attrdef'::regclass THEN (SELECT adrelid FROM pg_attrdef WHERE oid = d.objid)
+			WHEN 'pg_constraint'::regclass THEN (SELECT conrelid FROM pg_constraint WHERE oid = d.objid) END
+		JOIN pg_namespace cn ON cn.oid = c.relnamespace, actor a
+	WHERE p.oid >= $2 AND pg_has_role(a.oid, p.proowner, 'USAGE') AND NOT pg_has_role(a.oid, c.relowner, 'USAGE')
+) found ORDER BY n, code, object, extra`
+
+func (c *catalog) readOthers(ctx context.Context, tx pgx.Tx) error {
+	return each(ctx, tx, otherSQL, []any{c.judged(), firstNormal, superuserParameters}, func(row pgx.CollectableRow) error {
+		var o other
+		err := row.Scan(&o.code, &o.kind, &o.actor, &o.object, &o.id, &o.extra, &o.fix)
+		c.others = append(c.others, o)
+		if o.code == "schema_create" {
+			c.writable[o.actor][o.object] = true
+		}
+		return err
+	})
+}
+
+// readGrants reads who was granted what, of the roles whose rights the role has,
+// for the statements that take it back.
+func (c *catalog) readGrants(ctx context.Context, tx pgx.Tx) error {
+	grantees := []oid{public}
+	for role := range c.held {
+		grantees = append(grantees, role)
+	}
+	functions, relations := []oid{}, []oid{}
+	for _, f := range c.functions {
+		functions = append(functions, f.oid)
+	}
+	for _, a := range c.access {
+		if a.truncate || a.trigger || a.references || !c.relations[a.relation].isTable() {
+			relations = append(relations, a.relation)
+		}
+	}
+	for _, o := range c.others {
+		if o.kind == "table" {
+			relations = append(relations, o.id)
+		}
+	}
+	return each(ctx, tx, `SELECT DISTINCT o, x.privilege_type, x.grantee FROM (
+			SELECT oid AS o, relacl AS acl FROM pg_class WHERE oid = ANY($3)
+			UNION ALL SELECT attrelid, attacl FROM pg_attribute WHERE attrelid = ANY($3)
+			UNION ALL SELECT oid, nspacl FROM pg_namespace
+			UNION ALL SELECT oid, datacl FROM pg_database WHERE datname = current_database()
+			UNION ALL SELECT oid, paracl FROM pg_parameter_acl
+			UNION ALL SELECT oid, coalesce(proacl, acldefault('f', proowner)) FROM pg_proc WHERE oid = ANY($2)
+		) a, aclexplode(acl) x
+		WHERE x.grantee = ANY($1) ORDER BY 1, 2, 3`, []any{grantees, functions, relations}, func(row pgx.CollectableRow) error {
+		var g grant
+		var to oid
+		err := row.Scan(&g.object, &g.right, &to)
+		c.grants[g] = append(c.grants[g], to)
+		return err
+	})
+}
+
+// each runs a query and hands each row to scan.
+func each(ctx context.Context, tx pgx.Tx, sql string, args []any, scan func(pgx.CollectableRow) error) error {
+	answer, err := tx.Query(ctx, sql, args...)
+	if err != nil {
+		return err
+	}
+	defer answer.Close()
+	for answer.Next() {
+		if err := scan(answer); err != nil {
+			return err
+		}
+	}
+	return answer.Err()
+}
