@@ -162,7 +162,7 @@ func TestCodes(t *testing.T) {
 		{"exit 255", 255, "ended with code 255"},
 		{"kill -TERM $$", 143, "ended by SIGTERM"},
 		{"kill -KILL $$", 137, "ended by SIGKILL"},
-		{"kill -HUP $$", 129, "ended by SIGHUP"},
+		{"kill -USR1 $$", 138, "ended by SIGUSR1"},
 	} {
 		before := time.Now()
 		p := start(t, r, shell(c.script))
