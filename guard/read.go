@@ -23,14 +23,14 @@ type level struct {
 	t        []byte // v.text
 	blob     [maxBlob]byte
 	groups   [maxRun]group
-	chars    [maxFormSize]byte // of a form that is being tried
-	runEnd   int               // digits before it have been read
-	tokEnd   int               // a token before it has been read
-	hostEnd  int               // a host before it has been read
-	urlEnd   int               // and a URL
-	valueEnd int               // and the value of a secret
-	apartEnd int               // characters that stand apart before it have been read
-	ctxAt    int               // where ctx is for, and whether letters are glued to it
+	chars    [(maxRun + 1) * maxFormSize]byte // of the groups, in upper case
+	runEnd   int                              // digits before it have been read
+	tokEnd   int                              // a token before it has been read
+	hostEnd  int                              // a host before it has been read
+	urlEnd   int                              // and a URL
+	valueEnd int                              // and the value of a secret
+	apartEnd int                              // characters that stand apart before it have been read
+	ctxAt    int                              // where ctx is for, and whether letters are glued to it
 	ctxOK    bool
 	ctx      mask
 }

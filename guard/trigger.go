@@ -111,11 +111,7 @@ func plainNumber(b []byte, i int, quick bool) (end int, hit bool) {
 		end++
 	}
 	letters, digits := i-start, end-i
-	most := 4
-	if quick && letters == 0 && !postalBefore(b, start) {
-		most = 5
-	}
-	if digits > most || letters > 0 && (letters < 3 || letters > 11 || digits > 3 || b[start]|0x20 == 'h' && letters == 3 && b[start+1]|0x20 == 'r') {
+	if digits > 4 && !(digits == 5 && quick && letters == 0 && !postalBefore(b, start)) || letters > 0 && (letters < 3 || letters > 11 || digits > 3 || b[start]|0x20 == 'h' && letters == 3 && b[start+1]|0x20 == 'r') {
 		return 0, true
 	}
 	// In front.
