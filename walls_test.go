@@ -52,6 +52,7 @@ var rooms = []room{
 	{"secrets", []string{"internal/secmem"}},
 	{"auditlog", []string{xsync}},
 	{"auditlog/sink/...", []string{"auditlog", anything}},
+	{"auditlog/audithttp", []string{"auditlog", "secrets", "tlsconfig"}},
 	{"guard", []string{xtext}},
 	{"guard/httpguard", []string{"guard", "auditlog"}},
 	{"guard/mcpguard", []string{"guard", "auditlog", mcp}},
