@@ -18,6 +18,14 @@ func (m *mask) union(o mask) {
 type wordIndex struct {
 	masks  map[uint64]mask
 	filter [256]uint64 // a bit for each hash, because most words are in no mask
+	// shapes has, for the first and the last letter of a word, a bit for each
+	// length that there is: most words need no hash.
+	shapes [1024]uint32
+}
+
+// shape returns the place of word, which is not empty, in shapes, and its bit.
+func shape(word []byte) (place int, bit uint32) {
+	return int(word[0]&31)<<5 | int(word[len(word)-1]&31), 1 << min(len(word), 31)
 }
 
 func (w *wordIndex) add(words string, bit int) {
@@ -27,6 +35,15 @@ func (w *wordIndex) add(words string, bit int) {
 		m.add(bit)
 		w.masks[h] = m
 		w.filter[h>>6&255] |= 1 << (h & 63)
+		place, bit := shape([]byte(word))
+		w.shapes[place] |= bit
+	}
+}
+
+// lookWord adds what word is context of.
+func (w *wordIndex) lookWord(word []byte, m *mask) {
+	if place, bit := shape(word); w.shapes[place]&bit != 0 {
+		w.look(hashWord(word), m)
 	}
 }
 
@@ -46,10 +63,12 @@ const (
 func hashWord(word []byte) uint64 {
 	h := uint64(hashSeed)
 	for _, c := range word {
-		h = (h ^ uint64(lower(c))) * hashPrime
+		h = hashOn(h, c)
 	}
 	return h
 }
+
+func hashOn(h uint64, c byte) uint64 { return (h ^ uint64(lower(c))) * hashPrime }
 
 const (
 	// contextBytes and contextWords bound how far before a candidate words count.
@@ -77,7 +96,7 @@ func (w *wordIndex) before(b []byte) (m mask) {
 			capitals = capitals || i > low && isUpper(b[i]) && isLower(b[i-1])
 		}
 		if end-i > 1 {
-			w.look(hashWord(b[i:end]), &m)
+			w.lookWord(b[i:end], &m)
 			if capitals {
 				w.parts(b[i:end], &m)
 			}
@@ -91,11 +110,11 @@ func (w *wordIndex) parts(word []byte, m *mask) {
 	start := 0
 	for i := 1; i < len(word); i++ {
 		if isUpper(word[i]) && !isUpper(word[i-1]) {
-			w.look(hashWord(word[start:i]), m)
+			w.lookWord(word[start:i], m)
 			start = i
 		}
 	}
-	w.look(hashWord(word[start:]), m)
+	w.lookWord(word[start:], m)
 }
 
 // within adds what any part of word, of three letters or more, is context of.
@@ -103,8 +122,11 @@ func (w *wordIndex) parts(word []byte, m *mask) {
 func (w *wordIndex) within(word []byte, m *mask) {
 	word = word[max(0, len(word)-32):]
 	for i := range word {
-		for j := i + 3; j <= len(word); j++ {
-			w.look(hashWord(word[i:j]), m)
+		h := uint64(hashSeed)
+		for j := i; j < len(word); j++ {
+			if h = hashOn(h, word[j]); j-i >= 2 {
+				w.look(h, m)
+			}
 		}
 	}
 }

@@ -113,10 +113,10 @@ func dayAndMonth(a, b []byte) bool {
 // month returns the month that word names in English, in full or by three
 // letters, or 0.
 func month(word []byte) int {
-	const short = "janfebmaraprmayjunjulaugsepoctnovdec"
-	if len(word) < 3 || len(word) > 9 {
+	if len(word) < 3 || len(word) > 9 || monthStarts[word[0]&31]&(1<<(word[1]&31)) == 0 {
 		return 0
 	}
+	const short = "janfebmaraprmayjunjulaugsepoctnovdec"
 	a, b, c := lower(word[0]), lower(word[1]), lower(word[2])
 	for m := 0; m < len(short); m += 3 {
 		if short[m] != a || short[m+1] != b || short[m+2] != c {
@@ -138,6 +138,14 @@ func month(word []byte) int {
 	}
 	return 0
 }
+
+// monthStarts has, for the first letter of a month, a bit for each second one.
+var monthStarts = func() (t [32]uint32) {
+	for _, m := range [...]string{"ja", "fe", "ma", "ap", "ju", "au", "se", "oc", "no", "de"} {
+		t[m[0]&31] |= 1 << (m[1] & 31)
+	}
+	return t
+}()
 
 // clock returns where the time of day at t[p] ends, with fractions and a zone,
 // or 0.

@@ -44,7 +44,7 @@ func (d *detector) isBreak(b []byte, p int) bool {
 	if end-i < 5 || end-i >= breakWord || isUpper(b[end]) || i >= 0 && !isWordEdge[b[i]] {
 		return false
 	}
-	if word := b[i+1 : end+1]; d.names.joins(word) || isMonth(word) || namesSecret(word) {
+	if word := b[i+1 : end+1]; d.names.joins(word) || month(word) > 0 || namesSecret(word) {
 		return false
 	}
 	// "alice at example dot com" is an address.
@@ -54,14 +54,8 @@ func (d *detector) isBreak(b []byte, p int) bool {
 	return p+2 >= len(b) || b[p+2] != ' ' || string(b[p:p+2]) != "at" && string(b[p:p+2]) != "AT"
 }
 
-// isMonth reports whether word is a month, behind which a day and a year stand.
-func isMonth(word []byte) bool {
-	switch lower(word[0]) {
-	case 'j', 'f', 'm', 'a', 's', 'o', 'n', 'd':
-		return month(word) > 0
-	}
-	return false
-}
+// mayBreak marks the white space that a hard break may stand behind.
+var mayBreak = byteSet(" \t\n")
 
 // namesSecret reports whether a secret may stand behind word.
 func namesSecret(word []byte) bool {
@@ -70,7 +64,7 @@ func namesSecret(word []byte) bool {
 	default:
 		return false
 	}
-	if hasWord(word, 0, "bearer") || hasWord(word, 0, "basic") {
+	if c := lower(word[0]); c == 'b' && (hasWord(word, 0, "bearer") || hasWord(word, 0, "basic")) {
 		return true
 	}
 	for i := range word {
@@ -121,7 +115,7 @@ func (d *detector) lastBreak(b []byte, from int, eof bool) int {
 		return len(b)
 	}
 	for p := end; p > from; p-- {
-		if c := b[p-1]; (c == ' ' || c == '\n' || c == '\t') && d.isBreak(b, p) {
+		if mayBreak[b[p-1]] && d.isBreak(b, p) {
 			return p
 		}
 	}
