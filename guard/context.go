@@ -20,11 +20,17 @@ func (m *mask) union(o mask) {
 
 // wordIndex tells which recognizers a word is context of.
 type wordIndex struct {
-	masks  map[uint64]mask
-	filter [256]uint64 // a bit for each hash, because most words are in no mask
+	slots  []wordSlot // by hash, with linear probing; a power of two
+	used   int
+	filter [256]uint64 // a bit for each hash, because most words are in no slot
 	// shapes has, for the first and the last letter of a word, a bit for each
 	// length that there is: most words need no hash.
 	shapes [1024]uint32
+}
+
+type wordSlot struct {
+	hash uint64 // 0: none
+	mask mask
 }
 
 // shape returns the place of word, which is not empty, in shapes, and its bit.
@@ -32,16 +38,50 @@ func shape(word []byte) (place int, bit uint32) {
 	return int(word[0]&31)<<5 | int(word[len(word)-1]&31), 1 << min(len(word), 31)
 }
 
+// add makes each of words, with spaces between, context of bit.
 func (w *wordIndex) add(words string, bit int) {
 	for word := range strings.FieldsSeq(words) {
 		h := hashWord([]byte(word))
-		m := w.masks[h]
-		m.add(bit)
-		w.masks[h] = m
+		w.slot(h).mask.add(bit)
 		w.filter[h>>6&255] |= 1 << (h & 63)
 		place, bit := shape([]byte(word))
 		w.shapes[place] |= bit
 	}
+}
+
+// slot returns the slot of hash h, and makes it if there is none.
+func (w *wordIndex) slot(h uint64) *wordSlot {
+	if s := w.find(h); s != nil {
+		return s
+	}
+	if 2*w.used >= len(w.slots) {
+		old := w.slots
+		w.slots, w.used = make([]wordSlot, max(1024, 2*len(old))), 0
+		for _, s := range old {
+			if s.hash != 0 {
+				*w.slot(s.hash) = s
+			}
+		}
+	}
+	w.used++
+	last := uint64(len(w.slots) - 1)
+	at := h & last
+	for w.slots[at].hash != 0 {
+		at = (at + 1) & last
+	}
+	w.slots[at].hash = h
+	return &w.slots[at]
+}
+
+// find returns the slot of hash h, or nil.
+func (w *wordIndex) find(h uint64) *wordSlot {
+	last := uint64(len(w.slots) - 1)
+	for at := h & last; at < uint64(len(w.slots)) && w.slots[at].hash != 0; at = (at + 1) & last {
+		if w.slots[at].hash == h {
+			return &w.slots[at]
+		}
+	}
+	return nil
 }
 
 // lookWord adds what word is context of.
@@ -54,7 +94,9 @@ func (w *wordIndex) lookWord(word []byte, m *mask) {
 // look adds what the word with hash h is context of.
 func (w *wordIndex) look(h uint64, m *mask) {
 	if w.filter[h>>6&255]&(1<<(h&63)) != 0 {
-		m.union(w.masks[h])
+		if s := w.find(h); s != nil {
+			m.union(s.mask)
+		}
 	}
 }
 
