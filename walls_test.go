@@ -52,6 +52,7 @@ var rooms = []room{
 	{"secrets", []string{"internal/secmem"}},
 	{"auditlog", []string{xsync}},
 	{"auditlog/sink/...", []string{"auditlog", anything}},
+	{"auditlog/audithttp", []string{"auditlog", "secrets", "tlsconfig"}},
 	{"guard", []string{xtext}},
 	{"guard/httpguard", []string{"guard", "auditlog"}},
 	{"guard/mcpguard", []string{"guard", "auditlog", mcp}},
@@ -67,8 +68,9 @@ var rooms = []room{
 	{"internal/sealed", []string{"secrets", age}},
 	{"internal/sdnotify", nil},
 	{"internal/buildinfo", nil},
-	{"internal/testpki", nil},                              // for tests
-	{"internal/realpg", []string{"internal/testpki", pgx}}, // for tests
+	{"internal/testpki", nil},                                   // for tests
+	{"internal/realpg", []string{"internal/testpki", pgx}},      // for tests
+	{"internal/realmongo", []string{"internal/testpki", mongo}}, // for tests
 	{"internal/certfile", []string{"secrets", "tlsconfig", pkcs12}},
 	{"bootstrap", []string{"secrets", "auditlog", "tlsconfig", "internal/vault", "internal/sealed", "internal/secmem", xsync}},
 	{"provision", []string{"secrets", "auditlog", "internal/vault", "internal/sealed", yaml, xsync, xtime, renameio}},
@@ -114,6 +116,16 @@ var reaches = []reach{
 			"go.yaml.in/", "gopkg.in/yaml", "sigs.k8s.io/yaml", "github.com/urfave/", "github.com/spf13/", mcp, grpc,
 		},
 	},
+}
+
+// apart says what a program must not link in any way: rooms by their tree,
+// modules by prefix. The agent is small because it delivers nothing itself.
+var apart = []struct {
+	from  string
+	never []string
+}{
+	{"cmd/phoenix-agent", []string{"auditlog/sink", "github.com/aws/", "go.mongodb.org/"}},
+	{"bootstrap", []string{"auditlog/sink"}},
 }
 
 // pkg is what the walls need to know of a package.
@@ -174,6 +186,16 @@ func checkWalls(g graph) []string {
 				report("%s must never reach %s: %s", r.from, p.module, way)
 			case g[via[path]].module == module && !slices.Contains(r.modules, p.module):
 				report("%s reaches %s: %s", r.from, p.module, way)
+			}
+		}
+	}
+	for _, a := range apart {
+		via := closure(g, module+"/"+a.from)
+		for _, path := range sorted(via) {
+			for _, never := range a.never {
+				if m := g[path].module; m == module && within(local(path), never) || m != module && strings.HasPrefix(m, never) {
+					report("%s must never reach %s: %s", a.from, local(path), strings.Join(wayTo(via, path), " -> "))
+				}
 			}
 		}
 	}
@@ -413,6 +435,10 @@ func TestCheckWalls(t *testing.T) {
 			in("bootstrap"): our(age, in("internal/sealed")), in("internal/sealed"): our(age, "example.org/x"),
 			age: mod(age, "example.org/x"), "example.org/x": mod("example.org/x"),
 		}, []string{"bootstrap imports " + age, "internal/sealed imports example.org/x", "bootstrap reaches example.org/x"}},
+		{"a sink in the agent", graph{
+			in("cmd/phoenix-agent"): our(in("internal/agent")), in("internal/agent"): our(in("auditlog/sink/s3")),
+			in("auditlog/sink/s3"): our("github.com/aws/sdk"), "github.com/aws/sdk": mod("github.com/aws/sdk"),
+		}, []string{"internal/agent imports", "cmd/phoenix-agent must never reach github.com/aws/sdk", "cmd/phoenix-agent must never reach auditlog/sink/s3: cmd/phoenix-agent -> internal/agent"}},
 		{"testing in a library", graph{
 			in("vaulttest"): our("testing"), "testing": {},
 		}, []string{"vaulttest imports testing outside a test"}},

@@ -159,13 +159,10 @@ func (l *Log) changes() <-chan struct{} {
 }
 
 func (l *Log) scrubbed(text string) string {
-	l.mu.Lock()
-	scrub := l.scrub
-	l.mu.Unlock()
-	if scrub == nil {
-		return text
+	if scrub := l.scrubber(); scrub != nil {
+		return scrub(text)
 	}
-	return scrub(text)
+	return text
 }
 
 // damaged notes, once each, what a reader could not read.

@@ -271,7 +271,7 @@ func TestADeadSinkHindersNobody(t *testing.T) {
 func TestWhatADestinationSaysIsScrubbed(t *testing.T) {
 	dir := t.TempDir()
 	l := openT(t, dir, auditlog.Config{})
-	l.SetScrub(func(s string) string { return strings.ReplaceAll(s, "s3cr3t", "***") })
+	l.AddScrub(func(s string) string { return strings.ReplaceAll(s, "s3cr3t", "***") })
 	must(t, l.Append(t.Context(), auditlog.Event{Action: "s3cr3t", Attributes: map[string]string{"token": "has s3cr3t in it"}}))
 	must(t, l.Attach(nil, &fakeSink{info: auditlog.SinkInfo{Name: "s"}, answer: func(int, []string) error { return auditlog.Refused(errors.New("bad token s3cr3t")) }}))
 	must(t, l.Close(t.Context()))

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -29,7 +30,7 @@ type Config struct {
 
 	// Scrub takes known secrets out of a text, such as a session's
 	// secrets.Scrubber does. It is applied to every field. nil: nothing; see
-	// also Log.SetScrub.
+	// also Log.AddScrub, which bootstrap.Start calls.
 	Scrub func(string) string
 
 	SegmentSize int64 // bytes; space is taken from the disk in these steps; 0: 16 MiB
@@ -135,7 +136,7 @@ type Log struct {
 
 	mu      sync.Mutex // guards what follows
 	queue   []*batch   // to be written; the last one takes more
-	scrub   func(string) string
+	scrubs  []*func(string) string
 	closed  bool
 	state   state
 	dropped map[Category]uint64 // since Open
@@ -192,10 +193,13 @@ func open(fsys filesystem, dir string, cfg Config) (*Log, error) {
 		return nil, fmt.Errorf("auditlog: lock %s: %w; let this user write to it", dir, err)
 	}
 	l := &Log{
-		cfg: cfg, dir: dir, fs: fsys, lock: lock, scrub: cfg.Scrub, dropped: map[Category]uint64{},
+		cfg: cfg, dir: dir, fs: fsys, lock: lock, dropped: map[Category]uint64{},
 		changed: make(chan struct{}), wake: make(chan struct{}, 1), free: sync.Pool{New: func() any { return new(leafHasher) }},
 	}
 	l.w.l = l
+	if cfg.Scrub != nil {
+		l.AddScrub(cfg.Scrub)
+	}
 	if err := l.recover(); err != nil {
 		if l.w.file != nil {
 			l.w.file.Close()
@@ -216,12 +220,35 @@ func open(fsys filesystem, dir string, cfg Config) (*Log, error) {
 	return l, nil
 }
 
-// SetScrub has every field of later events go through scrub: a boot knows its
-// secrets only after the log is open.
-func (l *Log) SetScrub(scrub func(string) string) {
+// AddScrub has every field of later events go through scrub as well: a boot
+// knows its secrets only after the log is open, and a process may have several
+// sessions. The function that it returns takes scrub away again.
+func (l *Log) AddScrub(scrub func(string) string) (remove func()) {
+	mine := &scrub
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.scrub = scrub
+	l.scrubs = append(slices.Clone(l.scrubs), mine) // readers have the old slice
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.scrubs = slices.DeleteFunc(slices.Clone(l.scrubs), func(s *func(string) string) bool { return s == mine })
+	}
+}
+
+// scrubber returns all of them as one, and nil if there are none.
+func (l *Log) scrubber() func(string) string {
+	l.mu.Lock()
+	scrubs := l.scrubs
+	l.mu.Unlock()
+	if len(scrubs) == 0 {
+		return nil
+	}
+	return func(text string) string {
+		for _, scrub := range scrubs {
+			text = (*scrub)(text)
+		}
+		return text
+	}
 }
 
 // Append records e and returns when it is on stable storage. It completes e,
@@ -333,10 +360,7 @@ func (l *Log) prepare(e Event) (Event, error) {
 	if err := e.check(); err != nil {
 		return e, fmt.Errorf("auditlog: append: %w", err)
 	}
-	l.mu.Lock()
-	scrub := l.scrub
-	l.mu.Unlock()
-	return e.protect(scrub, l.cfg.Hasher, l.cfg.Sensitive), nil
+	return e.protect(l.scrubber(), l.cfg.Hasher, l.cfg.Sensitive), nil
 }
 
 // note records what the log has to say itself, in the reserve if need be.

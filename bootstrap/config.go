@@ -104,7 +104,8 @@ type Config struct {
 	// does not count.
 	Budget time.Duration
 
-	// Audit records each step; nil means auditlog.Slog(Logger).
+	// Audit records each step; nil means auditlog.Slog(Logger). An *auditlog.Log
+	// is also told what to take out of every event: see [Session.Scrubber].
 	Audit auditlog.Recorder
 	// Logger is told of progress; nil discards.
 	Logger *slog.Logger

@@ -53,12 +53,26 @@ func Start(ctx context.Context, cfg Config) (*Session, error) {
 	s.broker = &broker{cfg: &s.cfg, client: client, source: &source{cfg: &s.cfg}}
 	s.status.Store(&Status{State: Starting, Since: time.Now()})
 	s.tell(Starting, nil)
+	unscrub := s.scrubLog()
 	if err := s.start(ctx); err != nil {
 		client.Close()
+		unscrub()
 		s.tell(Closed, err)
 		return nil, err
 	}
 	return s, nil
+}
+
+// scrubLog has the log take every value that the session knows out of all that
+// anybody records in it: what an application puts into an event is not ours to
+// trust. It stays so after Close, because the values stay secret.
+func (s *Session) scrubLog() (undo func()) {
+	if log, ok := s.cfg.Audit.(interface {
+		AddScrub(func(string) string) func()
+	}); ok {
+		return log.AddScrub(s.Scrubber().Scrub)
+	}
+	return func() {}
 }
 
 // start tries the restart ticket, and then SecretIDs until one gives a session.
