@@ -52,6 +52,7 @@ var rooms = []room{
 	{"secrets", []string{"internal/secmem"}},
 	{"auditlog", []string{xsync}},
 	{"auditlog/sink/...", []string{"auditlog", anything}},
+	{"auditlog/audithttp", []string{"auditlog", "secrets", "tlsconfig"}},
 	{"guard", []string{xtext}},
 	{"guard/httpguard", []string{"guard", "auditlog"}},
 	{"guard/mcpguard", []string{"guard", "auditlog", mcp}},
@@ -67,8 +68,9 @@ var rooms = []room{
 	{"internal/sealed", []string{"secrets", age}},
 	{"internal/sdnotify", nil},
 	{"internal/buildinfo", nil},
-	{"internal/testpki", nil},                              // for tests
-	{"internal/realpg", []string{"internal/testpki", pgx}}, // for tests
+	{"internal/testpki", nil},                                   // for tests
+	{"internal/realpg", []string{"internal/testpki", pgx}},      // for tests
+	{"internal/realmongo", []string{"internal/testpki", mongo}}, // for tests
 	{"internal/certfile", []string{"secrets", "tlsconfig", pkcs12}},
 	{"bootstrap", []string{"secrets", "auditlog", "tlsconfig", "internal/vault", "internal/sealed", "internal/secmem", xsync}},
 	{"provision", []string{"secrets", "auditlog", "internal/vault", "internal/sealed", yaml, xsync, xtime, renameio}},
