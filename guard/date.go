@@ -4,7 +4,7 @@ package guard
 // data if it is somebody's day of birth, which context tells.
 func (l *level) readDates(gs []group) {
 	for g := 0; g < len(gs); g++ {
-		if size := gs[g].end - gs[g].start; gs[g].sep == 0 || size > 4 && (!gs[g].letters || size > 9) {
+		if !l.mayBeDate(gs, g) {
 			continue
 		}
 		end, n := l.date(gs, g)
@@ -18,6 +18,23 @@ func (l *level) readDates(gs []group) {
 		l.add(l.zone.det.date, start, end, l.rate(l.zone.det.date, start, 0.3, 0.85))
 		g += n - 1
 	}
+}
+
+// mayBeDate reports, cheaply, whether a date may begin with group g.
+func (l *level) mayBeDate(gs []group, g int) bool {
+	if g+1 == len(gs) {
+		return false
+	}
+	size, sep := gs[g].end-gs[g].start, gs[g].sep
+	switch {
+	case gs[g].letters:
+		return size <= 9 && (sep == ' ' || sep == '-') && month(l.t[gs[g].start:gs[g].end]) > 0
+	case !gs[g].numeric || size == 3 || size > 4:
+		return false
+	case sep == '/' || sep == '-' || sep == '.':
+		return true
+	}
+	return size <= 2 && sep == ' ' && gs[g+1].letters
 }
 
 // date returns where the date ends that begins with group g, and how many groups

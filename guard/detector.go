@@ -59,7 +59,7 @@ const phoneWords = "phone phones telephone tel mobile cell cellphone call calls 
 
 func newDetector(only []string, names *Dictionary) (*detector, error) {
 	forms := map[uint64][]entry{}
-	d := &detector{words: wordIndex{masks: map[uint64]mask{}}, tlds: map[string]bool{}, names: names}
+	d := &detector{tlds: map[string]bool{}, names: names}
 	own := d.ownRecognizers()
 	for _, table := range [][]recognizer{usRecognizers(), ukRecognizers(), deRecognizers(), euRecognizers(), worldRecognizers()} {
 		for i := range table {

@@ -37,11 +37,15 @@ func (d *detector) isBreak(b []byte, p int) bool {
 	if i >= 0 && isStop[b[i]] {
 		i--
 	}
+	// Five at once: nearly every word is either short or a break.
+	if i < 4 || wordByte[b[i]]&wordByte[b[i-1]]&wordByte[b[i-2]]&wordByte[b[i-3]]&wordByte[b[i-4]] == 0 {
+		return false
+	}
 	end := i
-	for i >= 0 && end-i < breakWord && isWordByte[b[i]] {
+	for i -= 5; i >= 0 && end-i < breakWord && wordByte[b[i]] != 0; {
 		i--
 	}
-	if end-i < 5 || end-i >= breakWord || isUpper(b[end]) || i >= 0 && !isWordEdge[b[i]] {
+	if end-i >= breakWord || isUpper(b[end]) || i >= 0 && !isWordEdge[b[i]] {
 		return false
 	}
 	if word := b[i+1 : end+1]; d.names.joins(word) || month(word) > 0 || namesSecret(word) {
@@ -87,11 +91,13 @@ func cutsNumber(b []byte, p int) bool {
 	return (isDigit(before) || before == '-') && (isDigit(b[p]) || b[p] == '-')
 }
 
-// isWordByte marks what ordinary words are made of after their first letter:
-// small letters, and bytes of Latin, Greek and Cyrillic letters.
-var isWordByte = func() (t [256]bool) {
+// wordByte has a 1 for what ordinary words are made of: letters, and bytes of
+// Latin, Greek and Cyrillic letters.
+var wordByte = func() (t [256]uint8) {
 	for c := range t {
-		t[c] = isLetter(byte(c)) || c >= 0xC3 && c <= 0xCB || c >= 0xCE && c <= 0xD2 || c >= 0x80 && c < 0xC0
+		if isLetter(byte(c)) || c >= 0xC3 && c <= 0xCB || c >= 0xCE && c <= 0xD2 || c >= 0x80 && c < 0xC0 {
+			t[c] = 1
+		}
 	}
 	return t
 }()
