@@ -397,4 +397,3 @@ func (db *DB) record(g *generation, e auditlog.Event) {
 		db.cfg.Logger.Error("an event could not be recorded", "action", e.Action, "error", err)
 	}
 }
-
