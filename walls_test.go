@@ -61,7 +61,7 @@ var rooms = []room{
 	{"tlsconfig/assertion", []string{"tlsconfig", "secrets"}},
 	{"tlsconfig/tlsmcp", []string{"tlsconfig", "secrets", "auditlog", mcp}},
 	{"dbconn", []string{"secrets", "tlsconfig", "auditlog", pgx}},
-	{"dbconn/mongoconn", []string{"dbconn", "secrets", "tlsconfig", "auditlog", mongo}},
+	{"dbconn/mongoconn", []string{"secrets", "tlsconfig", "auditlog", mongo}},
 	{"internal/secmem", nil},
 	{"internal/memscan", nil},
 	{"internal/vault", []string{"secrets", "internal/secmem", vaultAPI, appRole, goRetry}},
@@ -126,6 +126,8 @@ var apart = []struct {
 }{
 	{"cmd/phoenix-agent", []string{"auditlog/sink", "github.com/aws/", "go.mongodb.org/"}},
 	{"bootstrap", []string{"auditlog/sink"}},
+	{"dbconn/mongoconn", []string{pgx}},
+	{"dbconn", []string{mongo}},
 }
 
 // pkg is what the walls need to know of a package.
