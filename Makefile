@@ -36,6 +36,7 @@ test: servers ## Run every check and test, against real Vault too
 bench: servers ## Run the benchmarks (BENCH=regexp) and print the figures
 	@go test -timeout $(BENCH_TIMEOUT) -count=1 ./test/bench/... -run '^$$' -bench '$(BENCH)' $(BENCH_FLAGS)
 	@cd test/bench/spiffe && go test -timeout $(BENCH_TIMEOUT) -count=1 -run '^$$' -bench '$(BENCH)' -benchtime 1x
+	@cd test/bench/guard && go test -timeout $(BENCH_TIMEOUT) -count=1 . -run '^$$' -bench '$(BENCH)' -benchtime 1x
 	@cd test/bench/audit && go test -timeout $(BENCH_TIMEOUT) -count=1 . -run '^$$' -bench '$(BENCH)' -benchtime 1x
 
 # runtimesecret erases what handled a secret; see SECURITY.md.

@@ -52,6 +52,7 @@ var rooms = []room{
 	{"secrets", []string{"internal/secmem"}},
 	{"auditlog", []string{xsync}},
 	{"auditlog/sink/...", []string{"auditlog", anything}},
+	{"auditlog/audithttp", []string{"auditlog", "secrets", "tlsconfig"}},
 	{"guard", []string{xtext}},
 	{"guard/httpguard", []string{"guard", "auditlog"}},
 	{"guard/mcpguard", []string{"guard", "auditlog", mcp}},
@@ -60,15 +61,16 @@ var rooms = []room{
 	{"tlsconfig/assertion", []string{"tlsconfig", "secrets"}},
 	{"tlsconfig/tlsmcp", []string{"tlsconfig", "secrets", "auditlog", mcp}},
 	{"dbconn", []string{"secrets", "tlsconfig", "auditlog", pgx}},
-	{"dbconn/mongoconn", []string{"dbconn", "secrets", "tlsconfig", "auditlog", mongo}},
+	{"dbconn/mongoconn", []string{"secrets", "tlsconfig", "auditlog", mongo}},
 	{"internal/secmem", nil},
 	{"internal/memscan", nil},
 	{"internal/vault", []string{"secrets", "internal/secmem", vaultAPI, appRole, goRetry}},
 	{"internal/sealed", []string{"secrets", age}},
 	{"internal/sdnotify", nil},
 	{"internal/buildinfo", nil},
-	{"internal/testpki", nil},                              // for tests
-	{"internal/realpg", []string{"internal/testpki", pgx}}, // for tests
+	{"internal/testpki", nil},                                   // for tests
+	{"internal/realpg", []string{"internal/testpki", pgx}},      // for tests
+	{"internal/realmongo", []string{"internal/testpki", mongo}}, // for tests
 	{"internal/certfile", []string{"secrets", "tlsconfig", pkcs12}},
 	{"bootstrap", []string{"secrets", "auditlog", "tlsconfig", "internal/vault", "internal/sealed", "internal/secmem", xsync}},
 	{"provision", []string{"secrets", "auditlog", "internal/vault", "internal/sealed", yaml, xsync, xtime, renameio}},
@@ -77,6 +79,7 @@ var rooms = []room{
 	{"internal/realvault", []string{xsys}},
 	{"internal/doctor", []string{"bootstrap", "provision", "internal/vault", "secrets", hcl, xsync}},
 	{"internal/demo", []string{"bootstrap", "provision", "vaulttest", "internal/realvault", "internal/vault", "auditlog", "secrets", "tlsconfig", "examples/tamshai", "examples/agent"}},
+	{"internal/agent/pgproxy", []string{"dbconn", "secrets", "auditlog", pgx, xsys}},
 	{"internal/agent/...", []string{"bootstrap", "tlsconfig", "dbconn", "auditlog", "secrets", "internal/secmem", "internal/sdnotify", "internal/buildinfo", yaml, xsys}},
 	{"cmd/phoenix-agent", []string{"internal/agent"}},
 	{"cmd/phoenix/...", []string{anything}},
@@ -124,6 +127,8 @@ var apart = []struct {
 }{
 	{"cmd/phoenix-agent", []string{"auditlog/sink", "github.com/aws/", "go.mongodb.org/"}},
 	{"bootstrap", []string{"auditlog/sink"}},
+	{"dbconn/mongoconn", []string{pgx}},
+	{"dbconn", []string{mongo}},
 }
 
 // pkg is what the walls need to know of a package.

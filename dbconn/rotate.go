@@ -53,21 +53,15 @@ func (g *generation) cut() int {
 // build makes a generation that is ready for work: logged in, admitted, and
 // with as many connections as the one before has.
 func (db *DB) build(ctx context.Context, lease *secrets.Lease, before *generation) (_ *generation, err error) {
-	db.scrub.own.Add(lease.Password())
-	g := &generation{db: db, number: 1, lease: lease, user: lease.Username(), conns: map[*pgx.Conn]struct{}{}, drained: make(chan struct{})}
+	g, err := db.newGeneration(lease)
+	if err != nil {
+		return nil, err
+	}
+	g.conns, g.drained = map[*pgx.Conn]struct{}{}, make(chan struct{})
 	warm := 1
 	if before != nil {
 		g.number = before.number + 1
 		warm = max(warm, int(before.pool.Stat().TotalConns()))
-	}
-	fail := func(kind error, remedy, format string, args ...any) error {
-		return &Error{Op: "log in to", Where: db.where, Kind: kind, Err: fmt.Errorf(format, args...), Remedy: remedy}
-	}
-	switch {
-	case g.user == "" || lease.Password().IsZero():
-		return nil, fail(ErrConfig, "take the credentials of a database role", "the lease %s has no username and password", lease.ID())
-	case !lease.Expires().After(time.Now()):
-		return nil, fail(ErrConfig, "give the database role a default_ttl of hours, and look at the clocks", "the lease %s is over already", lease.ID())
 	}
 	pc, err := g.poolConfig()
 	if err != nil {

@@ -44,7 +44,7 @@ func (l *level) spaced(i int) {
 	v.blob, v.blobStart, v.blobEnd, v.depth = l.v.blob, l.v.blobStart, l.v.blobEnd, l.v.depth+1
 	outer := z.outer
 	z.outer = *l.context(start)
-	next.read(z)
+	next.read(z, 0)
 	z.outer = outer
 }
 

@@ -50,6 +50,9 @@ func keyName(b []byte, i int) (name []byte, ok bool) {
 
 // secretWord reports whether a word that names secrets begins at name[i].
 func secretWord(name []byte, i int) bool {
+	if i+1 >= len(name) || secretStarts[name[i]&31]&(1<<(name[i+1]&31)) == 0 {
+		return false
+	}
 	switch lower(name[i]) {
 	case 'p':
 		return hasWord(name, i, "passw") || hasWord(name, i, "passphrase") || hasWord(name, i, "pwd")
@@ -66,6 +69,14 @@ func secretWord(name []byte, i int) bool {
 	}
 	return false
 }
+
+// secretStarts has, for the first letter of such a word, a bit for each second one.
+var secretStarts = func() (t [32]uint32) {
+	for _, w := range [...]string{"pa", "pw", "se", "to", "cr", "cl", "au", "ke"} {
+		t[w[0]&31] |= 1 << (w[1] & 31)
+	}
+	return t
+}()
 
 func hasWord(name []byte, i int, word string) bool {
 	if len(name)-i < len(word) {

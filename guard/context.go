@@ -1,6 +1,10 @@
 package guard
 
-import "strings"
+import (
+	"encoding/binary"
+	"math/bits"
+	"strings"
+)
 
 // mask is a set of recognizers whose context words were seen.
 type mask [3]uint64
@@ -16,24 +20,83 @@ func (m *mask) union(o mask) {
 
 // wordIndex tells which recognizers a word is context of.
 type wordIndex struct {
-	masks  map[uint64]mask
-	filter [256]uint64 // a bit for each hash, because most words are in no mask
+	slots  []wordSlot // by hash, with linear probing; a power of two
+	used   int
+	filter [256]uint64 // a bit for each hash, because most words are in no slot
+	// shapes has, for the first and the last letter of a word, a bit for each
+	// length that there is: most words need no hash.
+	shapes [1024]uint32
 }
 
+type wordSlot struct {
+	hash uint64 // 0: none
+	mask mask
+}
+
+// shape returns the place of word, which is not empty, in shapes, and its bit.
+func shape(word []byte) (place int, bit uint32) {
+	return int(word[0]&31)<<5 | int(word[len(word)-1]&31), 1 << min(len(word), 31)
+}
+
+// add makes each of words, with spaces between, context of bit.
 func (w *wordIndex) add(words string, bit int) {
 	for word := range strings.FieldsSeq(words) {
 		h := hashWord([]byte(word))
-		m := w.masks[h]
-		m.add(bit)
-		w.masks[h] = m
+		w.slot(h).mask.add(bit)
 		w.filter[h>>6&255] |= 1 << (h & 63)
+		place, bit := shape([]byte(word))
+		w.shapes[place] |= bit
+	}
+}
+
+// slot returns the slot of hash h, and makes it if there is none.
+func (w *wordIndex) slot(h uint64) *wordSlot {
+	if s := w.find(h); s != nil {
+		return s
+	}
+	if 2*w.used >= len(w.slots) {
+		old := w.slots
+		w.slots, w.used = make([]wordSlot, max(1024, 2*len(old))), 0
+		for _, s := range old {
+			if s.hash != 0 {
+				*w.slot(s.hash) = s
+			}
+		}
+	}
+	w.used++
+	last := uint64(len(w.slots) - 1)
+	at := h & last
+	for w.slots[at].hash != 0 {
+		at = (at + 1) & last
+	}
+	w.slots[at].hash = h
+	return &w.slots[at]
+}
+
+// find returns the slot of hash h, or nil.
+func (w *wordIndex) find(h uint64) *wordSlot {
+	last := uint64(len(w.slots) - 1)
+	for at := h & last; at < uint64(len(w.slots)) && w.slots[at].hash != 0; at = (at + 1) & last {
+		if w.slots[at].hash == h {
+			return &w.slots[at]
+		}
+	}
+	return nil
+}
+
+// lookWord adds what word is context of.
+func (w *wordIndex) lookWord(word []byte, m *mask) {
+	if place, bit := shape(word); w.shapes[place]&bit != 0 {
+		w.look(hashWord(word), m)
 	}
 }
 
 // look adds what the word with hash h is context of.
 func (w *wordIndex) look(h uint64, m *mask) {
 	if w.filter[h>>6&255]&(1<<(h&63)) != 0 {
-		m.union(w.masks[h])
+		if s := w.find(h); s != nil {
+			m.union(s.mask)
+		}
 	}
 }
 
@@ -46,10 +109,12 @@ const (
 func hashWord(word []byte) uint64 {
 	h := uint64(hashSeed)
 	for _, c := range word {
-		h = (h ^ uint64(lower(c))) * hashPrime
+		h = hashOn(h, c)
 	}
 	return h
 }
+
+func hashOn(h uint64, c byte) uint64 { return (h ^ uint64(lower(c))) * hashPrime }
 
 const (
 	// contextBytes and contextWords bound how far before a candidate words count.
@@ -61,8 +126,37 @@ const (
 // names, such as userPhoneNumber and birth_date, the parts and the whole count.
 func (w *wordIndex) before(b []byte) (m mask) {
 	low := max(0, len(b)-contextBytes)
-	lines := 0
-	for i, n := len(b), 0; i > low && n < contextWords; n++ {
+	i, n, lines := len(b), 0, 0
+	if at := len(b) - 64; at >= 0 {
+		// The last 64 bytes as masks, because a branch for each byte is slow.
+		text := b[at:]
+		var letters, capitals, small, breaks uint64
+		for k := 56; k >= 0; k -= 8 {
+			l, c, s, n := lettersIn(binary.LittleEndian.Uint64(text[k:]))
+			letters, capitals, small, breaks = letters<<8|l, capitals<<8|c, small<<8|s, breaks<<8|n
+		}
+		capitals &= small << 1 // those behind a small letter
+		for ; n < contextWords; n++ {
+			rest := uint64(1)<<(i-at) - 1
+			end := bits.Len64(letters & rest)
+			if lines += bits.OnesCount64(breaks & rest >> end); lines > 1 {
+				return m
+			}
+			i = at + end
+			start := bits.Len64(^letters & (1<<end - 1))
+			if start == 0 {
+				break // it may begin before these 64 bytes
+			}
+			i = at + start
+			if end-start > 1 {
+				w.lookWord(text[start:end], &m)
+				if capitals&(1<<end-1)>>(start+1) != 0 {
+					w.parts(text[start:end], &m)
+				}
+			}
+		}
+	}
+	for ; i > low && n < contextWords; n++ {
 		for i > low && !isContextByte[b[i-1]] {
 			if b[i-1] == '\n' {
 				if lines++; lines > 1 {
@@ -77,7 +171,7 @@ func (w *wordIndex) before(b []byte) (m mask) {
 			capitals = capitals || i > low && isUpper(b[i]) && isLower(b[i-1])
 		}
 		if end-i > 1 {
-			w.look(hashWord(b[i:end]), &m)
+			w.lookWord(b[i:end], &m)
 			if capitals {
 				w.parts(b[i:end], &m)
 			}
@@ -86,16 +180,34 @@ func (w *wordIndex) before(b []byte) (m mask) {
 	return m
 }
 
+// lettersIn returns, with a bit for each byte of w, which are letters or of a
+// character that is not ASCII, capitals, small letters, and line feeds.
+func lettersIn(w uint64) (letters, capitals, small, breaks uint64) {
+	const (
+		ones = 0x0101010101010101
+		high = 0x80 * ones
+	)
+	low := w &^ high
+	folded := low | 0x20*ones
+	letter := (folded + (0x80-'a')*ones) &^ (folded + (0x7F-'z')*ones) &^ w & high
+	isSmall := letter & (w << 2)
+	feed := ^((low ^ '\n'*ones) + 0x7F*ones | w) & high
+	return bitsOf(letter | w&high), bitsOf(letter &^ isSmall), bitsOf(isSmall), bitsOf(feed)
+}
+
+// bitsOf gathers the highest bit of each byte of w, which has no others set.
+func bitsOf(w uint64) uint64 { return w >> 7 * 0x0102040810204080 >> 56 }
+
 // parts adds the parts of a name in camel case.
 func (w *wordIndex) parts(word []byte, m *mask) {
 	start := 0
 	for i := 1; i < len(word); i++ {
 		if isUpper(word[i]) && !isUpper(word[i-1]) {
-			w.look(hashWord(word[start:i]), m)
+			w.lookWord(word[start:i], m)
 			start = i
 		}
 	}
-	w.look(hashWord(word[start:]), m)
+	w.lookWord(word[start:], m)
 }
 
 // within adds what any part of word, of three letters or more, is context of.
@@ -103,8 +215,11 @@ func (w *wordIndex) parts(word []byte, m *mask) {
 func (w *wordIndex) within(word []byte, m *mask) {
 	word = word[max(0, len(word)-32):]
 	for i := range word {
-		for j := i + 3; j <= len(word); j++ {
-			w.look(hashWord(word[i:j]), m)
+		h := uint64(hashSeed)
+		for j := i; j < len(word); j++ {
+			if h = hashOn(h, word[j]); j-i >= 2 {
+				w.look(h, m)
+			}
 		}
 	}
 }

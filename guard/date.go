@@ -4,7 +4,7 @@ package guard
 // data if it is somebody's day of birth, which context tells.
 func (l *level) readDates(gs []group) {
 	for g := 0; g < len(gs); g++ {
-		if size := gs[g].end - gs[g].start; gs[g].sep == 0 || size > 4 && (!gs[g].letters || size > 9) {
+		if !l.mayBeDate(gs, g) {
 			continue
 		}
 		end, n := l.date(gs, g)
@@ -18,6 +18,23 @@ func (l *level) readDates(gs []group) {
 		l.add(l.zone.det.date, start, end, l.rate(l.zone.det.date, start, 0.3, 0.85))
 		g += n - 1
 	}
+}
+
+// mayBeDate reports, cheaply, whether a date may begin with group g.
+func (l *level) mayBeDate(gs []group, g int) bool {
+	if g+1 == len(gs) {
+		return false
+	}
+	size, sep := gs[g].end-gs[g].start, gs[g].sep
+	switch {
+	case gs[g].letters:
+		return size <= 9 && (sep == ' ' || sep == '-') && month(l.t[gs[g].start:gs[g].end]) > 0
+	case !gs[g].numeric || size == 3 || size > 4:
+		return false
+	case sep == '/' || sep == '-' || sep == '.':
+		return true
+	}
+	return size <= 2 && sep == ' ' && gs[g+1].letters
 }
 
 // date returns where the date ends that begins with group g, and how many groups
@@ -113,10 +130,10 @@ func dayAndMonth(a, b []byte) bool {
 // month returns the month that word names in English, in full or by three
 // letters, or 0.
 func month(word []byte) int {
-	const short = "janfebmaraprmayjunjulaugsepoctnovdec"
-	if len(word) < 3 || len(word) > 9 {
+	if len(word) < 3 || len(word) > 9 || monthStarts[word[0]&31]&(1<<(word[1]&31)) == 0 {
 		return 0
 	}
+	const short = "janfebmaraprmayjunjulaugsepoctnovdec"
 	a, b, c := lower(word[0]), lower(word[1]), lower(word[2])
 	for m := 0; m < len(short); m += 3 {
 		if short[m] != a || short[m+1] != b || short[m+2] != c {
@@ -138,6 +155,14 @@ func month(word []byte) int {
 	}
 	return 0
 }
+
+// monthStarts has, for the first letter of a month, a bit for each second one.
+var monthStarts = func() (t [32]uint32) {
+	for _, m := range [...]string{"ja", "fe", "ma", "ap", "ju", "au", "se", "oc", "no", "de"} {
+		t[m[0]&31] |= 1 << (m[1] & 31)
+	}
+	return t
+}()
 
 // clock returns where the time of day at t[p] ends, with fractions and a zone,
 // or 0.

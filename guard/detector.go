@@ -3,6 +3,8 @@ package guard
 import (
 	_ "embed"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -12,10 +14,7 @@ var tldList string
 // detector is what is compiled once for all scans. It is read-only.
 type detector struct {
 	recs   []*recognizer
-	forms  map[uint64][]entry
-	single [64][]entry // of one group, by its length
-	filter [64]uint64  // a bit for each hash of a key of forms
-	starts [64]uint64  // and of the groups that a form may begin with
+	forms  formIndex
 	words  wordIndex
 	tlds   map[string]bool
 	prefix [256][]*tokenRule
@@ -59,7 +58,8 @@ type recognizerAt struct {
 const phoneWords = "phone phones telephone tel mobile cell cellphone call calls called calling contact reach fax office dial sms whatsapp answering answer hotline number telefon telefono teléfono téléphone handy mobil mobiltelefon móvil"
 
 func newDetector(only []string, names *Dictionary) (*detector, error) {
-	d := &detector{forms: map[uint64][]entry{}, words: wordIndex{masks: map[uint64]mask{}}, tlds: map[string]bool{}, names: names}
+	forms := map[uint64][]entry{}
+	d := &detector{tlds: map[string]bool{}, names: names}
 	own := d.ownRecognizers()
 	for _, table := range [][]recognizer{usRecognizers(), ukRecognizers(), deRecognizers(), euRecognizers(), worldRecognizers()} {
 		for i := range table {
@@ -72,7 +72,7 @@ func newDetector(only []string, names *Dictionary) (*detector, error) {
 	}
 	if names != nil {
 		d.nameOf = map[string]*recognizer{}
-		for _, label := range names.label {
+		for _, label := range slices.Sorted(maps.Values(names.label)) {
 			if d.nameOf[label] == nil {
 				d.nameOf[label] = &recognizer{label: label}
 				d.recs = append(d.recs, d.nameOf[label])
@@ -106,40 +106,16 @@ func newDetector(only []string, names *Dictionary) (*detector, error) {
 		if r.forms == "" || !d.wants(r) {
 			continue
 		}
-		if err := compileForms(r, d.forms); err != nil {
+		if err := compileForms(r, forms); err != nil {
 			return nil, err
 		}
 	}
-	for key, forms := range d.forms {
-		if key < uint64(len(d.single)) {
-			d.single[key] = forms
-		}
-		h := keyHash(key)
-		d.filter[h>>6] |= 1 << (h & 63)
-		for start := key; start > 0; start >>= groupBits {
-			h := keyHash(start)
-			d.starts[h>>6] |= 1 << (h & 63)
-		}
-	}
+	d.forms.build(forms)
 	for tld := range strings.FieldsSeq(tldList) {
 		d.tlds[tld] = true
 	}
 	d.addTokenRules()
 	return d, nil
-}
-
-func keyHash(key uint64) uint64 { return key * 0x9E3779B97F4A7C15 >> 52 }
-
-// mayBeForm reports whether there may be forms with key, faster than the map.
-func (d *detector) mayBeForm(key uint64) bool {
-	h := keyHash(key)
-	return d.filter[h>>6]&(1<<(h&63)) != 0
-}
-
-// mayStartForm reports whether there may be forms that begin with these groups.
-func (d *detector) mayStartForm(key uint64) bool {
-	h := keyHash(key)
-	return d.starts[h>>6]&(1<<(h&63)) != 0
 }
 
 // wants reports whether the caller looks for r.

@@ -133,8 +133,8 @@ func expand(text string) []string {
 }
 
 // matches reports whether f fits characters c, which are in upper case and have
-// letters where it wants them; sep tells the separators between groups.
-func (f *form) matches(c []byte, seps []byte) bool {
+// letters where it wants them; gs are the groups that they are of.
+func (f *form) matches(c []byte, gs []group) bool {
 	if f.literal {
 		for i := range len(f.chars) {
 			if k := f.chars[i]; k < 'a' && k != c[i] {
@@ -147,16 +147,16 @@ func (f *form) matches(c []byte, seps []byte) bool {
 		switch g.kind {
 		case '~':
 		case '-':
-			if same != 0 && same != seps[i] {
+			if same != 0 && same != gs[i].sep {
 				return false
 			}
-			same = seps[i]
+			same = gs[i].sep
 		case '=':
-			if seps[i] != '-' {
+			if gs[i].sep != '-' {
 				return false
 			}
 		default:
-			if seps[i] != g.kind {
+			if gs[i].sep != g.kind {
 				return false
 			}
 		}

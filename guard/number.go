@@ -1,5 +1,7 @@
 package guard
 
+import "math/bits"
+
 // maxRun is how many groups of letters and digits are read as one run.
 const maxRun = 64
 
@@ -9,6 +11,10 @@ type group struct {
 	sep        byte // behind it, as in a form; 0: none
 	numeric    bool
 	letters    bool // letters alone
+	// at is where its characters are in chars, in upper case, and mask has a bit
+	// for each that is a letter; -1 if it is too long for a form.
+	at   int
+	mask uint64
 }
 
 // number reads the identifiers around the digit t[i].
@@ -28,55 +34,78 @@ func (l *level) number(i int) {
 	l.runEnd = gs[stop-1].end
 	sum := summary(t, gs)
 	for g := 0; g < stop; g++ {
-		if gs[g].end-gs[g].start > maxFormSize {
+		size := gs[g].end - gs[g].start
+		if size > maxFormSize {
 			continue
 		}
-		l.readForms(gs, g, gs[g].start, false)
-		if p := l.glued(gs[g]); p > 0 {
-			l.readForms(gs, g, p, true)
+		start := gs[g].start
+		l.readForms(gs, g, start, false)
+		switch {
+		case gs[g].numeric:
+			l.readNumber(gs, g, start, &sum)
+		case !gs[g].letters:
+			p := l.glued(gs[g])
+			if p > 0 {
+				l.readForms(gs, g, p, true)
+			}
+			l.readIBAN(gs, g)
+			if isDigit(t[start]) {
+				l.readNumber(gs, g, start, &sum)
+			} else if p > 0 {
+				l.readNumber(gs, g, p, &sum)
+			}
 		}
-		l.readIBAN(gs, g)
-		if isDigit(t[gs[g].start]) {
-			l.readNumber(gs, g, gs[g].start, sum)
-		} else if p := l.glued(gs[g]); p > 0 {
-			l.readNumber(gs, g, p, sum)
+		if gs[g].numeric {
+			sum.digits -= size
+		} else if !gs[g].letters {
+			sum.digits -= digitsIn(&gs[g])
 		}
 	}
-	if n > 1 {
-		if sum.dates {
-			l.readDates(gs[:stop])
-		}
+	if n > 1 && sum.dates {
+		l.readDates(gs[:stop])
 	}
 }
 
 // runSummary tells, cheaply, what a run cannot be.
 type runSummary struct {
-	digits int  // in all
-	points bool // there is a point between groups
+	total  int  // digits
+	digits int  // from the group on that is read
+	goesOn bool // a telephone number may go on behind the run
 	dates  bool // there is what separates days from months, or a word
 }
 
 func summary(t []byte, gs []group) (s runSummary) {
 	for i := range gs {
 		g := &gs[i]
-		for _, c := range t[g.start:g.end] {
-			if isDigit(c) {
-				s.digits++
-			}
-		}
-		s.points = s.points || g.sep == '.'
+		s.digits += digitsIn(g)
 		s.dates = s.dates || g.sep == '/' || g.sep == '-' || g.sep == '.' || g.letters && g.end-g.start >= 3
+	}
+	s.total = s.digits
+	end := gs[len(gs)-1].end
+	for _, c := range t[end:min(end+6, len(t))] {
+		s.goesOn = s.goesOn || c == '(' || isDigit(c)
 	}
 	return s
 }
 
+// digitsIn returns how many digits g has, or more if it is too long for a form.
+func digitsIn(g *group) int {
+	switch {
+	case g.letters:
+		return 0
+	case g.at < 0:
+		return g.end - g.start
+	}
+	return g.end - g.start - bits.OnesCount64(g.mask)
+}
+
 // readNumber tries what begins with a digit and has a matcher of its own.
-func (l *level) readNumber(gs []group, g, start int, sum runSummary) {
+func (l *level) readNumber(gs []group, g, start int, sum *runSummary) {
 	end := gs[g].end
-	if sum.points {
+	if gs[g].sep == '.' && end-start <= 3 {
 		l.readIPv4(start)
 	}
-	if sum.digits >= 7 || start > 0 && (l.t[start-1] == '(' || l.t[start-1] == '+') || end < len(l.t) && l.t[end] == '(' || end+1 < len(l.t) && l.t[end+1] == '(' {
+	if sum.digits >= 7 || sum.total >= 7 && sum.goesOn || start > 0 && (l.t[start-1] == '(' || l.t[start-1] == '+') || end < len(l.t) && l.t[end] == '(' || end+1 < len(l.t) && l.t[end+1] == '(' {
 		l.readPhone(start)
 	}
 	if sum.digits >= 12 {
@@ -111,18 +140,35 @@ func (l *level) leading(start int) int {
 // collect reads the groups from start on and returns how many.
 func (l *level) collect(start int) int {
 	t := l.t
-	words := 0
+	words, at := 0, 0
 	for n := 0; ; n++ {
-		g := group{start: start, numeric: true, letters: true}
+		g := &l.groups[n]
+		*g = group{start: start, at: at}
 		p := start
-		for ; p < len(t) && isAlnum(t[p]); p++ {
-			if isDigit(t[p]) {
-				g.letters = false
+		for room := l.chars[at : at+maxFormSize]; p < len(t); p++ {
+			c := t[p]
+			if isLetter(c) {
+				if p-start < maxFormSize {
+					g.mask |= 1 << (p - start)
+				}
+				c &^= 0x20
+				g.letters = true
+			} else if isDigit(c) {
+				g.numeric = true
 			} else {
-				g.numeric = false
+				break
+			}
+			if p-start < maxFormSize {
+				room[p-start] = c
 			}
 		}
+		g.letters, g.numeric = !g.numeric, !g.letters
 		g.end = p
+		if p-start > maxFormSize {
+			g.at = -1
+		} else {
+			at += p - start
+		}
 		if words++; !g.letters {
 			words = 0
 		}
@@ -135,7 +181,6 @@ func (l *level) collect(start int) int {
 			}
 			g.sep = 0
 		}
-		l.groups[n] = g
 		if g.sep == 0 || n == maxRun-1 {
 			return n + 1
 		}
@@ -197,15 +242,6 @@ func (l *level) glued(g group) int {
 // readForms tries every form on the groups from g on, the first of which begins
 // at start.
 func (l *level) readForms(gs []group, g, start int, glued bool) {
-	var (
-		t     = l.t
-		c     = &l.chars
-		seps  [maxGroups]byte
-		n     int
-		bits  uint64
-		key   uint64
-		first = start
-	)
 	left := l.joinedLeft(gs, g, start, glued)
 	if left != 0 && left != ' ' && left != ':' {
 		return // a part of something else
@@ -213,39 +249,60 @@ func (l *level) readForms(gs []group, g, start int, glued bool) {
 	if gs[g].letters && (g+1 == len(gs) || gs[g+1].letters && g+2 == len(gs)) {
 		return // words
 	}
-	for j := g; j < len(gs) && j-g < maxGroups; j++ {
-		if gs[j].end-start+n > maxFormSize {
-			return
-		}
-		size := 0
-		for ; start < gs[j].end; start++ {
-			if isLetter(t[start]) {
-				bits |= 1 << n
-			}
-			c[n] = upper(t[start])
-			n++
-			size++
-		}
-		key = formKey(key, size)
-		var forms []entry
-		switch det := l.zone.det; {
-		case j == g && size < len(det.single):
-			forms = det.single[size]
-		case det.mayBeForm(key):
-			forms = det.forms[key]
-		}
-		for i := range forms {
-			e := &forms[i]
-			if bits&e.letters == e.letters && bits&e.digits == 0 && e.form.matches(c[:n], seps[:]) {
-				l.tryForm(e.form, c[:n], gs, g, j, first, left, glued)
-			}
-		}
-		if j+1 >= len(gs) || !l.zone.det.mayStartForm(key) {
-			return
-		}
-		seps[j-g] = gs[j].sep
-		start = gs[j+1].start
+	var (
+		index = &l.zone.det.forms
+		skip  = start - gs[g].start
+		from  = gs[g].at + skip
+		n     = gs[g].end - start
+		bits  = gs[g].mask >> skip
+		key   = uint64(n)
+		forms = index.single[n]
+	)
+	if bits == 0 {
+		forms = index.numbers[n]
 	}
+	for j := g; ; {
+		if len(forms) > 0 && apart(gs, g, j, left) {
+			c := l.chars[from : from+n]
+			for i := range forms {
+				e := &forms[i]
+				if bits&e.letters == e.letters && bits&e.digits == 0 && e.form.matches(c, gs[g:]) {
+					l.tryForm(e.form, c, gs, g, j, start, left, glued)
+				}
+			}
+		}
+		if j == g && !index.goesOn[n] {
+			return
+		}
+		if j++; j >= len(gs) || j-g >= maxGroups || !index.mayStart(key) || gs[j].at < 0 {
+			return
+		}
+		size := gs[j].end - gs[j].start
+		if size+n > maxFormSize {
+			return
+		}
+		bits |= gs[j].mask << n
+		n += size
+		key = formKey(key, size)
+		forms = index.find(key)
+	}
+}
+
+// apart reports whether the groups from g to j, which left joins to a digit in
+// front, are no part of something else.
+func apart(gs []group, g, j int, left byte) bool {
+	right := byte(0)
+	if j+1 < len(gs) && !gs[j+1].letters {
+		right = gs[j].sep
+	}
+	if right != 0 && right != ' ' && right != ':' {
+		return false
+	}
+	own := byte(0)
+	if j > g {
+		own = gs[g].sep
+	}
+	return own == 0 || !(left == own && gs[g-1].numeric || right == own && gs[j+1].numeric)
 }
 
 // joinedLeft tells what joins a digit in front to the group that begins at
@@ -275,26 +332,15 @@ func (l *level) joinedLeft(gs []group, g, start int, glued bool) byte {
 }
 
 // tryForm records a match of f on the groups from g to j, which begins at start,
-// if its surroundings and its check allow it.
+// if its check allows it.
 func (l *level) tryForm(f *form, c []byte, gs []group, g, j, start int, left byte, glued bool) {
 	rec := f.rec
 	if glued && !f.numeric && !rec.glued {
 		return
 	}
-	right := byte(0)
-	if j+1 < len(gs) && !gs[j+1].letters {
-		right = gs[j].sep
-	}
 	own := byte(0)
 	if j > g {
 		own = gs[g].sep
-	}
-	// What is joined to other digits is a part of something else.
-	if right != 0 && right != ' ' && right != ':' {
-		return
-	}
-	if own != 0 && (left == own && gs[g-1].numeric || right == own && gs[j+1].numeric) {
-		return
 	}
 	if left == ':' && own == 0 && f.numeric && len(c) < 9 {
 		return

@@ -23,40 +23,44 @@ type level struct {
 	t        []byte // v.text
 	blob     [maxBlob]byte
 	groups   [maxRun]group
-	chars    [maxFormSize]byte // of a form that is being tried
-	runEnd   int               // digits before it have been read
-	tokEnd   int               // a token before it has been read
-	hostEnd  int               // a host before it has been read
-	urlEnd   int               // and a URL
-	valueEnd int               // and the value of a secret
-	apartEnd int               // characters that stand apart before it have been read
-	ctxAt    int               // where ctx is for, and whether letters are glued to it
+	chars    [(maxRun + 1) * maxFormSize]byte // of the groups, in upper case
+	runEnd   int                              // digits before it have been read
+	tokEnd   int                              // a token before it has been read
+	hostEnd  int                              // a host before it has been read
+	urlEnd   int                              // and a URL
+	valueEnd int                              // and the value of a secret
+	apartEnd int                              // characters that stand apart before it have been read
+	ctxAt    int                              // where ctx is for, and whether letters are glued to it
 	ctxOK    bool
 	ctx      mask
 }
 
-// read returns the candidates in b[start:end], in order, and where a private
+// read returns the candidates in b[start:end], in order, none of which has its
+// trigger before first, and where a private
 // key begins whose header ends there, or -1.
-func (z *zone) read(det *detector, b []byte, start, end int) ([]candidate, int) {
+func (z *zone) read(det *detector, b []byte, start, end, first int) ([]candidate, int) {
 	z.det, z.out, z.raw, z.start, z.outer = det, z.out[:0], b, start, mask{}
 	l := &z.levels[0]
 	l.v.reset(b[start:end], start)
-	pem := l.read(z)
+	if first -= start; l.v.from != nil {
+		first = 0
+	}
+	pem := l.read(z, first)
 	z.resolve()
 	z.choose()
 	return z.out, pem
 }
 
-// read reads the view of l. It returns the place in the source where the header
+// read reads the view of l, from the trigger at t[from] on. It returns the place in the source where the header
 // of a private key ends, or -1.
-func (l *level) read(z *zone) int {
+func (l *level) read(z *zone, from int) int {
 	l.zone, l.t = z, l.v.text
 	l.runEnd, l.tokEnd, l.hostEnd, l.urlEnd, l.valueEnd, l.apartEnd, l.ctxOK = 0, 0, 0, 0, 0, 0, false
 	if z.det.names != nil {
 		l.readNames()
 	}
 	t := l.t
-	for i := skip(t, 0); i < len(t); i = skip(t, i+1) {
+	for i := skip(t, from); i < len(t); i = skip(t, i+1) {
 		switch triggerOf[t[i]] {
 		case trigDigit:
 			if i < l.runEnd && i < l.tokEnd {
@@ -153,7 +157,7 @@ func (l *level) context(i int) *mask {
 // rate returns the score of rec at t[i], which is with if a word of rec is
 // before it.
 func (l *level) rate(rec *recognizer, i int, score, with float32) float32 {
-	if l.context(i).has(rec.bit) {
+	if max(score, with) >= l.zone.min && l.context(i).has(rec.bit) {
 		return with
 	}
 	return score

@@ -43,23 +43,24 @@ func (s *scanner) scan(b []byte, done int, eof bool, found func(candidate)) int 
 				return done
 			}
 			// A zone that is longer than a window.
-			done = s.window(b, done, done, len(b), found)
+			done = s.window(b, done, done, done, len(b), found)
 			continue
 		}
-		t := s.det.nextTrigger(b, done, limit, s.zone.min > 0.1)
+		first, t := s.det.nextTrigger(b, done, limit, s.zone.min > 0.1)
 		if t < 0 {
 			done = limit
 			continue
 		}
-		done = s.window(b, done, t, limit, found)
+		done = s.window(b, done, first, t, limit, found)
 	}
 }
 
 // window reads the zone around the trigger at t, which begins at done or later
-// and ends at limit at the latest. It returns where to go on.
-func (s *scanner) window(b []byte, done, t, limit int, found func(candidate)) int {
+// and ends at limit at the latest. Before first there is nothing to read in it.
+// It returns where to go on.
+func (s *scanner) window(b []byte, done, first, t, limit int, found func(candidate)) int {
 	start := t
-	for start > done && !((b[start-1] == ' ' || b[start-1] == '\n' || b[start-1] == '\t') && s.det.isBreak(b, start)) {
+	for start > done && !(mayBreak[b[start-1]] && s.det.isBreak(b, start)) {
 		start--
 	}
 	// Windows of a long zone are a step apart, wherever its triggers are. A
@@ -67,11 +68,11 @@ func (s *scanner) window(b []byte, done, t, limit int, found func(candidate)) in
 	const step = maxZone - maxCandidate
 	start += max(0, t-start-maxCandidate) / step * step
 	end := max(t+1, start+1)
-	for end < limit && end-start < maxZone && !((b[end-1] == ' ' || b[end-1] == '\n' || b[end-1] == '\t') && s.det.isBreak(b, end)) {
+	for last := min(limit, start+maxZone); end < last && !(mayBreak[b[end-1]] && s.det.isBreak(b, end)); {
 		end++
 	}
 	cut := end-start >= maxZone && end < len(b)
-	cands, pem := s.zone.read(s.det, b, start, end)
+	cands, pem := s.zone.read(s.det, b, start, end, max(start, first))
 	if pem >= 0 {
 		s.inPEM = true
 		end, cut = pem, false

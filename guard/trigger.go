@@ -1,6 +1,9 @@
 package guard
 
-import "unicode/utf8"
+import (
+	"math/bits"
+	"unicode/utf8"
+)
 
 // Trigger classes of bytes. A byte of class zero begins nothing.
 const (
@@ -45,9 +48,11 @@ var triggerOf = func() (t [256]uint8) {
 // skip returns the first place in b[i:] whose byte has a class, or len(b).
 func skip(b []byte, i int) int {
 	for ; i+8 <= len(b); i += 8 {
-		w := b[i : i+8 : i+8]
-		if triggerOf[w[0]]|triggerOf[w[1]]|triggerOf[w[2]]|triggerOf[w[3]]|triggerOf[w[4]]|triggerOf[w[5]]|triggerOf[w[6]]|triggerOf[w[7]] != 0 {
-			break
+		w := (*[8]byte)(b[i:])
+		low := uint32(triggerOf[w[0]]) | uint32(triggerOf[w[1]])<<8 | uint32(triggerOf[w[2]])<<16 | uint32(triggerOf[w[3]])<<24
+		high := uint32(triggerOf[w[4]]) | uint32(triggerOf[w[5]])<<8 | uint32(triggerOf[w[6]])<<16 | uint32(triggerOf[w[7]])<<24
+		if both := uint64(high)<<32 | uint64(low); both != 0 {
+			return i + bits.TrailingZeros64(both)/8
 		}
 	}
 	for i < len(b) && triggerOf[b[i]] == 0 {
@@ -56,16 +61,17 @@ func skip(b []byte, i int) int {
 	return i
 }
 
-// nextTrigger returns the first place in b[from:limit] that may be part of a
-// finding, or -1. It lets most of what ordinary text has pass, such as full
+// nextTrigger returns the first place t in b[from:limit] that may be part of a
+// finding, or -1; and the first that a matcher would look at, which alone is no
+// reason to read the zone. It lets most of what ordinary text has pass, such as full
 // stops, short numbers and times of day.
 // With quick set, numbers of five digits pass too unless they may be a postal
 // code: what else they may be does not count.
-func (d *detector) nextTrigger(b []byte, from, limit int, quick bool) int {
+func (d *detector) nextTrigger(b []byte, from, limit int, quick bool) (first, t int) {
 	if d.names != nil {
-		return from
+		return from, from
 	}
-	b = b[:limit]
+	b, first = b[:limit], -1
 	for i := skip(b, from); i < len(b); i = skip(b, i+1) {
 		hit := true
 		switch triggerOf[b[i]] {
@@ -73,9 +79,13 @@ func (d *detector) nextTrigger(b []byte, from, limit int, quick bool) int {
 			var end int
 			if end, hit = plainNumber(b, i, quick); !hit {
 				i = end
+				continue
 			}
 		case trigPoint:
-			hit = i > from && i+1 < len(b) && isHostByte[b[i-1]] && isHostByte[b[i+1]] && (d.mayBeHost(b, i) || macQuads(b, i-4))
+			if i == 0 || i+1 >= len(b) || !isHostByte[b[i-1]] || !isHostByte[b[i+1]] {
+				continue
+			}
+			hit = i > from && (d.mayBeHost(b, i) || macQuads(b, i-4))
 		case trigColon:
 			hit = mayBeNet(b, i) || i+1 < len(b) && keyBefore(b, i)
 		case trigEqual:
@@ -91,11 +101,14 @@ func (d *detector) nextTrigger(b []byte, from, limit int, quick bool) int {
 			r, _ := utf8.DecodeRune(b[i:])
 			hit = makesTrigger(r)
 		}
+		if first < 0 {
+			first = i
+		}
 		if hit {
-			return i
+			return first, i
 		}
 	}
-	return -1
+	return first, -1
 }
 
 // plainNumber reports whether the number or name at the digit b[i] may be part
@@ -111,11 +124,7 @@ func plainNumber(b []byte, i int, quick bool) (end int, hit bool) {
 		end++
 	}
 	letters, digits := i-start, end-i
-	most := 4
-	if quick && letters == 0 && !postalBefore(b, start) {
-		most = 5
-	}
-	if digits > most || letters > 0 && (letters < 3 || letters > 11 || digits > 3 || b[start]|0x20 == 'h' && letters == 3 && b[start+1]|0x20 == 'r') {
+	if digits > 4 && !(digits == 5 && quick && letters == 0 && !postalBefore(b, start)) || letters > 0 && (letters < 3 || letters > 11 || digits > 3 || b[start]|0x20 == 'h' && letters == 3 && b[start+1]|0x20 == 'r') {
 		return 0, true
 	}
 	// In front.

@@ -37,14 +37,18 @@ func (d *detector) isBreak(b []byte, p int) bool {
 	if i >= 0 && isStop[b[i]] {
 		i--
 	}
-	end := i
-	for i >= 0 && end-i < breakWord && isWordByte[b[i]] {
-		i--
-	}
-	if end-i < 5 || end-i >= breakWord || isUpper(b[end]) || i >= 0 && !isWordEdge[b[i]] {
+	// Five at once: nearly every word is either short or a break.
+	if i < 4 || wordByte[b[i]]&wordByte[b[i-1]]&wordByte[b[i-2]]&wordByte[b[i-3]]&wordByte[b[i-4]] == 0 {
 		return false
 	}
-	if word := b[i+1 : end+1]; d.names.joins(word) || isMonth(word) || namesSecret(word) {
+	end := i
+	for i -= 5; i >= 0 && end-i < breakWord && wordByte[b[i]] != 0; {
+		i--
+	}
+	if end-i >= breakWord || isUpper(b[end]) || i >= 0 && !isWordEdge[b[i]] {
+		return false
+	}
+	if word := b[i+1 : end+1]; d.names.joins(word) || month(word) > 0 || namesSecret(word) {
 		return false
 	}
 	// "alice at example dot com" is an address.
@@ -54,14 +58,8 @@ func (d *detector) isBreak(b []byte, p int) bool {
 	return p+2 >= len(b) || b[p+2] != ' ' || string(b[p:p+2]) != "at" && string(b[p:p+2]) != "AT"
 }
 
-// isMonth reports whether word is a month, behind which a day and a year stand.
-func isMonth(word []byte) bool {
-	switch lower(word[0]) {
-	case 'j', 'f', 'm', 'a', 's', 'o', 'n', 'd':
-		return month(word) > 0
-	}
-	return false
-}
+// mayBreak marks the white space that a hard break may stand behind.
+var mayBreak = byteSet(" \t\n")
 
 // namesSecret reports whether a secret may stand behind word.
 func namesSecret(word []byte) bool {
@@ -70,7 +68,7 @@ func namesSecret(word []byte) bool {
 	default:
 		return false
 	}
-	if hasWord(word, 0, "bearer") || hasWord(word, 0, "basic") {
+	if c := lower(word[0]); c == 'b' && (hasWord(word, 0, "bearer") || hasWord(word, 0, "basic")) {
 		return true
 	}
 	for i := range word {
@@ -93,11 +91,13 @@ func cutsNumber(b []byte, p int) bool {
 	return (isDigit(before) || before == '-') && (isDigit(b[p]) || b[p] == '-')
 }
 
-// isWordByte marks what ordinary words are made of after their first letter:
-// small letters, and bytes of Latin, Greek and Cyrillic letters.
-var isWordByte = func() (t [256]bool) {
+// wordByte has a 1 for what ordinary words are made of: letters, and bytes of
+// Latin, Greek and Cyrillic letters.
+var wordByte = func() (t [256]uint8) {
 	for c := range t {
-		t[c] = isLetter(byte(c)) || c >= 0xC3 && c <= 0xCB || c >= 0xCE && c <= 0xD2 || c >= 0x80 && c < 0xC0
+		if isLetter(byte(c)) || c >= 0xC3 && c <= 0xCB || c >= 0xCE && c <= 0xD2 || c >= 0x80 && c < 0xC0 {
+			t[c] = 1
+		}
 	}
 	return t
 }()
@@ -121,7 +121,7 @@ func (d *detector) lastBreak(b []byte, from int, eof bool) int {
 		return len(b)
 	}
 	for p := end; p > from; p-- {
-		if c := b[p-1]; (c == ' ' || c == '\n' || c == '\t') && d.isBreak(b, p) {
+		if mayBreak[b[p-1]] && d.isBreak(b, p) {
 			return p
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,7 +18,9 @@ import (
 // maxCRL bounds what is read of one answer: some 400,000 revoked certificates.
 const maxCRL = 16 << 20
 
-// A CRLFetch returns one or more CRLs, in DER or PEM.
+// A CRLFetch returns one or more CRLs, in DER or PEM. PEM may hold certificates
+// too: of authorities between a root and the peers, so that their lists can be
+// verified. They are believed as far as they lead to the bundle.
 type CRLFetch func(ctx context.Context) ([]byte, error)
 
 // FetchURL returns a CRLFetch that gets url, such as Vault's pki/crl. A CRL is
@@ -55,12 +58,13 @@ func FetchURL(client *http.Client, url string) CRLFetch {
 type RevocationConfig struct {
 	// Identity has the bundle whose authorities sign the CRLs. Required. An
 	// authority between the root and the peers signs with its own key: it must
-	// be in the bundle, or in the identity's own chain.
+	// be in the bundle, in the identity's own chain, or come with its list.
 	Identity Identity
 	// Fetch are the places to get CRLs from. At least one is required.
 	Fetch []CRLFetch
 	// Interval is the time between fetches; zero means five minutes. It is also
-	// the longest time that a revocation goes unnoticed.
+	// the longest time that a revocation goes unnoticed. A peer of an authority
+	// without a list has them fetched sooner, after a twentieth of it.
 	Interval time.Duration
 	// Soft accepts a peer although there is no current CRL of an authority in
 	// its chain. The zero value refuses it: then every authority of a chain,
@@ -79,7 +83,8 @@ type Revocation struct {
 	ctx    context.Context // ends when it is closed
 	stop   context.CancelFunc
 	done   sync.WaitGroup
-	one    sync.Mutex // a Refresh at a time
+	one    sync.Mutex    // a Refresh at a time
+	missed chan struct{} // a peer was refused for want of a list
 }
 
 // A crlSet is what is known at one time. It does not change.
@@ -114,7 +119,7 @@ func OpenRevocation(ctx context.Context, cfg RevocationConfig) (*Revocation, err
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	r := &Revocation{cfg: cfg}
+	r := &Revocation{cfg: cfg, missed: make(chan struct{}, 1)}
 	r.ctx, r.stop = context.WithCancel(context.Background())
 	r.lists.Store(&crlSet{replaced: make(chan struct{})})
 	material := cfg.Identity.Current()
@@ -141,18 +146,26 @@ func (r *Revocation) Err() error {
 }
 
 func (r *Revocation) run(material *Material) {
+	last := time.Now()
+	due := last.Add(r.cfg.Interval)
 	for {
-		timer := time.NewTimer(r.cfg.Interval)
+		timer := time.NewTimer(time.Until(due))
 		select {
 		case <-r.ctx.Done():
 			timer.Stop()
 			return
+		case <-r.missed: // of an authority that is newer than the lists, perhaps
+			timer.Stop()
+			due = last.Add(r.cfg.Interval / 20)
+			continue
 		case <-material.Replaced(): // new authorities, perhaps
 			timer.Stop()
 		case <-timer.C:
 		}
 		material = r.cfg.Identity.Current()
 		_ = r.Refresh(r.ctx) // it is logged, and kept for Err
+		last = time.Now()
+		due = last.Add(r.cfg.Interval)
 	}
 }
 
@@ -170,13 +183,13 @@ func (r *Revocation) Refresh(ctx context.Context) error {
 			failures = append(failures, err)
 			continue
 		}
-		lists, err := ParseCRLs(text)
+		lists, authorities, err := parseCRLs(text)
 		if err != nil {
 			failures = append(failures, err)
 			continue
 		}
 		for _, list := range lists {
-			added, err := r.add(next, list)
+			added, err := r.add(next, list, authorities)
 			if err != nil {
 				failures = append(failures, err)
 			}
@@ -198,10 +211,9 @@ func (r *Revocation) Refresh(ctx context.Context) error {
 }
 
 // add takes a list into the set if its signature holds and it is newer than
-// the one that is there.
-func (r *Revocation) add(set *crlSet, list *x509.RevocationList) (bool, error) {
-	m := r.cfg.Identity.Current()
-	signer := signerOf(list, m, r.cfg.Now())
+// the one that is there. The authorities are those that came with it.
+func (r *Revocation) add(set *crlSet, list *x509.RevocationList, authorities []*x509.Certificate) (bool, error) {
+	signer := signerOf(list, r.cfg.Identity.Current(), authorities, r.cfg.Now())
 	if signer == nil {
 		return false, fmt.Errorf("a CRL of %q is signed by nobody in the trust bundle; add the authority, or leave its CRL out", list.Issuer)
 	}
@@ -244,19 +256,20 @@ func age(before, after *x509.RevocationList) int {
 	return before.ThisUpdate.Compare(after.ThisUpdate)
 }
 
-// signerOf finds the authority that signed list: one of the bundle, or one of
-// the identity's own chain that leads to the bundle.
-func signerOf(list *x509.RevocationList, m *Material, now time.Time) *x509.Certificate {
+// signerOf finds the authority that signed list: one of the bundle, or one that
+// leads to the bundle of the identity's own chain and of those beside the list.
+func signerOf(list *x509.RevocationList, m *Material, beside []*x509.Certificate, now time.Time) *x509.Certificate {
 	for _, ca := range m.bundle {
 		if list.CheckSignatureFrom(ca) == nil {
 			return ca
 		}
 	}
-	for _, ca := range m.between {
+	between := slices.Concat(m.between, beside)
+	for _, ca := range between {
 		if list.CheckSignatureFrom(ca) != nil {
 			continue
 		}
-		if _, err := verifyChain(append([]*x509.Certificate{ca}, m.between...), m.roots, now, x509.ExtKeyUsageAny); err == nil {
+		if _, err := verifyChain(append([]*x509.Certificate{ca}, between...), m.roots, now, x509.ExtKeyUsageAny); err == nil {
 			return ca
 		}
 	}
@@ -267,42 +280,56 @@ func sameKey(a, b *x509.Certificate) bool {
 	return bytes.Equal(a.RawSubjectPublicKeyInfo, b.RawSubjectPublicKeyInfo) && bytes.Equal(a.RawSubject, b.RawSubject)
 }
 
-// ParseCRLs reads CRLs: one in DER, or any number in PEM. Lists that this
-// package would misunderstand are refused: those without an end, deltas, and
-// others with a critical extension.
+// ParseCRLs reads CRLs: one in DER, or any number in PEM, certificates between
+// them being passed over. Lists that this package would misunderstand are
+// refused: those without an end, deltas, and others with a critical extension.
 func ParseCRLs(text []byte) ([]*x509.RevocationList, error) {
-	var ders [][]byte
+	lists, _, err := parseCRLs(text)
+	return lists, err
+}
+
+func parseCRLs(text []byte) (lists []*x509.RevocationList, certs []*x509.Certificate, err error) {
+	ders := [][]byte{text}
 	if bytes.Contains(text, []byte("-----BEGIN ")) {
 		blocks, err := pemBlocks(text)
 		if err != nil {
-			return nil, fmt.Errorf("the CRL: %w", err)
+			return nil, nil, fmt.Errorf("the CRL: %w", err)
 		}
+		ders = nil
 		for _, block := range blocks {
-			if block.Type != "X509 CRL" {
-				return nil, fmt.Errorf("a PEM block of type %q where a CRL belongs; is it the right address?", block.Type)
+			switch block.Type {
+			case "X509 CRL":
+				ders = append(ders, block.Bytes)
+			case "CERTIFICATE":
+				c, err := x509.ParseCertificate(block.Bytes)
+				if err != nil {
+					return nil, nil, fmt.Errorf("a certificate beside the CRL does not parse: %w", err)
+				}
+				certs = append(certs, c)
+			default:
+				return nil, nil, fmt.Errorf("a PEM block of type %q where a CRL belongs; is it the right address?", block.Type)
 			}
-			ders = append(ders, block.Bytes)
 		}
-	} else {
-		ders = [][]byte{text}
+		if len(ders) == 0 {
+			return nil, nil, errors.New("only certificates where a CRL belongs; is it the right address?")
+		}
 	}
-	var lists []*x509.RevocationList
 	for _, der := range ders {
 		list, err := x509.ParseRevocationList(der)
 		if err != nil {
-			return nil, fmt.Errorf("the CRL does not parse: %w; is it the right address?", err)
+			return nil, nil, fmt.Errorf("the CRL does not parse: %w; is it the right address?", err)
 		}
 		if list.NextUpdate.IsZero() {
-			return nil, fmt.Errorf("the CRL of %q has no nextUpdate; RFC 5280 requires it", list.Issuer)
+			return nil, nil, fmt.Errorf("the CRL of %q has no nextUpdate; RFC 5280 requires it", list.Issuer)
 		}
 		for _, ext := range list.Extensions {
 			if ext.Critical {
-				return nil, fmt.Errorf("the CRL of %q has the critical extension %v, as deltas and partial lists do; give the complete CRL", list.Issuer, ext.Id)
+				return nil, nil, fmt.Errorf("the CRL of %q has the critical extension %v, as deltas and partial lists do; give the complete CRL", list.Issuer, ext.Id)
 			}
 		}
 		lists = append(lists, list)
 	}
-	return lists, nil
+	return lists, certs, nil
 }
 
 func (r *Revocation) version() uint64 {
@@ -365,6 +392,10 @@ func (r *Revocation) chain(chain []*x509.Certificate, now time.Time) (window, er
 			continue
 		}
 		if list == nil || !now.Before(list.list.NextUpdate) {
+			select {
+			case r.missed <- struct{}{}:
+			default:
+			}
 			return window{}, refuse(ReasonNoCRL, chain[0], "there is no current CRL of %q, and Revocation is hard; see Revocation.Err for why, and let the CRL be fetched", chain[i+1].Subject)
 		}
 		if list.list.NextUpdate.Before(until) {

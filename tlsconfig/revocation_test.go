@@ -2,6 +2,7 @@ package tlsconfig_test
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -12,6 +13,7 @@ import (
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -94,6 +96,9 @@ func TestBadCRLs(t *testing.T) {
 		"cut off":                {pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: ca.CRL(6, time.Hour)})[:200], "cut off"},
 		"cut off, in DER":        {ca.CRL(6, time.Hour)[:100], "does not parse"},
 		"damaged, in sound PEM":  {pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: []byte{1}}), "does not parse"},
+		"beside a stranger":      {append(pemCRL(other.CRL(6, time.Hour)), testpki.PEM(other.Cert)...), "signed by nobody"},
+		"beside a broken one":    {append(pemCRL(ca.CRL(6, time.Hour)), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte{1}})...), "beside the CRL does not parse"},
+		"beside a key":           {append(pemCRL(ca.CRL(6, time.Hour)), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte{1}})...), "where a CRL belongs"},
 		"with a flipped bit":     {flip(ca.CRL(6, time.Hour)), "signed by nobody"},
 		"two, of which one good": {append(pemCRL(ca.CRL(5, time.Hour, peer)), pemCRL(other.CRL(6, time.Hour))...), "signed by nobody"},
 	} {
@@ -181,6 +186,53 @@ func TestHardAndSoft(t *testing.T) {
 	if !accepts(lax, peer) || accepts(lax, revoked) {
 		t.Error("soft: what an old list says counts, and nothing more")
 	}
+}
+
+// In a roll peers are certified by an authority beside ours before we are. Its
+// list counts when its certificate comes with it; one that was missed is
+// fetched after a twentieth of the interval.
+func TestAuthoritiesBesideOurs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old, next := testpki.NewCA("old root"), testpki.NewCA("next root")
+		ours, theirs := old.Intermediate("ours"), next.Intermediate("theirs")
+		identity := tlsconfig.Static(material(t, ours.Issue(serverSpec), old, next))
+		peer, revoked := theirs.Issue(clientSpec), theirs.Issue(clientSpec)
+		roots := slices.Concat(pemCRL(old.CRL(1, 100*time.Hour)), pemCRL(next.CRL(1, 100*time.Hour)), pemCRL(ours.CRL(1, 100*time.Hour)))
+		var s shelf
+		s.text.Store(&roots)
+		r := revocation(t, identity, &s)
+		c := tlsconfig.Config{Revocation: r}
+		server := c.Server(identity, tlsconfig.AllowTrusted())
+		accepts := func(p testpki.Pair) error {
+			config, err := server.GetConfigForClient(new(tls.ClientHelloInfo))
+			if err != nil {
+				return err
+			}
+			return config.VerifyConnection(tls.ConnectionState{PeerCertificates: p.Chain})
+		}
+		if err := accepts(ours.Issue(clientSpec)); err != nil {
+			t.Error("of our own authority:", err)
+		}
+		if err := accepts(peer); reason(err) != tlsconfig.ReasonNoCRL {
+			t.Error("without a list:", err)
+		}
+		all := slices.Concat(roots, pemCRL(theirs.CRL(1, 100*time.Hour, revoked)), testpki.PEM(theirs.Cert))
+		s.text.Store(&all)
+		for range 10 {
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			_ = accepts(peer)
+		}
+		if n := s.fetched.Load(); n != 2 {
+			t.Errorf("fetched %d times", n)
+		}
+		if err := accepts(peer); err != nil || r.Err() != nil {
+			t.Error("with a list:", err, r.Err())
+		}
+		if err := accepts(revoked); reason(err) != tlsconfig.ReasonRevoked {
+			t.Error("on the list:", err)
+		}
+	})
 }
 
 // A connection is closed when its peer appears on a list, though nothing is sent.

@@ -38,6 +38,9 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == plainHTTP {
+		os.Exit(serveHTTP(os.Args[1:]))
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "phoenix-agent-test-")
 		if err != nil {
@@ -52,6 +55,10 @@ func TestMain(m *testing.M) {
 			}
 		}
 		binaries = dir
+		if self, err := os.Executable(); err != nil || os.Symlink(self, filepath.Join(dir, plainHTTP)) != nil {
+			fmt.Fprintln(os.Stderr, "no link to the test's own binary:", err)
+			return 1
+		}
 		if shared, err = realvault.Start(context.Background(), realvault.Config{TLS: true, Audit: true}); err != nil {
 			fmt.Fprintln(os.Stderr, "real Vault:", err)
 			return 1
@@ -191,6 +198,9 @@ const patience = 40 * time.Second
 
 var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"consul": startConsul,
+	"mesh":   mesh,
+	"fetch":  fetch,
+	"hammer": hammer,
 	// run NAME CMD ARG…: starts a program in the background; NAME.out and
 	// NAME.log are its standard output and error.
 	"run": func(ts *testscript.TestScript, _ bool, args []string) {
@@ -241,23 +251,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"signal": func(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(of(ts).procs[args[0]].cmd.Process.Signal(unix.SignalNum("SIG" + args[1])))
 	},
-	// await FILE REGEXP [COUNT]: waits until the file matches, that often.
-	"await": func(ts *testscript.TestScript, _ bool, args []string) {
-		re, err := regexp.Compile("(?m)" + args[1])
-		ts.Check(err)
-		count := 1
-		if len(args) > 2 {
-			count, err = strconv.Atoi(args[2])
-			ts.Check(err)
-		}
-		poll(ts, func() error {
-			data, err := os.ReadFile(ts.MkAbs(args[0]))
-			if n := len(re.FindAllString(string(data), -1)); err == nil && n < count {
-				err = fmt.Errorf("%s holds %q %d times, want %d:\n%s", args[0], args[1], n, count, data)
-			}
-			return err
-		})
-	},
+	"await": await,
 	// awaitcmd CODE REGEXP CMD ARG…: runs the command until it ends with that
 	// code and prints what matches.
 	"awaitcmd": func(ts *testscript.TestScript, _ bool, args []string) {
@@ -497,6 +491,24 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 			return nil
 		})
 	},
+}
+
+// await FILE REGEXP [COUNT]: waits until the file matches, that often.
+func await(ts *testscript.TestScript, _ bool, args []string) {
+	re, err := regexp.Compile("(?m)" + args[1])
+	ts.Check(err)
+	count := 1
+	if len(args) > 2 {
+		count, err = strconv.Atoi(args[2])
+		ts.Check(err)
+	}
+	poll(ts, func() error {
+		data, err := os.ReadFile(ts.MkAbs(args[0]))
+		if n := len(re.FindAllString(string(data), -1)); err == nil && n < count {
+			err = fmt.Errorf("%s holds %q %d times, want %d:\n%s", args[0], args[1], n, count, data)
+		}
+		return err
+	})
 }
 
 func wrapped(ts *testscript.TestScript) string {

@@ -108,7 +108,7 @@ func certsRoll(ctx context.Context, cmd *cli.Command) (err error) {
 			Error string `json:"error,omitempty"`
 		}{RollReport: report}
 		if err != nil {
-			out.Error = err.Error()
+			out.Error = advised(err)
 		}
 		return errors.Join(printJSON(os.Stdout, out), err, rolled(report))
 	}

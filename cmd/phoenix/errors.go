@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v3"
@@ -41,12 +42,80 @@ func report(w io.Writer, err error) int {
 	if errors.Is(err, provision.ErrEstate) {
 		prefix = "" // as compilers do: file:line: text
 	}
-	for line := range strings.Lines(err.Error()) {
+	for line := range strings.Lines(advised(err)) {
 		if line = strings.TrimSpace(line); line != "" {
 			fmt.Fprintln(w, prefix+strings.TrimPrefix(strings.TrimPrefix(line, "provision: "), "auditlog: "))
 		}
 	}
 	return exitCode(err)
+}
+
+// advised is the text of err, with what to do about Vault behind each line
+// that tells of it.
+func advised(err error) string {
+	var out strings.Builder
+	failures := vaultErrors(err)
+	for line := range strings.Lines(err.Error()) {
+		line, end := strings.CutSuffix(line, "\n")
+		out.WriteString(line)
+		for _, e := range failures {
+			if advice := advice(e); advice != "" && strings.Contains(line, e.Error()) {
+				out.WriteString("; " + advice)
+				break
+			}
+		}
+		if end {
+			out.WriteByte('\n')
+		}
+	}
+	return out.String()
+}
+
+// vaultErrors are the requests to Vault that have failed in err.
+func vaultErrors(err error) []*vault.Error {
+	if e, ok := err.(*vault.Error); ok {
+		return []*vault.Error{e}
+	}
+	var all []*vault.Error
+	switch err := err.(type) {
+	case interface{ Unwrap() error }:
+		if inner := err.Unwrap(); inner != nil {
+			all = vaultErrors(inner)
+		}
+	case interface{ Unwrap() []error }:
+		for _, inner := range err.Unwrap() {
+			all = append(all, vaultErrors(inner)...)
+		}
+	}
+	return all
+}
+
+// advice is what an operator can do about a failed request, "" if that is not
+// for us to say.
+func advice(e *vault.Error) string {
+	has := func(parts ...string) bool {
+		return slices.ContainsFunc(parts, func(part string) bool { return strings.Contains(e.Detail, part) })
+	}
+	is := func(class error) bool { return errors.Is(e, class) }
+	switch {
+	case is(vault.ErrOutcomeUnknown):
+		return "see that it is there, then try again; a SecretID that was sent may be spent, and needs another: phoenix issue"
+	case is(vault.ErrUnreachable) && has("x509:", "certificate"):
+		return "name the CA that vouches for it with --ca-cert (VAULT_CACERT), and the name in it with --tls-server-name"
+	case is(vault.ErrUnreachable) && has("does not look like a TLS handshake", "HTTP response to HTTPS client"):
+		return "see whether --address (VAULT_ADDR) is right: what listens there speaks no TLS"
+	case is(vault.ErrUnreachable):
+		return "start it, or see whether --address (VAULT_ADDR) is right and reachable from here"
+	case is(vault.ErrSealed):
+		return "unseal it, then try again"
+	case is(vault.ErrStandby), is(vault.ErrRateLimited):
+		return "try again later, or wait for longer with --wait"
+	case is(vault.ErrServer):
+		return "look into its log, then try again"
+	case is(vault.ErrTokenInvalid):
+		return "log in, and put the new token into VAULT_TOKEN or --token-file"
+	}
+	return ""
 }
 
 func exitCode(err error) int {

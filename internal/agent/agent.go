@@ -15,6 +15,7 @@ import (
 
 	"github.com/tamshai/phoenix/bootstrap"
 	"github.com/tamshai/phoenix/internal/agent/child"
+	"github.com/tamshai/phoenix/internal/agent/sidecar"
 	"github.com/tamshai/phoenix/internal/sdnotify"
 )
 
@@ -83,6 +84,9 @@ func Run(cfg Config) (code int, err error) {
 	if err := p.open(); err != nil {
 		return 0, err
 	}
+	if err := sidecar.Probe(context.Background(), cfg.Sidecar); err != nil {
+		return 0, err
+	}
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals, child.Forwarded()...)
 	signal.Notify(signals, syscall.SIGPIPE)
@@ -141,11 +145,17 @@ func serve(cfg *Config, p *plan, st *status, session *bootstrap.Session, signals
 		cfg.Logger.Info("the files are written", "files", len(p.files))
 		return 0, nil
 	}
+	sc, stop, err := startSidecar(cfg, session)
+	if err != nil {
+		return 0, err
+	}
+	defer stop()
+	st.carries(sc)
 	runner := child.New()
 	defer runner.Close()
 	s := &supervisor{
 		cfg: cfg, plan: p, holding: holding, changes: changes, runner: runner, status: st,
-		signals: signals, base: base, path: path,
+		signals: signals, base: base, path: path, sidecar: sc,
 	}
 	return s.supervise(), nil
 }
@@ -164,14 +174,18 @@ const (
 func boot(cfg *Config, p *plan, st *status, signals <-chan os.Signal) (*bootstrap.Session, error) {
 	b := cfg.Boot
 	b.Secrets, b.Leases, b.Certs = p.needs.Secrets, p.needs.Leases, certRequests(p.needs.Certs)
+	var err error
+	if b.Identity, err = cfg.Identity.request(b.Service); err != nil {
+		return nil, err
+	}
+	b.Roots = cfg.Identity.Roots
 	b.OnStatus = func(s bootstrap.Status) {
 		st.bootState(s)
 		if s.State == bootstrap.Waiting {
 			notify(cfg.Logger, sdnotify.Status("parked: "+text(s.Reason)))
 		}
 	}
-	b, err := cfg.inherited.fill(b)
-	if err != nil {
+	if b, err = cfg.inherited.fill(b); err != nil {
 		return nil, err
 	}
 	if b.SecretIDFile == "" && b.SealedFile == "" {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tamshai/phoenix/bootstrap"
+	"github.com/tamshai/phoenix/internal/agent/sidecar"
 )
 
 // ErrUsage is what is wrong with a configuration, whether it came by flags or
@@ -27,7 +28,8 @@ func usage(format string, args ...any) error {
 // Config is what an agent is asked to do.
 type Config struct {
 	// Boot is how to come to a session. Its Secrets and Leases are filled from
-	// what Env and Files refer to; its Logger is Logger.
+	// what Env and Files refer to, its Identity and Roots from Identity; its
+	// Logger is Logger.
 	Boot bootstrap.Config
 
 	Env   []Variable // made for the child
@@ -64,6 +66,9 @@ type Config struct {
 	// Listen is where the probes and metrics are served: "127.0.0.1:9090" or
 	// "unix:/run/phoenix/agent.sock". "" means nowhere.
 	Listen string
+
+	Identity Identity       // what the agent is to others, for Sidecar
+	Sidecar  sidecar.Config // the traffic that it takes
 
 	Logger *slog.Logger // nil discards
 
@@ -244,7 +249,7 @@ func (c *Config) check() error {
 		}
 		seen[f.Path] = true
 	}
-	return errors.Join(checkHealth(c.Health.Check), checkListen(c.Listen))
+	return errors.Join(checkHealth(c.Health.Check), checkListen(c.Listen), c.checkTraffic())
 }
 
 func fill(d *time.Duration, value time.Duration) {

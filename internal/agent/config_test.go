@@ -45,6 +45,15 @@ func TestUsage(t *testing.T) {
 		"127.0.0.1:9090 or unix:":          {"-listen", "9090", "--", "x"},
 		"text or json":                     {"-log-format", "xml", "--", "x"},
 		"debug, info, warn and error":      {"-log-level", "loud", "--", "x"},
+		"there is no identity":             {"-serve", ":1=127.0.0.1:2,peer=a", "--", "x"},
+		"AT=TO,peer=NAME":                  {"-serve", ":1=127.0.0.1:2", "--", "x"},
+		"one peer is called":               {"-call", "127.0.0.1:1=b:2,peer=a,peer=b", "--", "x"},
+		"past the sidecar":                 {"-identity", "pki/sign/a", "-serve", ":1=b:2,peer=a", "--", "x"},
+		"in the program's name":            {"-identity", "pki/sign/a", "-call", ":1=b:2,peer=a", "--", "x"},
+		"that one service alone has":       {"-identity", "pki/sign/a", "-serve", ":1=127.0.0.1:2,peer=localhost", "--", "x"},
+		"plain requests could be of":       {"-identity", "pki/sign/a", "-serve", ":1=127.0.0.1:2,peer=a:report,peer=b:report", "--", "x"},
+		"listens at 127.0.0.1:1 already":   {"-identity", "pki/sign/a", "-proxy", "127.0.0.1:1", "-call", "127.0.0.1:1=b:2,peer=a", "--", "x"},
+		"it listens for nothing":           {"-once", "-file", "/a=m/p#f", "-identity", "pki/sign/a", "-call", "127.0.0.1:1=b:2,peer=a"},
 		"the configuration cannot be read": {"-config", "/no/such/file", "--", "x"},
 	} {
 		_, err := parse(args...)
@@ -95,6 +104,31 @@ command: [from, file]
 	}
 }
 
+func TestTrafficInTheFile(t *testing.T) {
+	c, err := agent.Load("agent.yaml", []byte(`
+command: [x]
+identity: {role: pki/sign/mcp-hr, names: [mcp-hr, "spiffe://tamshai.example/mcp-hr"], roots: pki-root, crl: require}
+serve:
+  - at: :3101
+    to: 127.0.0.1:13101
+    max_body: 1048576
+    peers:
+      mcp-gateway:
+      kong: {mode: report, from: [10.0.3.0/24]}
+call:
+  - {peer: mcp-finance, to: "mcp-finance:3102", at: 127.0.0.1:4102, answer: 10m}
+proxy: 127.0.0.1:3128
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := c.Sidecar.Serve[0]
+	if len(c.Identity.Names) != 2 || c.Identity.CRL != "require" || in.MaxBody != 1<<20 || len(in.Peers) != 2 || in.Peers["kong"].From[0] != "10.0.3.0/24" ||
+		c.Sidecar.Call[0].Answer != 10*time.Minute || c.Sidecar.Proxy == "" {
+		t.Errorf("%+v %+v", c.Identity, c.Sidecar)
+	}
+}
+
 func TestFileIsStrict(t *testing.T) {
 	for text, want := range map[string]string{
 		"comand: [x]":                     "comand",
@@ -105,6 +139,8 @@ func TestFileIsStrict(t *testing.T) {
 		"on_change: {m/p#f: {run: []}}":   "names no command",
 		strings.Repeat("#", 1<<20+1):      "longer than",
 		"files: [{path: /a, mode: 7777}]": "no mode",
+		"serve: [{peer: a}]":              "peer",
+		"call: [{to: a, peers: {a: {}}}]": "peers",
 	} {
 		if _, err := agent.Load("agent.yaml", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.40q: %v, want %q", text, err, want)

@@ -25,12 +25,18 @@
 // A child that crashes is started again under back-off, with what is in memory:
 // no login is needed, and none is made.
 //
+// # Traffic
+//
+// For a program that speaks plain HTTP the agent can speak mutual TLS: package
+// sidecar. It begins before the child starts. When the agent is told to end,
+// what comes in is drained before the child is told.
+//
 // # Where things are
 //
 // main.go is the command line; agent.go has the order of things. config.go says
 // what can be asked for; flags.go and file.go read it; plan.go turns it into
 // templates and references. inherit.go takes a SecretID out of the environment;
 // deliver.go writes files and environments; watch.go collects changes;
-// supervise.go is the one loop that owns the child; health.go asks whether the
+// traffic.go starts the sidecar; supervise.go is the one loop that owns the child; health.go asks whether the
 // child works; status.go is what probes, metrics and systemd see.
 package agent

@@ -16,6 +16,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/tamshai/phoenix/bootstrap"
+	"github.com/tamshai/phoenix/internal/agent/sidecar"
 )
 
 // maxConfig is the longest configuration file in bytes.
@@ -70,6 +71,15 @@ type document struct {
 	} `yaml:"health"`
 	Listen   string        `yaml:"listen"`
 	MaxStale time.Duration `yaml:"max_stale"`
+
+	Identity struct {
+		Role  string        `yaml:"role"`
+		Names []string      `yaml:"names"`
+		TTL   time.Duration `yaml:"ttl"`
+		Roots string        `yaml:"roots"`
+		CRL   string        `yaml:"crl"`
+	} `yaml:"identity"`
+	Sidecar sidecar.Config `yaml:",inline"` // serve, call, proxy
 }
 
 type fileEntry struct {
@@ -163,6 +173,7 @@ func (d *document) config(dir string) (Config, error) {
 		},
 		Pass: d.Pass, Window: d.Window, Command: d.Command, Restarts: DefaultRestarts, Grace: d.Grace, Jitter: d.Jitter,
 		Health: Health{Check: d.Health.Check, Interval: d.Health.Interval, Timeout: d.Health.Timeout}, Listen: d.Listen, MaxStale: d.MaxStale,
+		Identity: Identity(d.Identity), Sidecar: d.Sidecar,
 	}
 	if d.SecretID.NoWait {
 		c.Boot.Spent = bootstrap.FailWhenSpent

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/tamshai/phoenix/bootstrap"
+	"github.com/tamshai/phoenix/internal/agent/sidecar"
 	"github.com/tamshai/phoenix/internal/sdnotify"
 )
 
@@ -39,6 +40,7 @@ type status struct {
 	failures int
 	code     int
 	problems map[string]error // by what they are of: files, hooks
+	traffic  *sidecar.Sidecar // nil if none is taken
 	ending   bool
 }
 
@@ -56,6 +58,7 @@ func (s *status) booted(session *bootstrap.Session) { s.set(func() { s.session =
 func (s *status) bootState(st bootstrap.Status)     { s.set(func() { s.boot = st }) }
 func (s *status) healthy(good bool)                 { s.set(func() { s.good = good }) }
 func (s *status) changed(n int)                     { s.set(func() { s.changes += n }) }
+func (s *status) carries(sc *sidecar.Sidecar)       { s.set(func() { s.traffic = sc }) }
 func (s *status) restarting()                       { s.set(func() { s.child = "restarting" }) }
 func (s *status) backoff(time.Duration)             { s.set(func() { s.child = "backing off"; s.crashes++ }) }
 func (s *status) stopping()                         { s.set(func() { s.child, s.ending = "stopping", true }) }
@@ -191,7 +194,7 @@ func (s *status) metrics(w http.ResponseWriter, _ *http.Request) {
 	}
 	s.mu.Lock()
 	starts, crashes, changes, failures, code, up := s.starts, s.crashes, s.changes, s.failures, s.code, s.pid != 0
-	session := s.session
+	session, traffic := s.session, s.traffic
 	s.mu.Unlock()
 	one("ready", "gauge", "Whether the agent would answer its readiness probe with 200.", flag(r.Ready))
 	one("child_up", "gauge", "Whether the program runs.", flag(up))
@@ -209,7 +212,25 @@ func (s *status) metrics(w http.ResponseWriter, _ *http.Request) {
 	if session != nil {
 		one("boot_seconds", "gauge", "Time of the boot, from the SecretID at hand until ready.", session.Boot().Took.Seconds())
 	}
+	if traffic != nil {
+		traffic.WriteMetrics(&b)
+	}
 	_, _ = w.Write([]byte(b.String()))
+}
+
+// edges answers with what the sidecar's edges have seen, for "phoenix certs
+// check --agent".
+func (s *status) edges(w http.ResponseWriter, _ *http.Request) {
+	s.mu.Lock()
+	traffic := s.traffic
+	s.mu.Unlock()
+	all := []sidecar.Edge{}
+	if traffic != nil {
+		all = traffic.Edges()
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	_ = json.NewEncoder(w).Encode(all)
 }
 
 // checkListen says what is wrong with a place to listen at.
@@ -253,6 +274,7 @@ func (s *status) serve(listen string) (stop func(), err error) {
 	mux.HandleFunc("GET /livez", s.livez)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /metrics", s.metrics)
+	mux.HandleFunc("GET /edges", s.edges)
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: checkTimeout, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
 	done := make(chan struct{})
 	go func() {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tamshai/phoenix/internal/agent/child"
+	"github.com/tamshai/phoenix/internal/agent/sidecar"
 	"github.com/tamshai/phoenix/internal/sdnotify"
 	"github.com/tamshai/phoenix/internal/secmem"
 	"github.com/tamshai/phoenix/secrets"
@@ -27,8 +28,9 @@ type supervisor struct {
 	runner  *child.Runner
 	status  *status
 	signals <-chan os.Signal
-	base    []string // the environment that children and hooks get
-	path    string   // the child's program
+	base    []string         // the environment that children and hooks get
+	path    string           // the child's program
+	sidecar *sidecar.Sidecar // nil if there is none
 
 	proc    *child.Process // nil while none runs
 	using   map[string]*secrets.Lease
@@ -44,6 +46,10 @@ type supervisor struct {
 	react   reaction       // what is left to do after them
 	batch   []string
 	actOn   *child.Process // the child that the batch was for
+	drained chan struct{}  // closed when nothing comes in any more, before the child is told to end
+	hurry   func()         // ends the draining
+	killBy  time.Time
+	stopSig syscall.Signal
 	code    int
 	ended   bool
 	settled bool // READY was said
@@ -88,6 +94,9 @@ func (s *supervisor) supervise() int {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer func() {
 		cancel()
+		if s.hurry != nil {
+			s.hurry()
+		}
 		if s.acting != nil {
 			<-s.acting
 		}
@@ -125,6 +134,9 @@ func (s *supervisor) supervise() int {
 			s.apply(ctx, s.changes.take())
 		case err := <-s.acting:
 			s.hooked(err)
+		case <-s.drained:
+			s.drained = nil
+			s.stopDrained()
 		}
 	}
 	return s.code
@@ -212,6 +224,8 @@ func (s *supervisor) signalled(sig syscall.Signal) {
 		stop = sig
 	}
 	switch {
+	case s.proc != nil && s.sidecar != nil:
+		s.drain(stop)
 	case s.proc != nil:
 		s.stop(terminated, stop)
 	case s.left != nil: // its leader has ended; the rest is on its way
@@ -219,6 +233,28 @@ func (s *supervisor) signalled(sig syscall.Signal) {
 	default:
 		s.code, s.ended = 128+int(sig), true
 	}
+}
+
+// drain lets the requests that are under way end, in half of the grace, before
+// the child is told to.
+func (s *supervisor) drain(stop syscall.Signal) {
+	s.why, s.stopSig, s.killBy = terminated, stop, time.Now().Add(s.cfg.Grace)
+	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Grace/2)
+	drained := make(chan struct{})
+	s.drained, s.hurry = drained, cancel
+	s.wg.Go(func() {
+		defer close(drained)
+		defer cancel()
+		s.sidecar.Drain(ctx)
+	})
+}
+
+func (s *supervisor) stopDrained() {
+	if s.proc == nil || s.asked {
+		return
+	}
+	s.stop(terminated, s.stopSig)
+	s.killAt.Reset(time.Until(s.killBy))
 }
 
 // stop asks the child to end.
@@ -233,6 +269,9 @@ func (s *supervisor) stop(why reason, sig syscall.Signal) {
 }
 
 func (s *supervisor) kill() {
+	if s.hurry != nil {
+		s.hurry()
+	}
 	p := s.proc
 	if p == nil {
 		p = s.last

@@ -1,0 +1,134 @@
+package main_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/signal"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// plainHTTP is the name under which the test's binary is a program that speaks
+// plain HTTP and knows nothing of Phoenix.
+const plainHTTP = "plainhttp"
+
+// serveHTTP is "plainhttp ADDR [URL]": / says who called, /via asks URL in turn
+// and passes the answer on.
+func serveHTTP(args []string) int {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%s %s peer=%q body=%q\n", r.Method, r.URL, r.Header.Values("Phoenix-Peer"), body)
+	})
+	client := &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 16}}
+	mux.HandleFunc("/via", func(w http.ResponseWriter, r *http.Request) {
+		req, err := http.NewRequestWithContext(r.Context(), http.MethodPost, args[1], r.Body)
+		if err == nil {
+			var resp *http.Response
+			if resp, err = client.Do(req); err == nil {
+				defer resp.Body.Close()
+				w.WriteHeader(resp.StatusCode)
+				_, _ = io.Copy(w, resp.Body)
+				return
+			}
+		}
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+	})
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	srv := &http.Server{Addr: args[0], Handler: mux}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		<-ctx.Done()
+		_ = srv.Shutdown(context.Background())
+	}()
+	fmt.Println("up")
+	if err := srv.ListenAndServe(); err != http.ErrServerClosed {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	<-ended
+	return 0
+}
+
+// mesh TTL: a CA at SERVICE-pki whose role web gives certificates of that
+// lifetime for gateway and hr.
+func mesh(ts *testscript.TestScript, _ bool, args []string) {
+	w, ctx := of(ts), context.Background()
+	mount := w.service + "-pki"
+	ts.Check(w.request(ctx, "POST", "sys/mounts/"+mount, obj{"type": "pki"}))
+	ts.Check(w.request(ctx, "POST", mount+"/root/generate/internal", obj{"common_name": "test root", "ttl": "24h"}))
+	ts.Check(w.request(ctx, "POST", mount+"/roles/web", obj{
+		"allowed_domains": "gateway,hr", "allow_bare_domains": true, "ttl": args[0], "key_type": "any", "not_before_duration": "1s",
+	}))
+}
+
+// fetch CODE REGEXP URL: asks until that is the answer.
+func fetch(ts *testscript.TestScript, _ bool, args []string) {
+	re := regexp.MustCompile(args[1])
+	poll(ts, func() error {
+		resp, err := http.Get(args[2])
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		body, _ := io.ReadAll(resp.Body)
+		if fmt.Sprint(resp.StatusCode) != args[0] || !re.Match(body) {
+			return fmt.Errorf("%s: %s: %s", args[2], resp.Status, body)
+		}
+		return nil
+	})
+}
+
+// hammer URL FILE REGEXP COUNT: posts from eight sides until the file matches so
+// often. Every answer must be 200 with what was posted.
+func hammer(ts *testscript.TestScript, _ bool, args []string) {
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	var wg sync.WaitGroup
+	var sent atomic.Int64
+	failed := make(chan error, 1)
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}}
+	defer client.CloseIdleConnections()
+	for worker := range 8 {
+		wg.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				text := fmt.Sprintf("%d-%d", worker, i)
+				resp, err := client.Post(args[0], "text/plain", strings.NewReader(text))
+				if err == nil {
+					body, readErr := io.ReadAll(resp.Body)
+					resp.Body.Close()
+					if err = readErr; err == nil && (resp.StatusCode != 200 || !strings.Contains(string(body), text)) {
+						err = fmt.Errorf("%s: %s", resp.Status, body)
+					}
+				}
+				if err != nil {
+					select {
+					case failed <- fmt.Errorf("after %d requests: %w", sent.Load(), err):
+					default:
+					}
+					return
+				}
+				sent.Add(1)
+			}
+		})
+	}
+	await(ts, false, args[1:])
+	stop()
+	wg.Wait()
+	select {
+	case err := <-failed:
+		ts.Fatalf("%v", err)
+	default:
+		ts.Logf("%d requests", sent.Load())
+	}
+}

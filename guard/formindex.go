@@ -1,0 +1,73 @@
+package guard
+
+// formIndex finds forms by the lengths of their groups. It is asked for every
+// number in a text, and nearly always has nothing: filters come first.
+type formIndex struct {
+	single  [maxFormSize + 1][]entry // of one group, by its length
+	numbers [maxFormSize + 1][]entry // those of them that fit digits alone
+	goesOn  [maxFormSize + 1]bool    // whether one of several groups begins with such a one
+	filter  [64]uint64               // a bit for each hash of a key
+	starts  [64]uint64               // and of the groups that a form may begin with
+	slots   []formSlot               // by hash, with linear probing; a power of two
+}
+
+type formSlot struct {
+	key   uint64
+	forms []entry
+}
+
+// build fills x with forms by their keys.
+func (x *formIndex) build(forms map[uint64][]entry) {
+	size := 1
+	for size < 4*len(forms) {
+		size *= 2
+	}
+	x.slots = make([]formSlot, size)
+	for key, list := range forms {
+		if key <= maxFormSize {
+			x.single[key] = list
+			for _, e := range list {
+				if e.letters == 0 {
+					x.numbers[key] = append(x.numbers[key], e)
+				}
+			}
+		}
+		h := keyHash(key)
+		x.filter[h>>6&63] |= 1 << (h & 63)
+		for start := key; start > 0; start >>= groupBits {
+			h := keyHash(start)
+			x.starts[h>>6&63] |= 1 << (h & 63)
+			if start <= maxFormSize && start != key {
+				x.goesOn[start] = true
+			}
+		}
+		at := h & uint64(size-1)
+		for x.slots[at].forms != nil {
+			at = (at + 1) & uint64(size-1)
+		}
+		x.slots[at] = formSlot{key, list}
+	}
+}
+
+func keyHash(key uint64) uint64 { return key * 0x9E3779B97F4A7C15 >> 52 }
+
+// find returns the forms with key.
+func (x *formIndex) find(key uint64) []entry {
+	h := keyHash(key)
+	if x.filter[h>>6&63]&(1<<(h&63)) == 0 {
+		return nil
+	}
+	last := uint64(len(x.slots) - 1)
+	for at := h & last; x.slots[at].forms != nil; at = (at + 1) & last {
+		if x.slots[at].key == key {
+			return x.slots[at].forms
+		}
+	}
+	return nil
+}
+
+// mayStart reports whether there may be forms that begin with these groups.
+func (x *formIndex) mayStart(key uint64) bool {
+	h := keyHash(key)
+	return x.starts[h>>6&63]&(1<<(h&63)) != 0
+}

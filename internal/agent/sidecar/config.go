@@ -1,0 +1,259 @@
+package sidecar
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// ErrConfig is what is wrong with a Config.
+var ErrConfig = errors.New("the sidecar's configuration")
+
+func wrong(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrConfig}, args...)...)
+}
+
+// A Config says what to listen for. Its zero value listens nowhere.
+//
+// A place is "HOST:PORT" or ":PORT". Where only the program may come or be, it
+// is on the loopback interface, or "unix:/PATH".
+type Config struct {
+	Serve []Inbound `yaml:"serve"`
+	Call  []Call    `yaml:"call"`
+	// Proxy is where a forward proxy takes requests for the hosts in Call, as
+	// programs send them that are told of HTTP_PROXY. Loopback; "" means none.
+	Proxy string `yaml:"proxy"`
+}
+
+// Configured reports whether there is anything to do.
+func (c *Config) Configured() bool {
+	return len(c.Serve)+len(c.Call) > 0 || c.Proxy != ""
+}
+
+// An Inbound is a port for other services, in front of one of the program's.
+type Inbound struct {
+	At string `yaml:"at"` // where others come: ":3101"
+	To string `yaml:"to"` // where the program listens, on loopback: "127.0.0.1:13101"
+	// Peers are who may come: names as in their certificates, DNS names or
+	// URIs like spiffe://tamshai.example/mcp-gateway.
+	Peers map[string]Peer `yaml:"peers"`
+
+	MaxHeader int           `yaml:"max_header"` // bytes of a request's header; 0 means 64 KiB
+	MaxBody   int64         `yaml:"max_body"`   // bytes of a request's body; 0 means that the program decides
+	MaxConns  int           `yaml:"max_conns"`  // open connections, more wait; 0 means 10,000
+	Stall     time.Duration `yaml:"stall"`      // how long a transfer may stand still; 0 means 30 s
+	Answer    time.Duration `yaml:"answer"`     // how long the program may take to begin an answer; 0 means 5 min
+}
+
+// A Peer is the caller's side of an edge.
+type Peer struct {
+	Mode Mode `yaml:"mode"` // "" means Strict
+	// From are the networks from which plain requests count as this peer's,
+	// while the mode is not Strict; empty means that any does. An address is
+	// no proof of who sends.
+	From []string `yaml:"from"`
+}
+
+// A Mode says what an edge accepts.
+type Mode string
+
+// The modes.
+const (
+	Strict     Mode = "strict"     // mutual TLS alone
+	Permissive Mode = "permissive" // and plain HTTP, which is counted
+	Report     Mode = "report"     // as Permissive, and each plain source is an event
+)
+
+// A Call is a service that the program calls.
+type Call struct {
+	Peer string `yaml:"peer"` // its name in its certificate
+	To   string `yaml:"to"`   // where it is: "mcp-hr:3101"
+	// At is a plain port for the program, on loopback; "" means that it goes
+	// through Config.Proxy alone.
+	At string `yaml:"at"`
+	// Host is the name for which Config.Proxy takes requests, with a port or
+	// without; "" means the host of To.
+	Host string `yaml:"host"`
+
+	Stall  time.Duration `yaml:"stall"`  // as Inbound.Stall
+	Answer time.Duration `yaml:"answer"` // as Inbound.Answer
+}
+
+// Defaults.
+const (
+	defaultHeader = 64 << 10
+	defaultConns  = 10_000
+	defaultStall  = 30 * time.Second
+	defaultAnswer = 5 * time.Minute
+	defaultDrain  = 30 * time.Second
+)
+
+// Check fills in the defaults and reports all that is wrong.
+func (c *Config) Check() error {
+	var problems []error
+	bad := func(format string, args ...any) { problems = append(problems, wrong(format, args...)) }
+	taken := map[string]bool{}
+	take := func(what, at string) {
+		if taken[at] && !strings.HasSuffix(at, ":0") {
+			bad("%s: something listens at %s already", what, at)
+		}
+		taken[at] = true
+	}
+	for i := range c.Serve {
+		in := &c.Serve[i]
+		what := "serve " + in.At
+		if _, _, err := place(in.At); err != nil || strings.HasPrefix(in.At, "unix:") {
+			bad("serve: %q is no place to listen at; write it like :3101", in.At)
+		}
+		take(what, in.At)
+		if err := local(in.To); err != nil {
+			bad("%s: to %w: others would reach the program past the sidecar", what, err)
+		}
+		if in.At == in.To {
+			bad("%s: it would lead to itself", what)
+		}
+		if len(in.Peers) == 0 {
+			bad("%s: it has no peers, so that nobody could come", what)
+		}
+		fill(&in.MaxHeader, defaultHeader)
+		fill(&in.MaxConns, defaultConns)
+		fill(&in.Stall, defaultStall)
+		fill(&in.Answer, defaultAnswer)
+		if in.MaxHeader < 0 || in.MaxConns < 0 || in.MaxBody < 0 || in.Stall < 0 || in.Answer < 0 {
+			bad("%s: a limit is negative", what)
+		}
+		anywhere := ""
+		for _, name := range slices.Sorted(maps.Keys(in.Peers)) {
+			p := in.Peers[name]
+			if err := peerName(name); err != nil {
+				bad("%s: %w", what, err)
+			}
+			switch p.Mode {
+			case "":
+				p.Mode = Strict
+			case Strict, Permissive, Report:
+			default:
+				bad("%s: %s has the mode %q; there are strict, permissive and report", what, name, p.Mode)
+			}
+			in.Peers[name] = p
+			if p.Mode == Strict && len(p.From) > 0 {
+				bad("%s: %s is strict, and from would be for nothing", what, name)
+			}
+			if p.Mode != Strict && len(p.From) == 0 {
+				if anywhere != "" {
+					bad("%s: plain requests could be of %s or of %s; say with from which networks are whose", what, anywhere, name)
+				}
+				anywhere = name
+			}
+			for _, text := range p.From {
+				if _, err := netip.ParsePrefix(text); err != nil {
+					bad("%s: %s comes from %q, which is no network; write it like 10.0.3.0/24", what, name, text)
+				}
+			}
+		}
+	}
+	hosts := map[string]bool{}
+	for i := range c.Call {
+		call := &c.Call[i]
+		what := "call " + call.Peer
+		if err := peerName(call.Peer); err != nil {
+			bad("call: %w", err)
+		}
+		if host, _, err := net.SplitHostPort(call.To); err != nil || host == "" {
+			bad("%s: to %q is no address; write it like mcp-hr:3101", what, call.To)
+		} else if call.Host == "" {
+			call.Host = host
+		}
+		call.Host = strings.ToLower(call.Host)
+		if call.At == "" && c.Proxy == "" {
+			bad("%s: nothing leads to it; give it a port with at, or set proxy", what)
+		}
+		if call.At != "" {
+			if err := local(call.At); err != nil {
+				bad("%s: at %w: others could call in the program's name", what, err)
+			}
+			take(what, call.At)
+		}
+		if c.Proxy != "" && hosts[call.Host] {
+			bad("%s: another call has the host %s", what, call.Host)
+		}
+		hosts[call.Host] = true
+		fill(&call.Stall, defaultStall)
+		fill(&call.Answer, defaultAnswer)
+		if call.Stall < 0 || call.Answer < 0 {
+			bad("%s: a limit is negative", what)
+		}
+	}
+	if c.Proxy != "" {
+		if err := local(c.Proxy); err != nil {
+			bad("proxy %w: others could call in the program's name", err)
+		}
+		take("proxy", c.Proxy)
+		if len(c.Call) == 0 {
+			bad("proxy: there is no call that it could lead to")
+		}
+	}
+	return errors.Join(problems...)
+}
+
+func fill[T int | time.Duration](field *T, value T) {
+	if *field == 0 {
+		*field = value
+	}
+}
+
+// place tells network and address of a place.
+func place(text string) (network, address string, err error) {
+	if path, ok := strings.CutPrefix(text, "unix:"); ok {
+		if !filepath.IsAbs(path) {
+			return "", "", fmt.Errorf("%q needs an absolute path", text)
+		}
+		return "unix", path, nil
+	}
+	if _, port, err := net.SplitHostPort(text); err != nil || port == "" {
+		return "", "", fmt.Errorf("%q is no place; write it like 127.0.0.1:3101", text)
+	}
+	return "tcp", text, nil
+}
+
+// local refuses a place that others than this host's programs can reach.
+func local(text string) error {
+	network, address, err := place(text)
+	if err != nil || network == "unix" {
+		return err
+	}
+	host, _, _ := net.SplitHostPort(address)
+	if ip, err := netip.ParseAddr(host); host == "localhost" || err == nil && ip.IsLoopback() {
+		return nil
+	}
+	return fmt.Errorf("%q is not on the loopback interface", text)
+}
+
+// peerName refuses what does not tell one service from another.
+func peerName(name string) error {
+	if strings.Contains(name, "://") {
+		if u, err := url.Parse(name); err != nil || u.Host == "" || u.String() != name {
+			return fmt.Errorf("the peer %q is no URI", name)
+		}
+		return nil
+	}
+	if _, err := netip.ParseAddr(name); err == nil || strings.EqualFold(name, "localhost") {
+		return fmt.Errorf("the peer %q is no name that one service alone has", name)
+	}
+	for _, r := range name {
+		if letter := r == '-' || r == '.' || r == '_' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'; !letter {
+			return fmt.Errorf("the peer %q is neither a DNS name nor a URI", name)
+		}
+	}
+	if name == "" {
+		return errors.New("a peer has no name; give that in its certificate")
+	}
+	return nil
+}

@@ -1,0 +1,52 @@
+package sidecar
+
+import (
+	"net/http"
+	"strings"
+)
+
+// PeerHeader tells the program who calls: the name under which the caller is
+// among the Peers. Plain requests have none.
+const PeerHeader = "Phoenix-Peer"
+
+// reserved is how every header begins that only a sidecar may set.
+const reserved = "phoenix-"
+
+// fold is what a framework may make of a header's name: CGI and its heirs turn
+// what is no letter or digit into one and the same character.
+func fold(name string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case 'A' <= r && r <= 'Z':
+			return r + 'a' - 'A'
+		case 'a' <= r && r <= 'z', '0' <= r && r <= '9':
+			return r
+		}
+		return '-'
+	}, name)
+}
+
+// identity is a set of headers that speak of who somebody is.
+type identity map[string]bool // by folded name
+
+func (i identity) has(name string) bool {
+	folded := fold(name)
+	return strings.HasPrefix(folded, reserved) || i[folded]
+}
+
+// strip removes them.
+func (i identity) strip(h http.Header) {
+	for name := range h {
+		if i.has(name) {
+			delete(h, name)
+		}
+	}
+}
+
+// forwarded are the headers in which callers say what they know of theirs.
+var forwarded = []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"}
+
+// upgrades reports whether a request asks for another protocol.
+func upgrades(r *http.Request) bool {
+	return r.Header.Get("Upgrade") != "" && strings.Contains(strings.ToLower(strings.Join(r.Header["Connection"], ",")), "upgrade")
+}

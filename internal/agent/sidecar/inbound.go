@@ -1,0 +1,95 @@
+package sidecar
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/tamshai/phoenix/auditlog"
+	"github.com/tamshai/phoenix/tlsconfig"
+)
+
+// An inbound is a port for other services.
+type inbound struct {
+	sc    *Sidecar
+	at    string
+	edges edges
+	hop   *hop
+}
+
+// serve begins to take what comes in.
+func (sc *Sidecar) serve(cfg *Inbound) error {
+	via := program(cfg.To, cfg.Answer)
+	sc.idle = append(sc.idle, via.CloseIdleConnections)
+	in := &inbound{sc: sc, at: cfg.At, edges: newEdges(cfg)}
+	in.hop = newHop(&hop{
+		name: "the program behind " + cfg.At, to: programURL(cfg.To), via: via, stall: cfg.Stall, maxBody: cfg.MaxBody,
+		log: sc.log, running: &sc.serving,
+	})
+	sc.edges = append(sc.edges, in.edges...)
+
+	secure := newServer(sc.serveCtx, http.HandlerFunc(in.overTLS), cfg.MaxHeader, cfg.Stall, sc.log)
+	drainer, err := sc.tls().WrapServer(secure, sc.host.Identity, in.edges.authorize())
+	if err != nil {
+		return err
+	}
+	sc.drainers = append(sc.drainers, drainer)
+	raw, err := listen(sc.serveCtx, cfg.At)
+	if err != nil {
+		return err
+	}
+	l := bound(raw, cfg.MaxConns)
+	sc.at[cfg.At] = raw.Addr()
+	if !in.edges.mixed() {
+		sc.inbound = append(sc.inbound, startFront(secure, l, true))
+		return nil
+	}
+	f := forked(l, secure.ReadHeaderTimeout)
+	sc.forks = append(sc.forks, f)
+	plain := newServer(sc.serveCtx, http.HandlerFunc(in.overPlain), cfg.MaxHeader, cfg.Stall, sc.log)
+	sc.inbound = append(sc.inbound, startFront(secure, f.tls, true), startFront(plain, f.plain, false))
+	return nil
+}
+
+func (in *inbound) overTLS(w http.ResponseWriter, r *http.Request) {
+	peer, _ := tlsconfig.Peer(r)
+	e := in.edges.of(&peer)
+	if e == nil { // tlsconfig has asked the same
+		answer(w, http.StatusForbidden, "the caller is not among the peers of this port")
+		return
+	}
+	e.overTLS()
+	in.hop.pass(w, r, &passing{set: http.Header{PeerHeader: {e.peer}}})
+}
+
+func (in *inbound) overPlain(w http.ResponseWriter, r *http.Request) {
+	from, _ := netip.ParseAddrPort(r.RemoteAddr)
+	e := in.edges.ofPlain(from.Addr())
+	if e == nil {
+		w.Header().Set("Connection", "close")
+		answer(w, http.StatusForbidden, "plain HTTP is not accepted from this address; call over mutual TLS")
+		return
+	}
+	e.overPlain()
+	if source := from.Addr().Unmap().String(); e.news(source) {
+		if err := in.report(r.Context(), e, source); err != nil {
+			e.forget(source)
+			in.sc.log.Error("a plain request could not be recorded, and is refused", "error", err)
+			answer(w, http.StatusServiceUnavailable, "the audit log cannot be written; see the agent's log")
+			return
+		}
+	}
+	in.hop.pass(w, r, &passing{})
+}
+
+// report records that somebody still comes without TLS.
+func (in *inbound) report(ctx context.Context, e *edge, source string) error {
+	in.sc.log.Warn("a plain request, which a strict edge would refuse", "at", in.at, "edge", e.peer, "from", source)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	event := auditlog.Suspicious("sidecar.plain", in.at, auditlog.Notice)
+	event.Actor.Client = source
+	event.Attributes = map[string]string{"edge": e.peer}
+	return in.sc.host.Audit.Append(ctx, event)
+}

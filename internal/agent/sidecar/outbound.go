@@ -1,0 +1,93 @@
+package sidecar
+
+import (
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// call makes a service reachable for the program.
+func (sc *Sidecar) call(cfg *Call) error {
+	edge := newEdge("call", cfg.At, cfg.Peer, Strict)
+	sc.edges = append(sc.edges, edge)
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true) // which upgrades, and shares no connection between requests
+	tlsConfig, serverName := sc.tls(), cfg.Peer
+	if strings.Contains(cfg.Peer, "://") {
+		tlsConfig.AnyServerName, serverName = true, ""
+	}
+	via := tlsConfig.NewTransport(&http.Transport{
+		DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+		TLSHandshakeTimeout: 10 * time.Second,
+		DisableCompression:  true,
+		Protocols:           protocols,
+		MaxIdleConnsPerHost: 256,
+		// Shorter than a callee may take to close what is left of an old
+		// generation: then it closes nothing that is still of use here.
+		IdleConnTimeout:       min(30*time.Second, sc.host.Drain/2),
+		ResponseHeaderTimeout: cfg.Answer,
+		ExpectContinueTimeout: time.Second,
+	}, sc.host.Identity, serverName, edge.allow)
+	sc.transports = append(sc.transports, via)
+	h := newHop(&hop{
+		name: cfg.Peer, to: &url.URL{Scheme: "https", Host: cfg.To}, via: via, stall: cfg.Stall,
+		log: sc.log, running: &sc.calling,
+	})
+	sc.hosts[cfg.Host] = func(w http.ResponseWriter, r *http.Request) {
+		edge.overTLS()
+		h.pass(w, r, &passing{})
+	}
+	if cfg.At == "" {
+		return nil
+	}
+	return sc.out(cfg.At, cfg.Stall, func(w http.ResponseWriter, r *http.Request) {
+		edge.overTLS()
+		h.pass(w, r, &passing{host: cfg.To}) // the program knows a port of ours, the callee its own name
+	})
+}
+
+// out listens for the program.
+func (sc *Sidecar) out(at string, stall time.Duration, handler http.HandlerFunc) error {
+	l, err := listen(sc.callCtx, at)
+	if err != nil {
+		return err
+	}
+	sc.at[at] = l.Addr()
+	srv := newServer(sc.callCtx, handler, defaultHeader, stall, sc.log)
+	sc.outbound = append(sc.outbound, startFront(srv, bound(l, defaultConns), false))
+	return nil
+}
+
+// forward takes requests for any call by its host, as HTTP_PROXY has them.
+func (sc *Sidecar) forward(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case r.Method == http.MethodConnect:
+		answer(w, http.StatusMethodNotAllowed, "CONNECT asks for a tunnel to somebody else's TLS; the agent makes the TLS: ask for http://"+strings.ToLower(hostOnly(r.Host))+"/")
+		return
+	case r.URL.Host == "":
+		answer(w, http.StatusBadRequest, "this is a proxy, and the request is for no host; set it as HTTP_PROXY")
+		return
+	case r.URL.Scheme != "http":
+		answer(w, http.StatusBadRequest, "the agent makes the TLS; ask for http://")
+		return
+	}
+	host := strings.ToLower(r.URL.Host)
+	to := sc.hosts[host]
+	if to == nil {
+		to = sc.hosts[hostOnly(host)]
+	}
+	if to == nil {
+		answer(w, http.StatusForbidden, "no call is configured for this host; add it to the agent's configuration")
+		return
+	}
+	to(w, r)
+}
+
+func hostOnly(host string) string {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		return name
+	}
+	return host
+}

@@ -1,0 +1,294 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tamshai/phoenix/tlsconfig"
+)
+
+// A hop passes requests on to one place.
+type hop struct {
+	name    string   // of what is there, for people
+	to      *url.URL // scheme and host alone
+	via     http.RoundTripper
+	own     identity // headers that the client may not set
+	stall   time.Duration
+	maxBody int64 // 0: none
+	log     *slog.Logger
+	proxy   *httputil.ReverseProxy
+	running *gate
+}
+
+// passing is what a hop knows of one request.
+type passing struct {
+	host string      // for the Host header; "" leaves it
+	set  http.Header // what the next one is told
+	body *watchedBody
+}
+
+type passingKey struct{}
+
+func passingOf(ctx context.Context) *passing {
+	p, _ := ctx.Value(passingKey{}).(*passing)
+	return p
+}
+
+// newHop completes h.
+func newHop(h *hop) *hop {
+	h.proxy = &httputil.ReverseProxy{
+		Rewrite:       h.rewrite,
+		Transport:     h.via,
+		FlushInterval: -1, // what comes goes on
+		ErrorLog:      slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
+		ErrorHandler:  h.failed,
+		BufferPool:    &buffers,
+	}
+	return h
+}
+
+// pass passes one request on and returns when it is over.
+func (h *hop) pass(w http.ResponseWriter, r *http.Request, p *passing) {
+	if !h.running.enter() {
+		w.Header().Set("Connection", "close")
+		answer(w, http.StatusServiceUnavailable, "the agent is ending")
+		return
+	}
+	defer h.running.leave()
+	if r.Method == http.MethodConnect {
+		answer(w, http.StatusMethodNotAllowed, "CONNECT would hide from the agent what it has to see; send the request itself")
+		return
+	}
+	if h.maxBody > 0 {
+		if r.ContentLength > h.maxBody {
+			answer(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is longer than %d bytes", h.maxBody))
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, h.maxBody)
+	}
+	if upgrades(r) {
+		w.Header().Del("Connection") // a new protocol is not for closing
+	}
+	guard, r := watched(w, r, h.stall)
+	defer guard.stop()
+	p.body, _ = r.Body.(*watchedBody)
+	h.proxy.ServeHTTP(guard, r.WithContext(context.WithValue(r.Context(), passingKey{}, p)))
+}
+
+func (h *hop) rewrite(pr *httputil.ProxyRequest) {
+	p := passingOf(pr.In.Context())
+	pr.Out.URL.Scheme, pr.Out.URL.Host, pr.Out.URL.User = h.to.Scheme, h.to.Host, nil
+	pr.Out.URL.RawQuery, pr.Out.URL.ForceQuery = pr.In.URL.RawQuery, pr.In.URL.ForceQuery
+	pr.Out.Host = pr.In.Host
+	if p.host != "" {
+		pr.Out.Host = p.host
+	}
+	for _, name := range forwarded {
+		if values := pr.In.Header[name]; values != nil {
+			pr.Out.Header[name] = values
+		}
+	}
+	h.own.strip(pr.Out.Header)
+	for name, values := range p.set {
+		pr.Out.Header[name] = values
+	}
+	h.trailers(pr, p)
+}
+
+// trailers passes on those that the client has announced. Their values come
+// with the end of the body.
+func (h *hop) trailers(pr *httputil.ProxyRequest, p *passing) {
+	pr.Out.Trailer = nil
+	if p.body == nil || len(pr.In.Trailer) == 0 {
+		return
+	}
+	out := http.Header{}
+	for name := range pr.In.Trailer {
+		if !h.own.has(name) {
+			out[name] = nil
+		}
+	}
+	if len(out) == 0 {
+		return
+	}
+	pr.Out.Trailer = out
+	in := pr.In
+	p.body.ended = func() {
+		for name := range out {
+			out[name] = in.Trailer[name]
+		}
+	}
+}
+
+// failed answers when there is no answer.
+func (h *hop) failed(w http.ResponseWriter, r *http.Request, err error) {
+	p := passingOf(r.Context())
+	var client error
+	if p != nil && p.body != nil {
+		client = p.body.failed()
+	}
+	var large *http.MaxBytesError
+	var refused *tlsconfig.RefusedError
+	var slow net.Error
+	var dial *net.OpError
+	switch {
+	case errors.As(client, &large):
+		answer(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is longer than %d bytes", large.Limit))
+		return
+	case errors.As(client, &slow) && slow.Timeout():
+		answer(w, http.StatusRequestTimeout, fmt.Sprintf("nothing of the body came for %s", h.stall))
+		return
+	case client != nil, r.Context().Err() != nil:
+		answer(w, http.StatusBadRequest, "the request ended before its body") // nobody reads it
+		return
+	}
+	h.log.Warn("no answer", "from", h.name, "error", err)
+	switch {
+	case errors.As(err, &refused):
+		answer(w, http.StatusBadGateway, fmt.Sprintf("%s is not to be trusted (%s); see the agent's log", h.name, refused.Reason))
+	case errors.As(err, &dial) && dial.Op == "dial":
+		answer(w, http.StatusBadGateway, fmt.Sprintf("%s cannot be reached; see whether it runs", h.name))
+	case errors.As(err, &slow) && slow.Timeout():
+		answer(w, http.StatusGatewayTimeout, fmt.Sprintf("%s has not answered in time", h.name))
+	default:
+		answer(w, http.StatusBadGateway, fmt.Sprintf("%s has ended the connection without an answer; see its log", h.name))
+	}
+}
+
+// answer is the sidecar's own answer, in one line.
+func answer(w http.ResponseWriter, code int, text string) {
+	h := w.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(code)
+	_, _ = io.WriteString(w, "phoenix-agent: "+text+"\n")
+}
+
+// A gate counts requests, those that took their connection over included, and
+// lets nobody in when it is shut.
+type gate struct {
+	mu    sync.Mutex
+	in    int
+	empty chan struct{} // closed when shut and empty; nil while open
+}
+
+func (g *gate) enter() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.empty != nil {
+		return false
+	}
+	g.in++
+	return true
+}
+
+func (g *gate) leave() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.in--; g.in == 0 && g.empty != nil {
+		close(g.empty)
+	}
+}
+
+// shut returns a channel that is closed when nobody is in any more.
+func (g *gate) shut() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.empty == nil {
+		g.empty = make(chan struct{})
+		if g.in == 0 {
+			close(g.empty)
+		}
+	}
+	return g.empty
+}
+
+// buffers are what bodies are copied through.
+var buffers pool
+
+type pool struct{ sync.Pool }
+
+const bufferSize = 32 << 10
+
+// Get implements httputil.BufferPool.
+func (p *pool) Get() []byte {
+	if b, ok := p.Pool.Get().(*[bufferSize]byte); ok {
+		return b[:]
+	}
+	return new([bufferSize]byte)[:]
+}
+
+// Put implements httputil.BufferPool.
+func (p *pool) Put(b []byte) {
+	if len(b) == bufferSize {
+		p.Pool.Put((*[bufferSize]byte)(b))
+	}
+}
+
+// A front is an HTTP server that runs.
+type front struct {
+	srv   *http.Server
+	ended chan struct{}
+}
+
+func newServer(base context.Context, handler http.Handler, maxHeader int, stall time.Duration, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: min(stall, 10*time.Second),
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return base },
+
+		DisableGeneralOptionsHandler: true,
+	}
+}
+
+func startFront(srv *http.Server, l net.Listener, secure bool) *front {
+	f := &front{srv: srv, ended: make(chan struct{})}
+	go func() {
+		defer close(f.ended)
+		if secure {
+			_ = srv.ServeTLS(l, "", "") // it ends with ErrServerClosed
+			return
+		}
+		_ = srv.Serve(l)
+	}()
+	return f
+}
+
+// program is the transport to the program's own port.
+func program(to string, answer time.Duration) *http.Transport {
+	network, address, _ := place(to) // Check has seen it
+	dialer := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: -1}
+	return &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, network, address)
+		},
+		DisableCompression: true,
+		// Programs close idle connections after two (gunicorn) or five seconds
+		// (Node), and a request that meets this fails.
+		IdleConnTimeout:       time.Second,
+		MaxIdleConnsPerHost:   256,
+		ResponseHeaderTimeout: answer,
+		ExpectContinueTimeout: time.Second,
+	}
+}
+
+func programURL(to string) *url.URL {
+	if strings.HasPrefix(to, "unix:") {
+		return &url.URL{Scheme: "http", Host: "program"}
+	}
+	return &url.URL{Scheme: "http", Host: to}
+}

@@ -1,0 +1,208 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/tamshai/phoenix/auditlog"
+	"github.com/tamshai/phoenix/tlsconfig"
+)
+
+// A Host is what a sidecar stands on.
+type Host struct {
+	Identity   tlsconfig.Identity    // who the program is; required
+	Revocation *tlsconfig.Revocation // nil: no CRLs are looked at
+	// Drain is how long a connection may stay on a certificate that has been
+	// replaced; 0 means 30 s.
+	Drain  time.Duration
+	Audit  auditlog.Recorder // nil means auditlog.Slog(Logger)
+	Logger *slog.Logger      // nil discards
+}
+
+// A Sidecar takes traffic until it is closed.
+type Sidecar struct {
+	host     Host
+	log      *slog.Logger
+	counters tlsconfig.Counters
+	edges    []*edge
+	at       map[string]net.Addr         // by the configured place
+	hosts    map[string]http.HandlerFunc // for the proxy
+
+	serveCtx, callCtx context.Context // of their requests
+	endServe, endCall context.CancelFunc
+	serving, calling  gate
+	inbound, outbound []*front
+	forks             []*fork
+	drainers          []*tlsconfig.Drainer
+	transports        []*tlsconfig.Transport
+	idle              []func() // closes idle connections
+}
+
+// Probe says whether cfg could be started: it checks it, and listens for a
+// moment wherever it says.
+func Probe(ctx context.Context, cfg Config) error {
+	if err := cfg.Check(); err != nil {
+		return err
+	}
+	var problems []error
+	for _, at := range cfg.places() {
+		l, err := listen(ctx, at)
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		problems = append(problems, l.Close())
+	}
+	return errors.Join(problems...)
+}
+
+// places are where something listens.
+func (c *Config) places() []string {
+	var all []string
+	for _, in := range c.Serve {
+		all = append(all, in.At)
+	}
+	for _, call := range c.Call {
+		if call.At != "" {
+			all = append(all, call.At)
+		}
+	}
+	if c.Proxy != "" {
+		all = append(all, c.Proxy)
+	}
+	return all
+}
+
+// Start begins to take traffic. After an error nothing is left.
+func Start(cfg Config, host Host) (*Sidecar, error) {
+	if err := cfg.Check(); err != nil {
+		return nil, err
+	}
+	if host.Logger == nil {
+		host.Logger = slog.New(slog.DiscardHandler)
+	}
+	if host.Audit == nil {
+		host.Audit = auditlog.Slog(host.Logger)
+	}
+	if host.Drain <= 0 {
+		host.Drain = defaultDrain
+	}
+	sc := &Sidecar{host: host, log: host.Logger, at: map[string]net.Addr{}, hosts: map[string]http.HandlerFunc{}}
+	sc.serveCtx, sc.endServe = context.WithCancel(context.Background())
+	sc.callCtx, sc.endCall = context.WithCancel(context.Background())
+	if err := sc.open(&cfg); err != nil {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		sc.Close(ctx)
+		return nil, err
+	}
+	for _, e := range sc.edges {
+		sc.log.Info("the sidecar has an edge", "side", e.side, "at", e.at, "peer", e.peer, "mode", e.mode)
+	}
+	return sc, nil
+}
+
+func (sc *Sidecar) open(cfg *Config) error {
+	for i := range cfg.Call {
+		if err := sc.call(&cfg.Call[i]); err != nil {
+			return err
+		}
+	}
+	if cfg.Proxy != "" {
+		if err := sc.out(cfg.Proxy, defaultStall, sc.forward); err != nil {
+			return err
+		}
+	}
+	for i := range cfg.Serve {
+		if err := sc.serve(&cfg.Serve[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tls is how strict both sides are.
+func (sc *Sidecar) tls() tlsconfig.Config {
+	return tlsconfig.Config{
+		Revocation: sc.host.Revocation, DrainTimeout: sc.host.Drain,
+		Metrics: &sc.counters, Audit: sc.host.Audit, Logger: sc.log,
+	}
+}
+
+// Addr is where the sidecar listens for a place that it was configured with.
+func (sc *Sidecar) Addr(at string) net.Addr { return sc.at[at] }
+
+// Edges are all edges, as they are now.
+func (sc *Sidecar) Edges() []Edge {
+	out := make([]Edge, len(sc.edges))
+	for i, e := range sc.edges {
+		out[i] = e.snapshot()
+	}
+	return out
+}
+
+// TLS are the figures of the mutual TLS, by side.
+func (sc *Sidecar) TLS() map[string]tlsconfig.Counts { return sc.counters.Snapshot() }
+
+// Old counts the connections on certificates that have been replaced.
+func (sc *Sidecar) Old() int {
+	n := 0
+	for _, d := range sc.drainers {
+		n += d.Old()
+	}
+	for _, t := range sc.transports {
+		n += t.Old()
+	}
+	return n
+}
+
+// Drain takes nothing more in, and waits for the requests that are under way,
+// until ctx ends. Then it ends them.
+func (sc *Sidecar) Drain(ctx context.Context) {
+	shutdown(ctx, sc.inbound, &sc.serving, sc.endServe)
+	for _, f := range sc.forks {
+		f.tls.end()
+		f.done.Wait()
+	}
+}
+
+// Close drains what comes in and what goes out, until ctx ends, and ends
+// everything.
+func (sc *Sidecar) Close(ctx context.Context) {
+	sc.Drain(ctx)
+	shutdown(ctx, sc.outbound, &sc.calling, sc.endCall)
+	for _, t := range sc.transports {
+		t.Close()
+	}
+	for _, d := range sc.drainers {
+		d.Close()
+	}
+	for _, f := range sc.idle {
+		f()
+	}
+}
+
+// shutdown ends servers. Connections that were taken over end with the context
+// of their requests.
+func shutdown(ctx context.Context, fronts []*front, in *gate, end context.CancelFunc) {
+	done := make(chan struct{}, len(fronts))
+	for _, f := range fronts {
+		go func() {
+			if f.srv.Shutdown(ctx) != nil {
+				_ = f.srv.Close()
+			}
+			<-f.ended
+			done <- struct{}{}
+		}()
+	}
+	for range fronts {
+		<-done
+	}
+	empty := in.shut()
+	end()
+	<-empty
+}

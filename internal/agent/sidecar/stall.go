@@ -1,0 +1,106 @@
+package sidecar
+
+import (
+	"io"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// A watch ends a request of which nothing moves: a client that does not send
+// what it has announced, or does not take what it has asked for. Time in which
+// nobody waits for the client does not count, so that a stream may be silent.
+type watch struct {
+	http.ResponseWriter
+	after       time.Duration
+	control     *http.ResponseController
+	read, write *time.Timer
+
+	mu   sync.Mutex
+	over bool
+}
+
+// watched returns r and w under a watch, which is to be stopped when the
+// request has been handled.
+func watched(w http.ResponseWriter, r *http.Request, after time.Duration) (*watch, *http.Request) {
+	g := &watch{ResponseWriter: w, after: after, control: http.NewResponseController(w)}
+	g.write = g.timer(g.control.SetWriteDeadline)
+	if r.Body != nil && r.Body != http.NoBody {
+		g.read = g.timer(g.control.SetReadDeadline)
+		with := *r
+		with.Body = &watchedBody{ReadCloser: r.Body, watch: g}
+		r = &with
+	}
+	return g, r
+}
+
+func (g *watch) timer(expire func(time.Time) error) *time.Timer {
+	t := time.AfterFunc(g.after, func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if !g.over {
+			_ = expire(time.Unix(1, 0)) // what waits for the client fails
+		}
+	})
+	t.Stop()
+	return t
+}
+
+func (g *watch) stop() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.over = true
+	g.write.Stop()
+	if g.read != nil {
+		g.read.Stop()
+	}
+}
+
+// Write implements http.ResponseWriter.
+func (g *watch) Write(p []byte) (int, error) {
+	g.write.Reset(g.after)
+	defer g.write.Stop()
+	return g.ResponseWriter.Write(p)
+}
+
+// FlushError is for http.ResponseController.
+func (g *watch) FlushError() error {
+	g.write.Reset(g.after)
+	defer g.write.Stop()
+	return g.control.Flush()
+}
+
+// Unwrap is for http.ResponseController.
+func (g *watch) Unwrap() http.ResponseWriter { return g.ResponseWriter }
+
+type watchedBody struct {
+	io.ReadCloser
+	watch *watch
+
+	ended func() // called at the body's end, before it is reported; nil: none
+
+	mu  sync.Mutex
+	err error // why the client's body could not be read
+}
+
+func (b *watchedBody) Read(p []byte) (int, error) {
+	b.watch.read.Reset(b.watch.after)
+	n, err := b.ReadCloser.Read(p)
+	b.watch.read.Stop()
+	if err == io.EOF && b.ended != nil {
+		b.ended()
+	}
+	if err != nil && err != io.EOF {
+		b.mu.Lock()
+		b.err = err
+		b.mu.Unlock()
+	}
+	return n, err
+}
+
+// failed is why the client's body could not be read, nil if it could.
+func (b *watchedBody) failed() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.err
+}

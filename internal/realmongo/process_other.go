@@ -1,0 +1,7 @@
+//go:build !linux
+
+package realmongo
+
+import "os/exec"
+
+func prepare(*exec.Cmd) {}
