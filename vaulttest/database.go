@@ -57,6 +57,7 @@ func (s *Server) HandleDatabase(connection string, db Database) {
 // dbConnection is a configured connection.
 type dbConnection struct {
 	plugin, policy string
+	verify         bool
 	allowed        []string
 	rotation       []string
 	details        map[string]any // the password among them
@@ -157,7 +158,7 @@ func (b *database) readConnection(req *request) (*response, error) {
 		"allowed_roles": c.allowed, "connection_details": details, "disable_automated_rotation": false,
 		"password_policy": c.policy, "plugin_name": c.plugin, "plugin_version": "",
 		"root_credentials_rotate_statements": c.rotation, "rotation_period": 0, "rotation_policy": "", "rotation_schedule": "", "rotation_window": 0,
-		"skip_static_role_import_rotation": false, "verify_connection": details["verify_connection"],
+		"skip_static_role_import_rotation": false, "verify_connection": c.verify,
 	})
 }
 
@@ -169,7 +170,7 @@ var databasePlugins = []string{"postgresql-database-plugin", "mongodb-database-p
 
 func (b *database) writeConnection(req *request) (*response, error) {
 	name := req.arg("name")
-	next := &dbConnection{allowed: []string{}, rotation: []string{}, details: map[string]any{}}
+	next := &dbConnection{verify: true, allowed: []string{}, rotation: []string{}, details: map[string]any{}}
 	if old := b.connections[name]; old != nil {
 		*next = *old
 		next.details = map[string]any{}
@@ -177,10 +178,11 @@ func (b *database) writeConnection(req *request) (*response, error) {
 			next.details[k] = v
 		}
 	}
-	verify, err := req.data.boolean("verify_connection", true)
+	verify, err := req.data.boolean("verify_connection", next.verify)
 	if err != nil {
 		return nil, err
 	}
+	next.verify = verify
 	for field, value := range req.data {
 		switch field {
 		case "plugin_name":
