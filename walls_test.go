@@ -61,7 +61,7 @@ var rooms = []room{
 	{"tlsconfig/assertion", []string{"tlsconfig", "secrets"}},
 	{"tlsconfig/tlsmcp", []string{"tlsconfig", "secrets", "auditlog", mcp}},
 	{"dbconn", []string{"secrets", "tlsconfig", "auditlog", pgx}},
-	{"dbconn/mongoconn", []string{"dbconn", "secrets", "tlsconfig", "auditlog", mongo}},
+	{"dbconn/mongoconn", []string{"secrets", "tlsconfig", "auditlog", mongo}},
 	{"internal/secmem", nil},
 	{"internal/memscan", nil},
 	{"internal/vault", []string{"secrets", "internal/secmem", vaultAPI, appRole, goRetry}},
@@ -79,6 +79,7 @@ var rooms = []room{
 	{"internal/realvault", []string{xsys}},
 	{"internal/doctor", []string{"bootstrap", "provision", "internal/vault", "secrets", hcl, xsync}},
 	{"internal/demo", []string{"bootstrap", "provision", "vaulttest", "internal/realvault", "internal/vault", "auditlog", "secrets", "tlsconfig", "examples/tamshai", "examples/agent"}},
+	{"internal/agent/pgproxy", []string{"dbconn", "secrets", "auditlog", pgx, xsys}},
 	{"internal/agent/...", []string{"bootstrap", "tlsconfig", "tlsconfig/assertion", "dbconn", "auditlog", "secrets", "internal/secmem", "internal/sdnotify", "internal/buildinfo", yaml, xsys}},
 	{"cmd/phoenix-agent", []string{"internal/agent"}},
 	{"cmd/phoenix/...", []string{anything}},
@@ -126,6 +127,8 @@ var apart = []struct {
 }{
 	{"cmd/phoenix-agent", []string{"auditlog/sink", "github.com/aws/", "go.mongodb.org/"}},
 	{"bootstrap", []string{"auditlog/sink"}},
+	{"dbconn/mongoconn", []string{pgx}},
+	{"dbconn", []string{mongo}},
 }
 
 // pkg is what the walls need to know of a package.

@@ -2,6 +2,7 @@ package bootstrap_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -72,6 +73,118 @@ func TestCRLs(t *testing.T) {
 	}
 }
 
+// While CRLs are required, a roll fails nobody: neither a peer that has its
+// certificate from the new authority already, nor one that has not yet. What
+// the roll removes is refused afterwards.
+func TestCRLsInARoll(t *testing.T) {
+	v := onReal(t)
+	p := v.twoTier(nil)
+	s := v.start(p.config(4 * time.Second))
+	issue := func() *tlsconfig.Material {
+		m, err := s.Issuer().Issue(t.Context(), tlsconfig.IssueRequest{CommonName: v.name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	var peer tlsconfig.Live
+	peer.Publish(issue())
+	var configs []tlsconfig.Config
+	var lists []*tlsconfig.Revocation
+	for _, id := range []tlsconfig.Identity{s.Identity(), &peer} {
+		r, err := tlsconfig.OpenRevocation(t.Context(), tlsconfig.RevocationConfig{Identity: id, Fetch: s.CRLs(), Interval: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(r.Close)
+		configs, lists = append(configs, tlsconfig.Config{Revocation: r}), append(lists, r)
+	}
+	ln, err := tls.Listen("tcp", "127.0.0.1:0", configs[0].Server(s.Identity(), tlsconfig.AllowDNS(v.name)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.CopyN(conn, conn, 1)
+			conn.Close()
+		}
+	}()
+	t.Cleanup(func() { ln.Close(); <-served })
+	talk := func() error {
+		conn, err := tls.Dial("tcp", ln.Addr().String(), configs[1].Client(&peer, v.name, tlsconfig.AllowDNS(v.name)))
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		_, _ = conn.Write([]byte{1})
+		_, err = io.ReadFull(conn, make([]byte, 1))
+		return err
+	}
+	check := func(phase string) {
+		t.Helper()
+		for i, r := range lists {
+			if err := r.Refresh(t.Context()); err != nil {
+				t.Errorf("%s: the lists of side %d: %v", phase, i, err)
+			}
+		}
+		if err := talk(); err != nil {
+			t.Errorf("%s: %v", phase, err)
+		}
+	}
+	id := s.Identity()
+	check("before")
+	p.addRoot("b")
+	when(t, id, "trusting both roots", func(m *tlsconfig.Material) bool { return roots(m) == "root a, root b" })
+	if err := talk(); err != nil {
+		t.Error("the server trusts the new root:", err)
+	}
+	before := issue()
+	peer.Publish(before)
+	check("both trust it")
+	p.signInter("b")
+	peer.Publish(issue())
+	if got := peer.Current().Leaf().Issuer.CommonName; got != "CA under b" {
+		t.Fatalf("the peer's certificate is of %q", got)
+	}
+	check("the peer has a new certificate")
+	when(t, id, "under the new root", func(m *tlsconfig.Material) bool { return m.Leaf().Issuer.CommonName == "CA under b" })
+	check("both have one")
+	peer.Publish(before)
+	check("the peer, restored from a backup, shows its old one")
+
+	old, err := tlsconfig.ParseCertificates([]byte(p.cert))
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer.Publish(issue())
+	p.must("POST", p.root+"/revoke", obj{"serial_number": colons(old[0].SerialNumber.Bytes())})
+	p.must("DELETE", p.inter+"/issuer/"+p.id, nil)
+	check("the old authority is revoked")
+	p.must("DELETE", p.root+"/issuer/a", nil)
+	check("its root is gone from Vault")
+	when(t, id, "trusting the new root alone", func(m *tlsconfig.Material) bool { return roots(m) == "root b" })
+	peer.Publish(issue())
+	check("its root is gone")
+	peer.Publish(before)
+	if err := talk(); err == nil {
+		t.Error("the old certificate is good still")
+	}
+	revoked := issue()
+	v.must("POST", p.inter+"/revoke", obj{"serial_number": colons(revoked.Leaf().SerialNumber.Bytes())})
+	peer.Publish(issue())
+	check("another was revoked")
+	peer.Publish(revoked)
+	if err := talk(); err == nil {
+		t.Error("a revoked peer was accepted")
+	}
+}
+
 func colons(serial []byte) string {
 	const digits = "0123456789abcdef"
 	var b strings.Builder
@@ -113,7 +226,7 @@ func TestCRLsOfOneMount(t *testing.T) {
 		t.Errorf("an ended context: %v", err)
 	}
 	v.must("DELETE", v.name+"-pki/root", nil)
-	if _, err := fetch[0](t.Context()); err == nil || !strings.Contains(err.Error(), "no CRL of an authority") {
+	if _, err := fetch[0](t.Context()); err == nil || !strings.Contains(err.Error(), "no CRL of an authority that leads to") {
 		t.Errorf("without an issuer: %v", err)
 	}
 }

@@ -18,6 +18,7 @@ type twoTier struct {
 	*vaultT
 	root, inter string // mounts
 	ref         string // the role
+	cert, id    string // of the CA under the root a
 }
 
 func (v *vaultT) twoTier(role obj) *twoTier {
@@ -26,7 +27,7 @@ func (v *vaultT) twoTier(role obj) *twoTier {
 	p.must("POST", "sys/mounts/"+p.root, obj{"type": "pki"})
 	p.must("POST", "sys/mounts/"+p.inter, obj{"type": "pki"})
 	p.addRoot("a")
-	p.signInter("a")
+	p.cert, p.id = p.signInter("a")
 	settings := obj{"allowed_domains": v.name, "allow_bare_domains": true, "key_type": "ec", "key_bits": 256, "ttl": "1h"}
 	for name, value := range role {
 		settings[name] = value
@@ -42,13 +43,16 @@ func (p *twoTier) addRoot(name string) {
 	p.must("POST", p.root+"/root/generate/internal", obj{"common_name": "root " + name, "issuer_name": name, "key_type": "ec", "key_bits": 256, "ttl": "24h"})
 }
 
-// signInter makes a new CA under a root, and has the role sign with it.
-func (p *twoTier) signInter(root string) {
+// signInter makes a new CA under a root, has the role sign with it, and returns
+// its certificate and the issuer's id.
+func (p *twoTier) signInter(root string) (cert, id string) {
 	p.Helper()
 	csr := p.must("POST", p.inter+"/intermediate/generate/internal", obj{"common_name": "CA under " + root, "key_type": "ec", "key_bits": 256})["data"].(obj)["csr"]
 	signed := p.must("POST", p.root+"/issuer/"+root+"/sign-intermediate", obj{"csr": csr, "common_name": "CA under " + root, "ttl": "12h"})["data"].(obj)
 	imported := p.must("POST", p.inter+"/intermediate/set-signed", obj{"certificate": signed["certificate"]})["data"].(obj)
-	p.must("POST", p.inter+"/config/issuers", obj{"default": imported["imported_issuers"].([]any)[0]})
+	cert, id = signed["certificate"].(string), imported["imported_issuers"].([]any)[0].(string)
+	p.must("POST", p.inter+"/config/issuers", obj{"default": id})
+	return cert, id
 }
 
 func (p *twoTier) config(ttl time.Duration) bootstrap.Config {
@@ -231,7 +235,7 @@ func TestIdentityThatCannotBeHad(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			v := v.in(t)
-			cfg := (&twoTier{v, p.root, p.inter, p.ref}).config(0)
+			cfg := (&twoTier{vaultT: v, root: p.root, inter: p.inter, ref: p.ref}).config(0)
 			test.change(&cfg)
 			s, err := bootstrap.Start(t.Context(), cfg)
 			if err == nil {

@@ -43,10 +43,16 @@ func (l *level) addCard(d []byte, start, end int, even bool) {
 // with context. The ranges are those of ISO/IEC 7812 as the schemes publish
 // them; all have a Luhn check digit.
 func cardScore(d []byte) (score, with float32) {
-	if !luhn(d) || sameDigits(d) || d[0] == '0' {
+	if !luhn(d) || sameDigits(d) {
 		return 0, 0
 	}
 	n, p2, p3, p4 := len(d), num(d[:2]), num(d[:3]), num(d[:4])
+	if d[0] == '0' {
+		if p4 == 604 { // Maestro, of old
+			return 0.2, 0.9
+		}
+		return 0, 0
+	}
 	long := n >= 16 && n <= 19
 	switch {
 	case d[0] == '4' && (n == 13 || n == 16 || n == 19), // Visa

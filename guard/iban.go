@@ -68,7 +68,20 @@ func (l *level) ibanOf(c []byte, start, end int) {
 	var turned [34]byte
 	n := copy(turned[:], c[4:])
 	n += copy(turned[n:], c[:4])
-	if mod97(turned[:n]) == 1 && num(c[2:4]) >= 2 {
-		l.add(l.zone.det.iban, start, end, 1)
+	if mod97(turned[:n]) != 1 || num(c[2:4]) < 2 {
+		return
 	}
+	score := float32(1)
+	if mixesCase(l.t[start:end]) {
+		score = l.rate(l.zone.det.iban, start, 0.3, 0.95) // a name in a program, by chance
+	}
+	l.add(l.zone.det.iban, start, end, score)
+}
+
+func mixesCase(b []byte) bool {
+	capitals, small := false, false
+	for _, c := range b {
+		capitals, small = capitals || isUpper(c), small || isLower(c)
+	}
+	return capitals && small
 }

@@ -49,7 +49,7 @@ func worldRecognizers() []recognizer {
 		{label: "BR_CPF", forms: "ddddddddddd", check: cpfOK, score: 0.45, with: 0.95, words: "cpf"},
 		{label: "BR_CNPJ", forms: "xx.xxx.xxx/xxxx=dd|xxxxxxxxxxxxdd", check: cnpjOK, score: 0.7, with: 1, words: "cnpj"},
 		{label: "CN_RESIDENT_ID", forms: "dddddddddddddddddx", check: cnOK, score: 0.8, with: 1, words: "身份证 resident identity 居民"},
-		{label: "JP_MY_NUMBER", forms: "dddddddddddd|dddd-dddd-dddd", check: jpOK, score: 0.2, with: 0.95, words: "マイナンバー 個人番号 my number"},
+		{label: "JP_MY_NUMBER", forms: "dddddddddddd|dddd-dddd-dddd", check: jpOK, score: 0.2, with: 0.95, words: "マイナンバー 個人番号 mynumber japan japanese"},
 		{label: "MX_CURP", forms: "aaaaddddddaaaaaaxd", check: curpOK, score: 0.85, with: 1, words: "curp"},
 		{label: "IL_ID", forms: "ddddddddd", check: func(d []byte) bool { return luhn(d) && num(d) > 0 }, score: 0.1, with: 0.9, words: "teudat zehut israeli תעודת זהות"},
 		{label: "AR_CUIT", forms: "dd=dddddddd=d|ddddddddddd", check: cuitOK, score: 0.4, with: 0.95, words: "cuit cuil"},

@@ -163,8 +163,8 @@ func (ph *phoneNumber) rate() (score, with float32) {
 		return 0, 0
 	}
 	nanp := func(d []byte) bool { return d[0] >= '2' && d[3] >= '2' }
-	for _, sep := range ph.seps[:g-1] {
-		if sep == '/' || sep == '_' {
+	for i, sep := range ph.seps[:g-1] {
+		if (sep == '/' || sep == '_') && ph.shut != i+1 {
 			if n == 10 && g == 3 && s[0] == 3 && s[1] == 3 && nanp(d) {
 				return 0.5, 0.85
 			}
@@ -184,9 +184,9 @@ func (ph *phoneNumber) rate() (score, with float32) {
 		return 0.5, 0.85
 	case d[0] == '0' && d[1] == '0' && n >= 10 && callingCode(d[2:]):
 		return 0.6, 0.9
-	case ph.parens && g >= 2 && n <= 12 && ph.shut >= 1 && ph.shut <= 2 && ph.shut < g && s[ph.shut-1] <= 4:
+	case ph.parens && g >= 2 && n <= 13 && ph.shut >= 1 && ph.shut <= 2 && ph.shut < g && s[ph.shut-1] <= 5:
 		return 0.6, 0.9
-	case d[0] == '0' && g >= 2 && n >= 9 && n <= 12 && s[0] <= 5:
+	case d[0] == '0' && g >= 2 && n >= 9 && n <= 13 && s[0] <= 5:
 		return 0.55, 0.9
 	case g >= 2 && n <= 12:
 		if g > 5 || s[0] == 1 && n < 10 {
@@ -230,6 +230,9 @@ func (ph *phoneNumber) notPhone() bool {
 			return true
 		}
 	case 4:
+		if s[1] == 4 && s[2] == 2 && s[3] == 2 && ph.seps[1] == '-' && ph.seps[2] == '-' {
+			return true // a date behind a number
+		}
 		return same && sep == '.' && s[0] <= 3 && s[1] <= 3 && s[2] <= 3 && s[3] <= 3
 	}
 	return false

@@ -53,6 +53,9 @@ func TestScan(t *testing.T) {
 		{"It's like that since 3/3/1980", nil},
 		{"token hvs.CAESIJlWhKjfkQz0Jr3aB9dE5fG7hI1kL", []string{"SECRET hvs.CAESIJlWhKjfkQz0Jr3aB9dE5fG7hI1kL"}},
 		{"postgres://app:s3cr3tPw@db:5432/hr", []string{"SECRET postgres://app:s3cr3tPw@db:5432/hr"}},
+		{"call (02151) 07281 537 or (18)/246-9948", []string{"PHONE_NUMBER (02151) 07281 537", "PHONE_NUMBER (18)/246-9948"}},
+		{"I have lost my card 503871671593, and my card 060469639524", []string{"CREDIT_CARD 503871671593", "CREDIT_CARD 060469639524"}},
+		{"a photo cerro.es of da.com.br", []string{"URL cerro.es", "URL da.com.br"}},
 		{"password: hunter2xyz", []string{"SECRET hunter2xyz"}},
 		{"api_key = \"Zf3D0LXCM3EIMbgJpUNnkRtOfOueHznB\"", []string{"SECRET Zf3D0LXCM3EIMbgJpUNnkRtOfOueHznB"}},
 		// What over-eager rules take for one.
@@ -65,6 +68,9 @@ func TestScan(t *testing.T) {
 		{"550e8400-e29b-41d4-a716-446655440000", nil},
 		{"version 1.2.3.4", nil},
 		{"fmt.Println(os.Args)", nil},
+		{"0/0               0 2017-07-13 19:40", nil},
+		{"OpAMD64VCVTTPS2UDQMasked128", nil},
+		{"it.is in main.py, lib.rs or log.info", nil},
 		{"at 10:30-11:45, 3.14159265, 2004-12-06", nil},
 		{"key_length = XSalsa20.key_length", nil},
 	} {

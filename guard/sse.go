@@ -51,6 +51,9 @@ type EventsConfig struct {
 	Conversation *Conversation
 	// Restore puts the values of the conversation's pseudonyms back.
 	Restore bool
+	// Result, if not nil, gets what was found once the sequence has ended, in
+	// whatever way it does.
+	Result *Result
 }
 
 // Events reads server-sent events from r, as models' interfaces send them, and
@@ -183,10 +186,24 @@ type piece struct {
 }
 
 func (e *events) close() {
+	e.count(e.walker.r.result)
 	e.walker.r.close()
 	for _, p := range e.pieces {
 		if p.text != nil {
+			e.count(p.text.result)
 			p.text.close()
+		}
+	}
+}
+
+// count adds what was found in a text.
+func (e *events) count(r Result) {
+	if e.cfg.Result == nil {
+		return
+	}
+	for label, n := range r.Counts {
+		for range n {
+			e.cfg.Result.count(label)
 		}
 	}
 }
@@ -409,6 +426,7 @@ func (e *events) end(p *piece) ([]byte, error) {
 	if !p.isArgs {
 		defer p.text.close()
 		rest := p.text.next(nil, nil, true)
+		e.count(p.text.result)
 		if err := p.text.err(); err != nil {
 			return nil, err
 		}
@@ -421,7 +439,8 @@ func (e *events) end(p *piece) ([]byte, error) {
 	if !json.Valid(p.args) { // broken off, or no JSON: text
 		redact = e.g.redact
 	}
-	rest, _, err := redact(e.cfg.Conversation, p.args)
+	rest, result, err := redact(e.cfg.Conversation, p.args)
+	e.count(result)
 	if err == nil && e.cfg.Restore && e.cfg.Conversation != nil {
 		if json.Valid(rest) {
 			return e.cfg.Conversation.RestoreJSON(rest)

@@ -125,7 +125,7 @@ func (l *level) host(i int) {
 	score := float32(0.3)
 	if end-start > 4 && strings.EqualFold(string(t[start:start+4]), "www.") {
 		score = 0.6
-	} else if commonTLD(label) {
+	} else if commonTLD(label) || isSecondLevel(lastLabel(t[start:max(start, end-len(label)-1)])) {
 		score = 0.5
 	}
 	if isUpper(label[0]) && !isUpper(t[start]) {
@@ -154,7 +154,17 @@ func (d *detector) isTLD(label []byte) bool {
 // files and of fields in programs.
 func commonTLD(label []byte) bool {
 	switch strings.ToLower(string(label)) {
-	case "com", "org", "net", "edu", "gov", "mil", "int", "biz", "eu", "uk", "de", "fr", "nl", "io", "ai", "dev", "app", "cloud", "online", "shop", "site", "xyz":
+	case "com", "org", "net", "edu", "gov", "mil", "int", "biz", "eu", "uk", "de", "fr", "nl", "io", "ai", "dev", "app", "cloud", "online", "shop", "site", "xyz",
+		"au", "be", "bg", "ca", "ch", "cn", "cz", "dk", "ee", "es", "fi", "gr", "hk", "hr", "hu", "ie", "jp", "kr", "lt", "lv", "mx", "nz", "pt", "ro", "ru", "se", "sk", "tw", "ua", "za":
+		return true
+	}
+	return false
+}
+
+// isSecondLevel reports whether names are registered below label, as in com.br.
+func isSecondLevel(label []byte) bool {
+	switch strings.ToLower(string(label)) {
+	case "com", "co", "org", "net", "edu", "gov", "ac":
 		return true
 	}
 	return false

@@ -81,6 +81,27 @@
 //	  postgres: {kind: postgres, port: 5432, networks: [data-network], sans: [postgres]}
 //	databases:
 //	  tamshai_hr: {server: postgres, owner: tamshai, role: tamshai_app}
+//	database_users:          # users that Vault makes there; without this section it makes none
+//	  mount: database                               # the default
+//	  ttl: 12h                                      # of leases, and max_ttl: 23h; the defaults; at most 24h
+//	  connections:                                  # by server, of the kinds postgres and mongodb
+//	    postgres:
+//	      password: {env: VAULT_POSTGRES_PASSWORD}  # required, or file: the first one, which Vault replaces
+//	      user: vault                               # the default
+//	      addr: postgres:5432                       # the default: the server's name and port
+//	      database: postgres                        # where Vault logs in; the default; admin for mongodb
+//	      ca: pki                                   # the default with a PKI: its roots; or {file: ca.pem},
+//	                                                # which is sent, or {vault_file: /vault/ca.pem}, on Vault's host
+//	    mongodb:                                    # one that demands client certificates
+//	      password: {env: VAULT_MONGODB_PASSWORD}
+//	      ca: {vault_file: /vault/tls/ca.crt}
+//	      client_file: /vault/tls/tls.pem           # Vault's certificate and key, on its host
+//	  roles:                                        # database/creds/NAME
+//	    mcp-hr: {database: tamshai_hr}              # with the rights of that database's role; also ttl, max_ttl,
+//	                                                # and creation, revocation: lists of statements
+//	    mcp-sales: {database: tamshai_sales, grant: [readWrite]}    # MongoDB: roles on that database
+//	  static:                                       # database/static-creds/NAME
+//	    tamshai_app: {server: postgres, rotation: 24h}              # the default; user: NAME is too
 //	keycloak:
 //	  realm: tamshai-corp
 //	  clients: {mcp-gateway: tamshai/mcp-gateway#keycloak_client_secret}
@@ -98,7 +119,8 @@
 // # What is made of it
 //
 // In this order: the AppRole mount and its lockout, the KV mounts, the PKI, the
-// policies, the roles, the pipeline's policy and login, the initial values.
+// policies, the roles, the pipeline's policy and login, the initial values, the
+// database users.
 //
 // A service's own policy is named phoenix-SERVICE. It reads the secrets and
 // leases of the service, revokes exactly those leases, and destroys and looks
@@ -118,6 +140,26 @@
 // with leases of database users also has the role SERVICE-db, for certificates
 // whose common name is one of those users. See [Roll] for new authorities.
 //
+// # Users on databases
+//
+// Vault reaches a server over TLS that it verifies (sslmode=verify-full), as a
+// user that may make roles and is no superuser. Beforehand a superuser of the
+// server runs what "phoenix db sql" prints ([Estate.DatabaseSQL]); it names what
+// is missing as well ([Estate.DatabaseNeeds]). The stage is the last, because
+// the server's certificate comes from the PKI: apply the others, start the
+// server, apply all.
+//
+// The password is sent when a connection is made, and never again. The
+// connection serves no role until Vault has replaced that password by one of its
+// own. That one dies with Vault: on a Vault that is rebuilt, apply stops at the
+// connection, until the server's superuser has run phoenix db sql --after-wipe.
+//
+// A user in PostgreSQL is a member of its database's role and has nothing else.
+// When its lease ends it cannot log in any more, its sessions are ended, what it
+// made goes to the role, and it is dropped. Should it own something in another
+// database than Vault's, it stays, without login. A user in MongoDB is one of
+// the database admin.
+//
 // The lockout is loosened rather than left alone. Vault's own (five failures,
 // fifteen minutes) lets one service that restarts on a spent SecretID, or
 // anybody who knows a RoleID, which is no secret, keep the fresh and valid
@@ -135,5 +177,7 @@
 // nothing else: a policy carries "phoenix owner=NAME" as the name in its text,
 // an auth mount as its description. A role is the owner's if it carries its own
 // generated policy, and that is the owner's. A PKI role is the owner's if its
-// mount is. KV and PKI mounts and what they keep are never removed. Two estates in one Vault need two owners.
+// mount is, and so is a role of the database engine. KV and PKI mounts and what
+// they keep are never removed, nor are connections to databases, without which
+// their leases could not be revoked. Two estates in one Vault need two owners.
 package provision

@@ -33,7 +33,8 @@ type Estate struct {
 	VaultNetworks []string
 	Servers       []Server
 	Databases     []Database
-	Keycloak      *Keycloak // nil: none
+	Users         *DatabaseUsers // nil: Vault makes none on the servers
+	Keycloak      *Keycloak      // nil: none
 	Endpoints     []Endpoint
 
 	dir string // what relative file names start from

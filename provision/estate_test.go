@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -169,6 +170,7 @@ func FuzzLoad(f *testing.F) {
 	f.Add(data)
 	f.Add([]byte(small))
 	f.Add([]byte(withPKI))
+	f.Add([]byte(strings.ReplaceAll(withUsers, "NN", "n")))
 	f.Add([]byte("a: &a [*a]\n---\n"))
 	f.Add([]byte("? [a]\n: b\n"))
 	f.Add([]byte("owner: o\nservices: {a: {calls: [a], role_id: 0123456789abcdef}}"))
@@ -181,6 +183,18 @@ func FuzzLoad(f *testing.F) {
 			for _, r := range e.CertRoles() {
 				if strings.ContainsAny(strings.Join(r.DNS, ""), "*,/ ") || len(r.Users) == 0 && r.CommonName() == "" {
 					t.Errorf("the role %+v gives more than names", r)
+				}
+			}
+			if e.Users != nil {
+				for _, c := range e.Users.Connections {
+					if strings.ContainsAny(c.Addr+c.Database+c.CA.VaultFile, "?&#@% ") || e.Users.Connection(c.Server) == nil {
+						t.Errorf("the connection %+v says more than an address", c)
+					}
+				}
+				for _, r := range e.Users.Roles {
+					if strings.ContainsAny(r.Member, "\"'; ") || r.TTL > 24*time.Hour || r.MaxTTL < r.TTL {
+						t.Errorf("the role %+v", r)
+					}
 				}
 			}
 			for _, s := range e.Services {

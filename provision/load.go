@@ -85,7 +85,7 @@ type loader struct {
 
 func (l *loader) root(n *yaml.Node) {
 	e := &l.estate
-	var endpoints *yaml.Node
+	var endpoints, users *yaml.Node
 	l.fields(n, "the estate",
 		field{"owner", func(n *yaml.Node) { e.Owner = l.name(n, "the owner") }},
 		field{"environment", func(n *yaml.Node) { e.Environment = l.name(n, "the environment") }},
@@ -99,9 +99,11 @@ func (l *loader) root(n *yaml.Node) {
 		field{"services", l.services},
 		field{"servers", l.servers},
 		field{"databases", l.databases},
+		field{"database_users", func(n *yaml.Node) { users = n }},
 		field{"keycloak", l.keycloak},
 		field{"endpoints", func(n *yaml.Node) { endpoints = n }},
 	)
+	l.databaseUsers(users)
 	l.endpoints(endpoints)
 }
 

@@ -71,8 +71,9 @@ type CertRole struct {
 	DNS  []string
 	IPs  []netip.Addr
 	URIs []string
-	// Users are patterns of database user names, for a role whose certificates
-	// carry one as common name and no other name. DNS, IPs and URIs are empty.
+	// Users are names of database users and patterns of such, for a role whose
+	// certificates carry one as common name and no other name. DNS, IPs and URIs
+	// are empty.
 	Users []string
 }
 
@@ -177,17 +178,23 @@ func (r CertRole) ParsedURIs() []*url.URL {
 // https://developer.hashicorp.com/vault/docs/secrets/databases/postgresql
 var userNameParts = map[string]int{"postgres": 8, "mongodb": 15}
 
-// databaseUsers are the patterns of the names that Vault makes for the
-// service's leases: "v-approle-mcp-hr-*". A token's display name is the mount
-// that it comes from.
+// databaseUsers are the names that the service's leases are about: patterns of
+// those that Vault makes, "v-approle-mcp-hr-*", and static ones. A token's
+// display name is the mount that it comes from.
 func (e *Estate) databaseUsers(s Service) []string {
 	var users []string
 	for _, lease := range s.Leases {
+		if mount, role, ok := strings.Cut(lease, "/static-creds/"); ok && e.Users != nil && mount == e.Users.Mount {
+			if r := e.Users.static(role); r != nil && !slices.Contains(users, r.User) {
+				users = append(users, r.User)
+			}
+			continue
+		}
 		mount, role, ok := strings.Cut(lease, "/creds/")
 		if !ok || strings.Contains(mount, "static") {
 			continue
 		}
-		for _, kind := range e.databaseKinds(s) {
+		for _, kind := range e.databaseKinds(s, mount, role) {
 			n := userNameParts[kind]
 			display := strings.ReplaceAll(e.AppRole.Mount, "/", "-")
 			user := "v-" + display[:min(n, len(display))] + "-" + role[:min(n, len(role))] + "-*"
@@ -199,7 +206,12 @@ func (e *Estate) databaseUsers(s Service) []string {
 	return users
 }
 
-func (e *Estate) databaseKinds(s Service) []string {
+func (e *Estate) databaseKinds(s Service, mount, role string) []string {
+	if u := e.Users; u != nil && mount == u.Mount {
+		if r := u.Role(role); r != nil {
+			return []string{u.Connection(r.Server).Kind}
+		}
+	}
 	var kinds []string
 	for _, d := range e.Databases {
 		for _, server := range e.Servers {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -272,6 +273,9 @@ func (r CertRole) settings(p *PKI) settings {
 	}
 	if isUser {
 		want["allowed_domains"] = r.Users
+		want["allow_bare_domains"] = slices.ContainsFunc(r.Users, func(name string) bool { return !strings.HasSuffix(name, "*") })
+		// For Vault a name with an underscore is no host name.
+		want["enforce_hostnames"] = !slices.ContainsFunc(r.Users, func(name string) bool { return strings.Contains(name, "_") })
 	}
 	return want
 }

@@ -29,11 +29,14 @@ const (
 	StageRoles    Stage = "roles"    // a role for each service
 	StagePipeline Stage = "pipeline" // the pipeline's policy and login
 	StageValues   Stage = "values"   // initial values
+	// StageDatabases is last: PostgreSQL has its certificate from this PKI, and
+	// Vault logs in when it is told of a server.
+	StageDatabases Stage = "databases"
 )
 
 // Stages returns all stages in order.
 func Stages() []Stage {
-	return []Stage{StageAuth, StageKV, StagePKI, StagePolicies, StageRoles, StagePipeline, StageValues}
+	return []Stage{StageAuth, StageKV, StagePKI, StagePolicies, StageRoles, StagePipeline, StageValues, StageDatabases}
 }
 
 // ParseStage returns the stage of that name.

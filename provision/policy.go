@@ -94,6 +94,7 @@ func (e *Estate) pipelinePolicy() map[string]rule {
 		rules[s.Mount+"/subkeys/"+s.Path] = can("read")
 	}
 	e.grantPKI(rules)
+	e.grantDatabases(rules)
 	if g := e.Pipeline.GitHub; g != nil {
 		rules["auth/"+g.Mount+"/config"] = can("read")
 		rules["auth/"+g.Mount+"/role"] = can("list")

@@ -18,10 +18,12 @@ import (
 //     and that policy is the owner's. So a role goes before its policy.
 //   - A JWT role is the owner's if it carries the pipeline's policy and no
 //     other, on a mount that is the owner's.
-//   - A PKI role is the owner's if its mount is, by its description.
+//   - A PKI role or a role of the database engine is the owner's if its mount
+//     is, by its description.
 //   - An auth mount carries it in its description.
 //
-// KV mounts, PKI mounts and what they keep are never among them.
+// KV mounts, PKI mounts and what they keep, and database connections are never
+// among them.
 func (v *view) leftovers(ctx context.Context) error {
 	e := v.Estate
 	var roles, policies, jwtRoles, mounts []Change
@@ -71,6 +73,10 @@ func (v *view) leftovers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	databaseRoles, err := v.databaseLeftovers(ctx)
+	if err != nil {
+		return err
+	}
 	for key := range v.auth {
 		mount := strings.TrimSuffix(key, "/")
 		if mount == key || mount == e.AppRole.Mount || e.Pipeline.GitHub != nil && mount == e.Pipeline.GitHub.Mount || !v.ours(mount) {
@@ -83,7 +89,7 @@ func (v *view) leftovers(ctx context.Context) error {
 	}
 	slices.SortFunc(mounts, func(a, b Change) int { return strings.Compare(a.Name, b.Name) })
 	var paths []string
-	for _, c := range slices.Concat(roles, policies, jwtRoles, certRoles, mounts) {
+	for _, c := range slices.Concat(roles, policies, jwtRoles, certRoles, databaseRoles, mounts) {
 		if v.wants(c.Stage) {
 			v.Changes = append(v.Changes, c)
 			paths = append(paths, c.needs[0].path)

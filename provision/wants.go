@@ -55,6 +55,9 @@ func (v *view) items() []item {
 	for _, s := range e.Secrets {
 		add(v.secret(s))
 	}
+	for _, it := range v.databaseItems() {
+		add(it)
+	}
 	return all
 }
 

@@ -53,8 +53,8 @@ func Server(identity Identity, authorize Authorizer) *tls.Config {
 
 // Client returns the configuration of a client that shows the identity's
 // certificate and accepts the server of that name, if authorize allows it. An
-// empty name means that of the connection, which net/http sets. It is as
-// Config{}.Client.
+// empty name means that of the connection, which net/http sets; an address must
+// be given. It is as Config{}.Client.
 func Client(identity Identity, serverName string, authorize Authorizer) *tls.Config {
 	return Config{}.Client(identity, serverName, authorize)
 }
@@ -178,6 +178,15 @@ func (s *side) verifyConnection(cs tls.ConnectionState) error {
 		s.Metrics.Handshake(s.name(), v.peer)
 	}
 	return nil
+}
+
+// verifyFor is verifyConnection of a client for one server. crypto/tls leaves
+// an address out of the connection's state.
+func (s *side) verifyFor(name string) func(tls.ConnectionState) error {
+	return func(cs tls.ConnectionState) error {
+		cs.ServerName = name
+		return s.verifyConnection(cs)
+	}
 }
 
 func (s *side) speaks(versions []uint16) bool {

@@ -51,7 +51,7 @@ func (cs *Conns) Handshake(ctx context.Context, raw net.Conn, serverName string)
 	c := &Conn{conns: cs, is: &tracked{generation: s.identity.Current().generation, conn: raw}}
 	if s.client {
 		config := s.clientConfig(s.identity.Current, nil)
-		config.ServerName = serverName
+		config.ServerName, config.VerifyConnection = serverName, s.verifyFor(serverName)
 		c.Conn = tls.Client(raw, config)
 	} else {
 		c.Conn = tls.Server(raw, s.serverConfig())
@@ -65,6 +65,9 @@ func (cs *Conns) Handshake(ctx context.Context, raw net.Conn, serverName string)
 		return nil, err
 	}
 	state := c.ConnectionState()
+	if s.client {
+		state.ServerName = serverName
+	}
 	if _, err := c.is.check(s, &state); err != nil {
 		c.abandon()
 		return nil, err

@@ -9,7 +9,13 @@ import (
 // refused, and what is reported of it.
 func (e Endpoint) Judge(said []byte) (refused bool, text string) {
 	w := wiresOf(e, "name")[0]
-	a := w.plaintext(script{r: bytes.NewReader(said)})
+	a := w.exchange(script{r: bytes.NewReader(said)}, w.hello, w.read)
+	return a.outcome != served && a.outcome != busy, a.text
+}
+
+// JudgeSettings is Judge for what comes after a connection preface in the clear.
+func JudgeSettings(said []byte) (refused bool, text string) {
+	a := new(wire).exchange(script{r: bytes.NewReader(said)}, http2Hello(), readSettings)
 	return a.outcome != served, a.text
 }
 

@@ -330,3 +330,44 @@ func TestAudit(t *testing.T) {
 		t.Errorf("%s", got)
 	}
 }
+
+// A server may be known by its address, which is in no ClientHello.
+func TestServersByAddress(t *testing.T) {
+	ca := testpki.NewCA("ours")
+	here, elsewhere := testpki.Spec{IP: []net.IP{net.IPv4(127, 0, 0, 1)}}, testpki.Spec{IP: []net.IP{net.IPv4(10, 0, 0, 1)}}
+	client := tlsconfig.Static(material(t, ca.Issue(clientSpec), ca))
+	for _, tt := range []struct {
+		name string
+		spec testpki.Spec
+		want tlsconfig.Reason
+	}{{"its own", here, ""}, {"another", elsewhere, tlsconfig.ReasonName}, {"none", serverSpec, tlsconfig.ReasonName}} {
+		t.Run(tt.name, func(t *testing.T) {
+			server := tlsconfig.Static(material(t, ca.Issue(tt.spec), ca))
+			url, _ := serve(t, tlsconfig.Config{}, server, tlsconfig.AllowTrusted(), nil)
+			transport := tlsconfig.NewTransport(nil, client, "", tlsconfig.AllowTrusted())
+			defer transport.Close()
+			for range 2 {
+				if _, _, err := get(transport, url); reason(err) != tt.want || (err == nil) != (tt.want == "") {
+					t.Error("over HTTP:", err)
+				}
+			}
+			clients, servers := tlsconfig.Config{}.ClientConns(client, tlsconfig.AllowTrusted()), tlsconfig.Config{}.ServerConns(server, tlsconfig.AllowTrusted())
+			defer clients.Close()
+			defer servers.Close()
+			p, err, _ := join(t, clients, servers, "127.0.0.1")
+			if reason(err) != tt.want || (err == nil) != (tt.want == "") {
+				t.Error("on a connection:", err)
+			}
+			if err == nil {
+				clients.Close()
+				if err := p.client.Check(); err != nil {
+					t.Error("later:", err)
+				}
+			}
+			given := tlsconfig.Client(client, "127.0.0.1", tlsconfig.AllowTrusted())
+			if _, err := exchange(listen(t, tlsconfig.Server(server, tlsconfig.AllowTrusted())), given); reason(err) != tt.want || (err == nil) != (tt.want == "") {
+				t.Error("by a configuration:", err)
+			}
+		})
+	}
+}

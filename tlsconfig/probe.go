@@ -62,7 +62,7 @@ type ProbeConfig struct {
 	// means 24 hours, or a fifth of the certificate's lifetime if that is less.
 	WarnBefore time.Duration
 	// Timeout bounds each connection, from dialling to its last byte. There are
-	// seven at most, and up to four more for each login after the first. Zero
+	// eight at most, and up to four more for each login after the first. Zero
 	// means 5 seconds.
 	Timeout time.Duration
 	// Dial makes connections. Nil means that of a net.Dialer.
@@ -71,7 +71,8 @@ type ProbeConfig struct {
 }
 
 // ErrUnreachable is an endpoint that nothing can be said about, because no
-// connection to it can be made.
+// connection to it can be made, or because it turns everybody away: PostgreSQL
+// that is starting, or has too many clients.
 var ErrUnreachable = errors.New("cannot be reached")
 
 // A Report is what Probe found out. Text from the server is escaped: it holds
@@ -240,18 +241,27 @@ func (p *probe) connect(ctx context.Context) (net.Conn, func(), error) {
 // plaintext behaves as a client that has never heard of TLS.
 func (p *probe) plaintext(ctx context.Context) error {
 	for _, w := range p.wires {
-		conn, done, err := p.connect(ctx)
-		if err != nil {
-			return err
-		}
-		got := w.plaintext(conn)
-		done()
-		if got.outcome == served {
-			p.report.add(SeverityProblem, CodePlaintext, w.remedies.plaintext, "it answers in the clear%s: %s", w.as, got.text)
-			return nil
+		for _, o := range w.openings() {
+			conn, done, err := p.connect(ctx)
+			if err != nil {
+				return err
+			}
+			got := w.exchange(conn, o.hello, o.read)
+			done()
+			switch got.outcome {
+			case served:
+				p.report.add(SeverityProblem, CodePlaintext, w.remedies.plaintext, "it answers in the clear%s: %s", w.as, got.text)
+				return nil
+			case busy:
+				return p.busy(got)
+			}
 		}
 	}
 	return nil
+}
+
+func (p *probe) busy(a answer) error {
+	return fmt.Errorf("tlsconfig: %s %w: %s; try again when it lets clients in", p.Addr, ErrUnreachable, a.text)
 }
 
 // show makes it show its certificate, and judges that.
@@ -270,7 +280,8 @@ func (p *probe) show(ctx context.Context) error {
 	p.judge(s.state.PeerCertificates)
 	if alpn := p.wires[0].alpn; s.state.NegotiatedProtocol == "h2" {
 		s, err = p.handshake(ctx, alpn[1:], 0)
-		p.http2 = s.state == nil
+		// Some go on without a protocol, and hang up once they are asked: gRPC.
+		p.http2 = s.state == nil || s.state.NegotiatedProtocol != alpn[1]
 	}
 	return err
 }
@@ -387,6 +398,9 @@ func (p *probe) admit(ctx context.Context, with *tls.Certificate) (admission, er
 	var last admission
 	for _, w := range p.wires {
 		a, err := p.admitOn(ctx, w, with)
+		if err == nil && a.outcome == busy {
+			err = p.busy(a.answer)
+		}
 		if err != nil || a.open || a.outcome == served {
 			return a, err
 		}

@@ -44,6 +44,8 @@ func FuzzProbeAnswer(f *testing.F) {
 		}
 		_, text := tlsconfig.JudgeHTTP2(said)
 		check(t, "HTTP/2", text)
+		_, text = tlsconfig.JudgeSettings(said)
+		check(t, "HTTP/2 in the clear", text)
 	})
 }
 
@@ -80,6 +82,19 @@ func TestProbeRefusals(t *testing.T) {
 	} {
 		if refused, text := (tlsconfig.Endpoint{Addr: "a:1", Protocol: tt.protocol}).Judge([]byte(tt.said)); refused != tt.refused {
 			t.Errorf("%s: %q: refused is %t: %s", tt.protocol, tt.said, refused, text)
+		}
+	}
+	for said, want := range map[string]bool{
+		"\x00\x00\x00\x04\x00\x00\x00\x00\x00":                         false,
+		"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64": false,
+		"\x00\x00\x05\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00":     true, // no settings
+		"\x00\x00\x00\x04\x01\x00\x00\x00\x00":                         true, // none of its own
+		"\x00\x00\x08\x07\x00\x00\x00\x00\x00":                         true, // GOAWAY
+		"HTTP/1.1 400 Bad Request\r\n":                                 true, // as it was asked before
+		"\x15\x03\x01\x00\x02\x02\x46":                                 true,
+	} {
+		if refused, text := tlsconfig.JudgeSettings([]byte(said)); refused != want {
+			t.Errorf("%q to a preface: refused is %t: %s", said, refused, text)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -99,6 +100,38 @@ func TestProbePostgresDefaults(t *testing.T) {
 	r := look(t, pg.CA(), tlsconfig.Endpoint{Addr: pg.Addr(), Protocol: tlsconfig.ProtocolPostgres})
 	if codes(r) != "plaintext no_tls" || !strings.Contains(r.Findings[1].Message, "N") || r.Version != 0 || !r.Expires.IsZero() {
 		t.Errorf("%+v", r)
+	}
+}
+
+// A server that has no room for another client has not looked at its rules: it
+// is neither in the clear nor sound.
+func TestProbePostgresThatIsFull(t *testing.T) {
+	pg := realpg.Start(t, realpg.Config{
+		Settings: map[string]string{"ssl_min_protocol_version": "'TLSv1.3'", "max_connections": "1", "superuser_reserved_connections": "0", "max_wal_senders": "0"},
+		HBA:      []string{"hostssl all all all scram-sha-256 clientcert=verify-ca", "hostnossl other all all scram-sha-256"},
+	})
+	probe := func() error {
+		_, err := tlsconfig.Probe(t.Context(), tlsconfig.Endpoint{Addr: pg.Addr(), Protocol: tlsconfig.ProtocolPostgres}, tlsconfig.ProbeConfig{Bundle: certs([]*testpki.CA{pg.CA()})})
+		return err
+	}
+	// A client keeps its place while it is asked for its password.
+	var conn net.Conn
+	defer func() { conn.Close() }()
+	wait(t, "there is room", func() bool {
+		var err error
+		if conn, err = net.Dial("tcp", pg.Addr()); err != nil {
+			return false
+		}
+		io.WriteString(conn, "\x00\x00\x00\x1f\x00\x03\x00\x00user\x00a\x00database\x00other\x00\x00")
+		first := make([]byte, 1)
+		if _, err := io.ReadFull(conn, first); err == nil && first[0] == 'R' {
+			return true
+		}
+		conn.Close()
+		return false
+	})
+	if err := probe(); !errors.Is(err, tlsconfig.ErrUnreachable) || !strings.Contains(err.Error(), "53300") {
+		t.Errorf("%v", err)
 	}
 }
 

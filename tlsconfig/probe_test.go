@@ -107,6 +107,48 @@ func (d dual) Accept() (net.Conn, error) {
 	}
 }
 
+// A split listener serves HTTP/2 in the clear beside TLS, and nothing else in
+// the clear, as multiplexers do whose rule is the client's preface.
+type split struct {
+	net.Listener
+	clear *http.Server
+}
+
+func (s split) Accept() (net.Conn, error) {
+	for {
+		conn, err := s.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		r := bufio.NewReader(conn)
+		switch first, _ := r.Peek(1); string(first) {
+		case "\x16":
+			return peeked{conn, r}, nil
+		case "P":
+			go s.clear.Serve(&once{Listener: s.Listener, conn: peeked{conn, r}})
+		default:
+			conn.Close()
+		}
+	}
+}
+
+// A once listener has one connection.
+type once struct {
+	net.Listener
+	conn net.Conn
+}
+
+func (o *once) Accept() (net.Conn, error) {
+	if o.conn == nil {
+		return nil, net.ErrClosed
+	}
+	conn := o.conn
+	o.conn = nil
+	return conn, nil
+}
+
+func (o *once) Close() error { return nil }
+
 type peeked struct {
 	net.Conn
 	r io.Reader
@@ -170,6 +212,12 @@ func TestProbeFinds(t *testing.T) {
 			return dual{l, "HTTP/1.1 301 Moved\r\nLocation: https://mcp-hr/\r\n\r\n"}
 		}, want: "plaintext"},
 		{name: "another protocol in the clear", config: strict(ca, good), wrap: func(l net.Listener) net.Listener { return dual{l, "220 smtp\r\n"} }, want: "plaintext"},
+		{name: "HTTP/2 in the clear on the same port", config: strict(ca, good), wrap: func(l net.Listener) net.Listener {
+			clear := &http.Server{Protocols: new(http.Protocols), Handler: http.NotFoundHandler()}
+			clear.Protocols.SetUnencryptedHTTP2(true)
+			t.Cleanup(func() { clear.Close() })
+			return split{l, clear}
+		}, want: "plaintext"},
 		{name: "nginx's word for plaintext", config: strict(ca, good), wrap: func(l net.Listener) net.Listener {
 			return dual{l, "HTTP/1.1 400 Bad Request\r\nServer: nginx\r\n\r\n<center>The plain HTTP request was sent to HTTPS port</center>"}
 		}},
@@ -235,6 +283,7 @@ func TestProbeFinds(t *testing.T) {
 		}, want: "foreign_client unseen"},
 		{name: "the system's authorities", config: strict(ca, good), change: func(_ *tlsconfig.Endpoint, c *tlsconfig.ProbeConfig) { c.Client = nil }, want: "untrusted unseen"},
 		{name: "HTTP/2 alone", config: with(func(c *tls.Config) { c.NextProtos = []string{"h2"} })},
+		{name: "HTTP/2 alone, for anybody", config: with(func(c *tls.Config) { c.NextProtos, c.ClientAuth = []string{"h2"}, tls.RequestClientCert }), want: "no_client_certificate"},
 		{name: "HTTP/1.1 alone", config: with(func(c *tls.Config) { c.NextProtos = []string{"http/1.1"} })},
 		{name: "as any TLS", config: strict(ca, good), change: func(e *tlsconfig.Endpoint, _ *tlsconfig.ProbeConfig) { e.Protocol = tlsconfig.ProtocolTLS }},
 		{name: "as any TLS, for anybody", config: with(func(c *tls.Config) { c.ClientAuth = tls.RequestClientCert }),
@@ -388,8 +437,8 @@ func TestProbeIsBounded(t *testing.T) {
 				if got := codes(r); got != tt.want {
 					t.Errorf("got %q, want %q", got, tt.want)
 				}
-				if took > 7*5*time.Second {
-					t.Errorf("it took %s, more than seven time-outs", took)
+				if took > 8*5*time.Second {
+					t.Errorf("it took %s, more than eight time-outs", took)
 				}
 			})
 		})

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"time"
 )
@@ -85,9 +86,22 @@ func wiresOf(e Endpoint, name string) []wire {
 	return nil
 }
 
-// plaintext asks in the clear. It is refused with silence, with an alert of
-// TLS, or as readHTTP and readPostgres say.
-func (w *wire) plaintext(conn net.Conn) answer { return w.exchange(conn, w.hello, w.read) }
+// An opening is what asks for an answer in the clear. It is refused with
+// silence, with an alert of TLS, or as its read says.
+type opening struct {
+	hello []byte
+	read  func(*bufio.Reader) answer
+}
+
+// openings are the ways to be served in the clear. HTTP/2 is one of its own: a
+// port may be shared by protocols, each with a rule for what it begins with.
+func (w *wire) openings() []opening {
+	all := []opening{{w.hello, w.read}}
+	if slices.Contains(w.alpn, "h2") {
+		all = append(all, opening{http2Hello(), readSettings})
+	}
+	return all
+}
 
 // begin does what comes before the handshake. It is served when the handshake
 // may begin.
@@ -194,6 +208,20 @@ func readHTTP2(r *bufio.Reader) answer {
 	return answer{served, "it answers in HTTP/2"}
 }
 
+// readSettings reads what a server of HTTP/2 begins with (RFC 9113, section
+// 6.5). All else has been an answer to HTTP/1.1 already, or is none.
+func readSettings(r *bufio.Reader) answer {
+	var head [9]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return outcomeOf(err)
+	}
+	length := int(head[0])<<16 | int(head[1])<<8 | int(head[2])
+	if head[3] != 4 || head[4] != 0 || binary.BigEndian.Uint32(head[5:]) != 0 || length%6 != 0 {
+		return answer{hungUp, "what it answers is not HTTP/2"}
+	}
+	return answer{served, "it answers in HTTP/2"}
+}
+
 // readRedis reads a reply. Every reply is service, -NOAUTH and -DENIED too: a
 // client that has the password would send it now.
 func readRedis(r *bufio.Reader) answer {
@@ -267,6 +295,9 @@ func readPostgres(r *bufio.Reader) answer {
 		return answer{served, "it answers with an error that cannot be read: " + printable(err.Error())}
 	}
 	said := fmt.Sprintf("%s %s", quote([]byte(fields['C'])), quote([]byte(fields['M'])))
+	if fields['C'] == "57P03" || fields['C'] == "53300" { // before it has looked at any rule
+		return answer{busy, "it turns everybody away with the error " + said}
+	}
 	// The names of functions are not translated, as messages are. PgBouncer
 	// sends no such name.
 	rules := fields['C'] == "28000" && (fields['R'] == "ClientAuthentication" || strings.Contains(fields['M'], "pg_hba.conf"))
@@ -305,6 +336,7 @@ const (
 	hungUp  outcome = iota // the connection ended without an answer
 	refused                // the server said no
 	silent                 // nothing came in time
+	busy                   // nobody is served at the moment
 	served                 // anything else
 )
 

@@ -252,13 +252,14 @@ func (t *Transport) secure(ctx context.Context, watched *watchedConn, addr strin
 			return nil, fmt.Errorf("tlsconfig: the address %q: %w", addr, err)
 		}
 		config = config.Clone()
-		config.ServerName = host
+		config.ServerName, config.VerifyConnection = host, t.side.verifyFor(host)
 	}
 	conn := tls.Client(watched, config)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}
 	cs := conn.ConnectionState()
+	cs.ServerName = config.ServerName
 	c := &tracked{generation: generation, conn: watched}
 	if _, err := c.check(t.side, &cs); err != nil {
 		return nil, err

@@ -20,24 +20,25 @@ type core struct {
 	clusterID string
 	cluster   string
 
-	mu       sync.Mutex
-	closed   bool
-	seal     sealState
-	standby  *standby
-	mounts   *mountTable
-	tokens   tokenStore
-	policies map[string]*policy
-	leases   map[string]*lease
-	lockouts map[lockoutKey]*lockout
-	audits   map[string]auditDevice
-	handlers map[string]LeaseHandler
-	secrets  map[string]bool   // every secret value ever handed out or stored
-	known    map[string]string // every SecretID ever issued -> its accessor
-	alarm    alarm
-	after    []func() // calls to lease handlers that wait for the lock to be free
+	mu        sync.Mutex
+	closed    bool
+	seal      sealState
+	standby   *standby
+	mounts    *mountTable
+	tokens    tokenStore
+	policies  map[string]*policy
+	leases    map[string]*lease
+	lockouts  map[lockoutKey]*lockout
+	audits    map[string]auditDevice
+	handlers  map[string]LeaseHandler
+	databases map[string]Database
+	secrets   map[string]bool   // every secret value ever handed out or stored
+	known     map[string]string // every SecretID ever issued -> its accessor
+	alarm     alarm
+	after     []func() // calls to lease handlers that wait for the lock to be free
 }
 
-func newCore(clock *clock, handlers map[string]LeaseHandler) *core {
+func newCore(clock *clock, handlers map[string]LeaseHandler, databases map[string]Database) *core {
 	c := &core{
 		clock:     clock,
 		entity:    map[string]string{},
@@ -49,6 +50,7 @@ func newCore(clock *clock, handlers map[string]LeaseHandler) *core {
 		lockouts:  map[lockoutKey]*lockout{},
 		audits:    map[string]auditDevice{},
 		handlers:  map[string]LeaseHandler{},
+		databases: maps.Clone(databases),
 		secrets:   map[string]bool{},
 		known:     map[string]string{},
 	}
@@ -277,6 +279,11 @@ func (c *core) expireLocked() {
 	for _, t := range slices.Collect(maps.Values(c.tokens.ids)) {
 		if t.expired(now) {
 			c.revokeToken(t)
+		}
+	}
+	for _, m := range c.mounts.byPrefix {
+		if b, ok := m.backend.(*database); ok {
+			b.rotateDue(now)
 		}
 	}
 	for _, l := range c.leases {

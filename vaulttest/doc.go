@@ -23,12 +23,14 @@
 //
 // AppRole (with lockout) and JWT logins, tokens, response wrapping, ACL policies
 // (written as JSON; there is no HCL parser here), KV versions 1 and 2, cubbyholes,
-// leases whose credentials a [LeaseHandler] makes, transit, PKI (real certificates,
+// leases whose credentials a [LeaseHandler] makes, the database engine (dynamic and
+// static roles; what it does to databases are the functions of a [Database]), transit, PKI (real certificates,
 // issued, revoked and listed in CRLs), and what provisioning reads and writes under
 // sys/. Each behaviour is a case of package conformance, which gives the same
 // answers on this double and on real Vault.
 //
-// Not imitated: namespaces (the header is recorded, not obeyed), identity groups,
+// Not imitated: a database engine's rotation schedules, password policies and other
+// credentials than passwords; namespaces (the header is recorded, not obeyed), identity groups,
 // replication, and performance. All state sits behind one lock and is kept in
 // clear: this is no place for a secret that matters.
 package vaulttest

@@ -139,6 +139,42 @@ func ExampleServer_HandleLease() {
 	// revoked
 }
 
+// The database engine with its connections and roles, as an operator sets it up;
+// the functions stand for the database.
+func ExampleServer_HandleDatabase() {
+	v, _ := vaulttest.Start(vaulttest.Config{})
+	defer v.Close()
+	v.HandleDatabase("postgres", vaulttest.Database{
+		Create: func(u vaulttest.DatabaseUser) error {
+			fmt.Println("made for", u.Role, strings.HasPrefix(u.Statements[0], `CREATE ROLE "v-approle-mcp-hr-`))
+			return nil
+		},
+		Revoke: func(u vaulttest.DatabaseUser) error { fmt.Println("taken back from", u.Role); return nil },
+	})
+	for _, step := range [][2]string{
+		{"sys/mounts/database", `{"type":"database"}`},
+		{"database/config/postgres", `{"plugin_name":"postgresql-database-plugin","connection_url":"x","allowed_roles":"*"}`},
+		{"database/roles/mcp-hr", `{"db_name":"postgres","creation_statements":"CREATE ROLE \"{{name}}\"","default_ttl":"1h"}`},
+	} {
+		req, _ := http.NewRequest("POST", v.Addr()+"/v1/"+step[0], strings.NewReader(step[1]))
+		req.Header.Set("X-Vault-Token", v.RootToken())
+		resp, err := v.Client().Do(req)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		resp.Body.Close()
+	}
+	roleID, secretID := v.AppRole("mcp-hr")
+	_, err := fetch(v.Client(), v.Addr(), roleID, secretID, "database/creds/mcp-hr")
+	fmt.Println(err)
+	v.Advance(time.Hour)
+	// Output:
+	// made for mcp-hr true
+	// <nil>
+	// taken back from mcp-hr
+}
+
 // A proxy that answers 502 after Vault has processed the login: the SecretID is
 // spent, and the client cannot know.
 func ExampleServer_Inject() {

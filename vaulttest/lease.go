@@ -7,7 +7,7 @@ import (
 )
 
 // LeaseHandler makes the credentials of one path, such as database/creds/mcp-hr,
-// as a secrets engine would. Create is required. The functions may be called
+// as a secrets engine would; for the database engine itself, see [Database]. Create is required. The functions may be called
 // from several goroutines, and may use the server themselves.
 type LeaseHandler struct {
 	// Create makes a credential. Its error is answered as the engine's, with
@@ -72,7 +72,9 @@ func (c *core) handleLease(path string, h LeaseHandler) {
 		c.mounts.add(&mount{path: first + "/", kind: "database"})
 		return
 	}
-	if _, ok := m.backend.(*leaseEngine); !ok {
+	switch m.backend.(type) {
+	case *leaseEngine, *database:
+	default:
 		panic(fmt.Sprintf("vaulttest: %s is below a mount of type %s", path, m.kind))
 	}
 }
@@ -119,13 +121,18 @@ func (b *leaseEngine) remove(req *request) (*response, error) {
 	return nil, nil
 }
 
-// issue makes a credential and its lease.
+// issue makes a credential by the handler of its path.
 func (b *leaseEngine) issue(req *request) (*response, error) {
 	h, ok := b.core.handlers[req.path]
 	if !ok {
 		name := req.rest[strings.LastIndexByte(req.rest, '/')+1:]
 		return nil, refuse("role %q not found", name)
 	}
+	return b.lease(req, h)
+}
+
+// lease makes a credential by a handler, and its lease.
+func (b *leaseEngine) lease(req *request, h LeaseHandler) (*response, error) {
 	var cred Credential
 	var err error
 	b.core.outside(func() { cred, err = h.Create() })

@@ -40,7 +40,7 @@ func kinds(auth bool) map[string]func(*core, *mount) backend {
 		"kv":        newKV,
 		"transit":   newTransit,
 		"pki":       newPKI,
-		"database":  newLeaseEngine,
+		"database":  newDatabase,
 		"consul":    newLeaseEngine,
 		"rabbitmq":  newLeaseEngine,
 		"cubbyhole": newCubbyhole,

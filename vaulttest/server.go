@@ -54,9 +54,10 @@ type Server struct {
 	faults  faultList
 	journal journal
 
-	mu       sync.Mutex
-	core     *core
-	handlers map[string]LeaseHandler
+	mu        sync.Mutex
+	core      *core
+	handlers  map[string]LeaseHandler
+	databases map[string]Database
 }
 
 // New starts a server for a test: plain HTTP on a free loopback port,
@@ -74,7 +75,7 @@ func New(t TB) *Server {
 
 // Start starts a server; the caller closes it. The error is that of listening.
 func Start(cfg Config) (*Server, error) {
-	s := &Server{clock: newClock(cfg.Now), handlers: map[string]LeaseHandler{}}
+	s := &Server{clock: newClock(cfg.Now), handlers: map[string]LeaseHandler{}, databases: map[string]Database{}}
 	s.closing, s.close = context.WithCancel(context.Background())
 
 	scheme, host := "http", "localhost:8200"
@@ -113,7 +114,7 @@ func Start(cfg Config) (*Server, error) {
 		s.http.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, Time: s.clock.base}
 		serve = func(l net.Listener) error { return s.http.ServeTLS(l, "", "") }
 	}
-	s.core = newCore(s.clock, nil)
+	s.core = newCore(s.clock, nil, s.databases)
 	s.running.Go(func() { _ = serve(s.listener) })
 	return s, nil
 }
@@ -178,11 +179,11 @@ func (s *Server) Client() *http.Client {
 
 // Wipe replaces Vault by a brand-new one at the same address: another root token,
 // and no data, tokens, roles or policies. The functions given to [Server.HandleLease]
-// stay, as the database behind them would. Faults and the journal of requests stay too.
+// and [Server.HandleDatabase] stay, as the databases behind them would. Faults and the journal of requests stay too.
 func (s *Server) Wipe() {
 	s.mu.Lock()
 	old := s.core
-	s.core = newCore(s.clock, s.handlers)
+	s.core = newCore(s.clock, s.handlers, s.databases)
 	s.mu.Unlock()
 	old.shutDown()
 }

@@ -5,4 +5,9 @@
 // it. A handler says more with the [Note] of its request. A request that is to
 // change something is recorded before the handler sees it, and refused with 503
 // if that cannot be done.
+//
+// [IngestServer] takes events from programs in other languages: a client is
+// known by the kernel's word for its user or by a token, its service is what
+// the operator says and not what it says, and it has its answer when the event
+// is on stable storage.
 package audithttp

@@ -4,12 +4,15 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 
 	"github.com/tamshai/phoenix/auditlog"
 	"github.com/tamshai/phoenix/auditlog/audithttp"
+	"github.com/tamshai/phoenix/secrets"
 )
 
 // Each request of a service is an event in its log.
@@ -47,4 +50,37 @@ func ExampleMiddleware() {
 		}
 	}
 	// Output: mcp-hr alice GET /employees/{id} /employees/4711 success
+}
+
+// One desk on a host takes the events of all that is not Go.
+func ExampleIngestServer() {
+	dir, err := os.MkdirTemp("", "")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer os.RemoveAll(dir)
+	log, err := auditlog.Open(dir, auditlog.Config{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer log.Close(context.Background())
+	srv, err := audithttp.IngestServer(audithttp.IngestConfig{Log: log, Clients: []audithttp.Client{
+		{Service: "kong", Token: secrets.NewString("from a file that only Kong and this can read")},
+		{Service: "mcp-hr", UIDs: []uint32{10001}},
+	}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	l, err := net.Listen("unix", filepath.Join(dir, "audit.sock"))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(l) }()
+	fmt.Println(srv.Shutdown(context.Background()), <-served)
+	// Output: <nil> http: Server closed
 }

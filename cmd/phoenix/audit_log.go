@@ -24,11 +24,14 @@ func auditCommand() *cli.Command {
 		Name:  "audit",
 		Usage: "write, read, deliver and verify an audit log that nobody can quietly change",
 		Description: `Start here:
-   phoenix audit append /var/lib/phoenix/audit < events.jsonl
+   phoenix audit key new audit.key
+   phoenix audit append --signing-key audit.key /var/lib/phoenix/audit < events.jsonl
    phoenix audit verify /var/lib/phoenix/audit --key audit.pub --anchor /mnt/anchors`,
 		Action: needsCommand,
 		Commands: []*cli.Command{
+			auditKeyCommand(),
 			auditAppendCommand(),
+			auditServeCommand(),
 			auditCatCommand(),
 			auditTailCommand(),
 			auditStatusCommand(),
@@ -94,27 +97,31 @@ changes nothing; the others are appended, and the exit code is 2.
 
 The log is made if it is not there. With --signing-key a checkpoint over all of
 it is signed at the end, and with --anchor it is anchored.`,
-		Flags: []cli.Flag{
-			auditDirFlag(),
+		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "service", Usage: "for events that name no service"},
 			&cli.StringFlag{Name: "environment", Usage: "for events that name no environment"},
-			&cli.StringFlag{Name: "signing-key", Usage: "sign with the Ed25519 key in `FILE` (PKCS #8, PEM)", TakesFile: true},
-			&cli.StringFlag{Name: "anchor", Usage: "anchor checkpoints in a write-once `DIR`", TakesFile: true},
-			&cli.StringSliceFlag{Name: "sensitive", Usage: "replace `FIELD` by its HMAC: user, peer, client, resource or an attribute; may be repeated"},
-			&cli.StringFlag{Name: "hash-key", Usage: "the key of these HMACs: 32 bytes or more in `FILE`", TakesFile: true},
-			&cli.Int64Flag{Name: "max-bytes", Usage: "bound on the log's size; 0: 1 GiB"},
-			&cli.Int64Flag{Name: "segment-size", Usage: "size of a segment; 0: 16 MiB"},
-			&cli.IntFlag{Name: "max-event", Usage: "largest event in bytes; 0: 256 KiB"},
-		},
+		}, writerFlags()...),
 		Action: auditAppend,
 	}
 }
 
-func auditAppend(ctx context.Context, cmd *cli.Command) (err error) {
-	dir, err := auditDir(cmd, 0)
-	if err != nil {
-		return err
+// writerFlags are those of the commands that write a log.
+func writerFlags() []cli.Flag {
+	return []cli.Flag{
+		auditDirFlag(),
+		&cli.StringFlag{Name: "signing-key", Usage: "sign with the Ed25519 key in `FILE`, which phoenix audit key makes", TakesFile: true},
+		&cli.StringFlag{Name: "anchor", Usage: "anchor checkpoints in a write-once `DIR`", TakesFile: true},
+		&cli.StringSliceFlag{Name: "sensitive", Usage: "replace `FIELD` by its HMAC: user, peer, client, resource or an attribute; may be repeated"},
+		&cli.StringFlag{Name: "hash-key", Usage: "the key of these HMACs: 32 bytes or more in `FILE`", TakesFile: true},
+		&cli.Int64Flag{Name: "max-bytes", Usage: "bound on the log's size; 0: 1 GiB"},
+		&cli.Int64Flag{Name: "segment-size", Usage: "size of a segment; 0: 16 MiB"},
+		&cli.IntFlag{Name: "max-event", Usage: "largest event in bytes; 0: 256 KiB"},
 	}
+}
+
+// openLog opens the log that writerFlags describe. The signer is nil without a
+// key.
+func openLog(cmd *cli.Command, dir string) (_ *auditlog.Log, signer auditlog.Signer, err error) {
 	cfg := auditlog.Config{
 		Service: cmd.String("service"), Environment: cmd.String("environment"), Sensitive: cmd.StringSlice("sensitive"),
 		MaxBytes: cmd.Int64("max-bytes"), SegmentSize: cmd.Int64("segment-size"), MaxEvent: cmd.Int("max-event"),
@@ -122,29 +129,37 @@ func auditAppend(ctx context.Context, cmd *cli.Command) (err error) {
 	}
 	if file := cmd.String("hash-key"); file != "" {
 		if cfg.Hasher, err = readHasher(file); err != nil {
-			return err
+			return nil, nil, err
 		}
 	}
-	var signer auditlog.Signer
 	if file := cmd.String("signing-key"); file != "" {
-		if signer, err = auditlog.FileSigner(file); err != nil {
-			return usagef("--signing-key: %v", trimRoom(err))
+		if signer, err = auditlog.FileSigner(file); errors.Is(err, fs.ErrNotExist) {
+			return nil, nil, usagef("--signing-key: there is no %s; make it with phoenix audit key new %s", file, file)
+		} else if err != nil {
+			return nil, nil, usagef("--signing-key: %v", trimRoom(err))
 		}
 	}
 	if place := cmd.String("anchor"); place != "" {
 		if cfg.Anchor, err = auditlog.DirAnchor(place); err != nil {
-			return usagef("--anchor: %v", trimRoom(err))
+			return nil, nil, usagef("--anchor: %v", trimRoom(err))
 		}
 	}
 	log, err := auditlog.Open(dir, cfg)
+	return log, signer, err
+}
+
+func auditAppend(ctx context.Context, cmd *cli.Command) (err error) {
+	dir, err := auditDir(cmd, 0)
+	if err != nil {
+		return err
+	}
+	log, signer, err := openLog(cmd, dir)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, log.Close(context.WithoutCancel(ctx))) }()
-	if signer != nil || cfg.Anchor != nil {
-		if err := log.Attach(signer); err != nil {
-			return err
-		}
+	if err := log.Attach(signer); err != nil {
+		return err
 	}
 	return appendLines(ctx, log, os.Stdin, os.Stdout)
 }

@@ -2,16 +2,23 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -22,6 +29,7 @@ func TestAuditScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/audit",
 		Setup: func(env *testscript.Env) error {
+			env.Setenv("UID", strconv.Itoa(os.Getuid()))
 			for _, name := range []string{"audit", "other"} {
 				if err := writeKeys(filepath.Join(env.WorkDir, name)); err != nil {
 					return err
@@ -63,6 +71,9 @@ func TestAuditScripts(t *testing.T) {
 				ts.Check(err)
 				ts.Check(os.Truncate(file, info.Size()-n))
 			},
+			// post CODE SOCKET PATH FILE [TOKEN]: posts a file over a unix socket,
+			// once somebody listens there; the answer is in the file "answer".
+			"post": func(ts *testscript.TestScript, _ bool, args []string) { post(ts, args) },
 			// lines N FILE
 			"lines": func(ts *testscript.TestScript, _ bool, args []string) {
 				if n := bytes.Count([]byte(ts.ReadFile(args[1])), []byte("\n")); strconv.Itoa(n) != args[0] {
@@ -76,6 +87,34 @@ func TestAuditScripts(t *testing.T) {
 			},
 		},
 	})
+}
+
+func post(ts *testscript.TestScript, args []string) {
+	socket := ts.MkAbs(args[1])
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (conn net.Conn, err error) {
+		for ctx.Err() == nil {
+			if conn, err = new(net.Dialer).DialContext(ctx, "unix", socket); err == nil {
+				break
+			}
+			runtime.Gosched()
+		}
+		return conn, err
+	}}, Timeout: time.Minute}
+	req, err := http.NewRequest("POST", "http://audit"+args[2], strings.NewReader(ts.ReadFile(args[3])))
+	ts.Check(err)
+	req.Header.Set("Content-Type", "application/json")
+	if len(args) > 4 {
+		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(ts.ReadFile(args[4])))
+	}
+	resp, err := client.Do(req)
+	ts.Check(err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs("answer"), body, 0o600))
+	if strconv.Itoa(resp.StatusCode) != args[0] {
+		ts.Fatalf("%s: %s", resp.Status, body)
+	}
 }
 
 func one(ts *testscript.TestScript, pattern string) string {

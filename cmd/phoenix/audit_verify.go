@@ -33,7 +33,7 @@ func warnings(w io.Writer) *slog.Logger {
 }
 
 func keyFlag() cli.Flag {
-	return &cli.StringSliceFlag{Name: "key", Usage: "an Ed25519 public key in `FILE` (PEM) that checkpoints may be signed with; may be repeated", TakesFile: true, Sources: cli.EnvVars("PHOENIX_AUDIT_KEY")}
+	return &cli.StringSliceFlag{Name: "key", Usage: "the public key in `FILE` that checkpoints may be signed with, as phoenix audit key prints it; may be repeated", TakesFile: true, Sources: cli.EnvVars("PHOENIX_AUDIT_KEY")}
 }
 
 func publicKeys(cmd *cli.Command) ([]ed25519.PublicKey, error) {
@@ -309,7 +309,7 @@ func auditProve(_ context.Context, cmd *cli.Command) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("no event in %s has the ID %s; phoenix audit cat lists them", dir, id)
 	case errors.Is(err, auditlog.ErrNotSealed):
-		return fmt.Errorf("no checkpoint covers event %s yet; wait for the next one, or sign with phoenix audit append --signing-key", id)
+		return fmt.Errorf("no checkpoint covers event %s yet; wait for the next one, or sign with phoenix audit append --signing-key, which phoenix audit key new makes", id)
 	case err != nil:
 		return err
 	}
@@ -325,7 +325,7 @@ func checkProof(cmd *cli.Command, file string) error {
 		return err
 	}
 	if len(keys) == 0 {
-		return usagef("--key is missing; a proof is checked with a public key from elsewhere")
+		return usagef("--key is missing; a proof is checked with a public key from elsewhere, such as phoenix audit key public printed on the host")
 	}
 	in := io.Reader(os.Stdin)
 	if file != "-" {

@@ -25,7 +25,7 @@ func dbCommand() *cli.Command {
 		Name:     "db",
 		Usage:    "look after the databases",
 		Action:   needsCommand,
-		Commands: []*cli.Command{postureCommand()},
+		Commands: []*cli.Command{postureCommand(), sqlCommand()},
 	}
 }
 

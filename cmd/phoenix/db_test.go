@@ -58,12 +58,16 @@ func TestDBScripts(t *testing.T) {
 					ts.Fatalf("%v, want exit code %d", err, want)
 				}
 			},
-			// sql runs a statement as the superuser.
-			"sql": func(ts *testscript.TestScript, _ bool, args []string) {
-				bin, err := realpg.Find(15)
-				ts.Check(err)
-				ts.Check(ts.Exec(filepath.Join(bin, "psql"), "-XqAt", "-v", "ON_ERROR_STOP=1", "-d", ts.Getenv("DSN"), "-c", args[0]))
-			},
+			// sql runs a statement as the superuser, psql a file.
+			"sql":    func(ts *testscript.TestScript, _ bool, args []string) { psql(ts, "-c", args[0]) },
+			"psql":   func(ts *testscript.TestScript, _ bool, args []string) { psql(ts, "-f", ts.MkAbs(args[0])) },
+			"nokeep": noSecrets,
 		},
 	})
+}
+
+func psql(ts *testscript.TestScript, args ...string) {
+	bin, err := realpg.Find(15)
+	ts.Check(err)
+	ts.Check(ts.Exec(filepath.Join(bin, "psql"), append([]string{"-XqAt", "-v", "ON_ERROR_STOP=1", "-d", ts.Getenv("DSN")}, args...)...))
 }

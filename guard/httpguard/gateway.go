@@ -53,8 +53,10 @@ type Config struct {
 	// PerTurn makes them new for each turn, named by the header [TurnHeader],
 	// instead of for the session: see [guard.Delimiters.Fence].
 	PerTurn bool
-	// Audit records each request and answer, with labels and counts. A request
-	// that cannot be recorded is refused. Nil: nothing is recorded.
+	// Audit records each request (guard.request) and answer (guard.answer): what
+	// was found in it by label, with counts, and for a prompt its name
+	// (prompt_name). Streams are recorded when they end, or are hung up on. A
+	// request that cannot be recorded is refused. Nil: nothing is recorded.
 	Audit auditlog.Recorder
 	// Service is who records; "" leaves it to the recorder.
 	Service string

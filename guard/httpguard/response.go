@@ -2,6 +2,7 @@ package httpguard
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -41,6 +42,7 @@ func (x *exchange) scanTexts(v any) error {
 		for kind, n := range r.Found {
 			x.counts[kind] += n
 		}
+		x.prompt = cmp.Or(x.prompt, r.Prompt)
 		if !r.Allow {
 			failed = refuse(403, "the answer was blocked: %v", keys(r.Found))
 		}
@@ -124,6 +126,7 @@ type stream struct {
 	next func() (guard.Event, error, bool)
 	stop func()
 
+	result  guard.Result // of the events
 	writers map[string]*lane
 	queue   []held
 	out     bytes.Buffer
@@ -150,7 +153,7 @@ type held struct {
 
 func newStream(x *exchange, body io.ReadCloser) *stream {
 	s := &stream{x: x, body: body, writers: map[string]*lane{}}
-	s.next, s.stop = iter.Pull2(x.gateway.Guard.Events(body, guard.EventsConfig{Conversation: x.conv, Restore: true}))
+	s.next, s.stop = iter.Pull2(x.gateway.Guard.Events(body, guard.EventsConfig{Conversation: x.conv, Restore: true, Result: &s.result}))
 	return s
 }
 
@@ -232,16 +235,7 @@ func (s *stream) closeLanes() error {
 
 // end ends the stream, with an event that says why if there is an error.
 func (s *stream) end(err error) {
-	for _, l := range s.writers {
-		for kind, n := range l.Found() {
-			s.x.counts[kind] += n
-		}
-	}
-	s.ended, s.queue = true, nil
-	if auditErr := s.x.record("guard.answer", err); auditErr != nil && err == nil {
-		err = auditErr
-	}
-	if err == nil {
+	if err = s.record(err); err == nil {
 		return
 	}
 	var blocked *guard.BlockedError
@@ -259,8 +253,32 @@ func (s *stream) end(err error) {
 	s.out.Write(event.Append(nil))
 }
 
+// record stops reading and tells the audit log what was found, once. It returns
+// err, or why that cannot be told.
+func (s *stream) record(err error) error {
+	s.ended, s.queue = true, nil
+	s.stop() // which completes the result
+	for label, n := range s.result.Counts {
+		s.x.counts[label] += n
+	}
+	for _, l := range s.writers {
+		for kind, n := range l.Found() {
+			s.x.counts[kind] += n
+		}
+		s.x.prompt = cmp.Or(s.x.prompt, l.Prompt())
+	}
+	if auditErr := s.x.record("guard.answer", err); auditErr != nil && err == nil {
+		return auditErr
+	}
+	return err
+}
+
+// Close ends the stream. An answer that the program did not read to its end is
+// recorded with what was found until then.
 func (s *stream) Close() error {
-	s.ended = true
+	if !s.ended {
+		_ = s.record(nil) // nobody is left to be told, and the error was logged
+	}
 	s.stop()
 	return s.body.Close()
 }

@@ -413,6 +413,17 @@ func (s *Server) Restart(t TB) {
 	}
 }
 
+// Recertify restarts the server with another certificate, and with another
+// authority for those of clients, as when the PKI that made them was wiped.
+func (s *Server) Recertify(t TB, ca *testpki.CA, pair *testpki.Pair) {
+	t.Helper()
+	s.cfg.CA, s.cfg.Certificate = ca, pair
+	if err := s.configure(); err != nil {
+		t.Fatalf("real PostgreSQL: %v", err)
+	}
+	s.Restart(t)
+}
+
 // Promote makes a standby a primary, and returns when it accepts writes.
 func (s *Server) Promote(t TB) {
 	t.Helper()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -159,6 +160,10 @@ func (c *Client) issuers(ctx context.Context, mount string, known map[string]*x5
 		}
 		path := mount + "/issuer/" + id + "/json"
 		resp, err := c.Read(ctx, path, nil)
+		if issuerGone(err) {
+			delete(out, id)
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -190,23 +195,43 @@ func (c *Client) issuerKeys(ctx context.Context, mount string) (map[string]strin
 	return keys, nil
 }
 
-// CRLs returns the CRLs of a PKI mount, one of each issuer that can sign one,
-// in PEM. Vault tells them to anybody.
-func (c *Client) CRLs(ctx context.Context, mount string) ([]byte, error) {
+// issuerGone reports whether an issuer was deleted since it was listed, as in a
+// roll. Vault calls that an internal error.
+func issuerGone(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && strings.Contains(e.Detail, "unable to find PKI issuer")
+}
+
+// A CRL is the list of one authority.
+type CRL struct {
+	Authority *x509.Certificate
+	List      []byte // PEM
+}
+
+// CRLs returns the CRLs of a PKI mount, one of each issuer that can sign one.
+// Vault tells them to anybody.
+func (c *Client) CRLs(ctx context.Context, mount string) ([]CRL, error) {
 	keys, err := c.issuerKeys(ctx, mount)
 	if err != nil {
 		return nil, err
 	}
-	var out []byte
-	for id, key := range keys {
-		if key == "" {
+	issuers, err := c.issuers(ctx, mount, nil)
+	if err != nil {
+		return nil, err
+	}
+	var out []CRL
+	for id, ca := range issuers {
+		if keys[id] == "" {
 			continue
 		}
 		resp, err := c.Read(ctx, mount+"/issuer/"+id+"/crl", nil)
+		if issuerGone(err) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
-		out = append(append(out, text(resp, "crl")...), '\n')
+		out = append(out, CRL{ca, []byte(text(resp, "crl"))})
 	}
 	return out, nil
 }

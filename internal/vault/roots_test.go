@@ -16,6 +16,7 @@ import (
 type pkiMount struct {
 	certs map[string]string // by the issuer's id
 	keys  map[string]string // likewise; those that are not here have none
+	gone  string            // the id of one that is deleted once it is listed
 	crl   string
 }
 
@@ -33,6 +34,9 @@ func (p *pkiMount) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			info[id] = map[string]any{"key_id": p.keys[id]}
 		}
 		answer(map[string]any{"key_info": info})
+	case id == p.gone && id != "":
+		w.WriteHeader(http.StatusInternalServerError)
+		_, _ = w.Write([]byte(`{"errors":["1 error occurred:\n\t* unable to find PKI issuer for reference: ` + id + `\n\n"]}`))
 	case form == "json":
 		answer(map[string]any{"certificate": p.certs[id]})
 	case form == "crl":
@@ -85,10 +89,28 @@ func TestRootsAndCRLs(t *testing.T) {
 	if changed, err := k.Refresh(t.Context()); changed || err != nil {
 		t.Errorf("nothing has changed: %v, %v", changed, err)
 	}
-	if text, err := c.CRLs(t.Context(), "pki-root"); err != nil || string(text) != "the CRL\n" {
-		t.Errorf("the CRLs are %q, %v", text, err)
+	if lists, err := c.CRLs(t.Context(), "pki-root"); err != nil || len(lists) != 1 || string(lists[0].List) != "the CRL" || !lists[0].Authority.Equal(s.root) {
+		t.Errorf("the CRLs are %v, %v", lists, err)
 	}
-	if text, err := c.CRLs(t.Context(), "elsewhere"); err != nil || len(text) > 0 {
-		t.Errorf("of a mount without issuers: %q, %v", text, err)
+	if lists, err := c.CRLs(t.Context(), "elsewhere"); err != nil || len(lists) > 0 {
+		t.Errorf("of a mount without issuers: %v, %v", lists, err)
+	}
+}
+
+// An authority that a roll deletes between two requests is no failure.
+func TestIssuerDeletedMeanwhile(t *testing.T) {
+	s := newSigner(t, time.Hour)
+	p := &pkiMount{certs: map[string]string{"i": encode(s.ca), "r": encode(s.root)}, keys: map[string]string{"i": "k", "r": "k"}, crl: "the CRL", gone: "i"}
+	c := serve(t, p.ServeHTTP)
+	k, err := vault.KeepRoots(t.Context(), c, vault.RootsConfig{Mount: "pki-root", Poll: -1, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	if roots := k.Current(); len(roots) != 1 || !roots[0].Equal(s.root) {
+		t.Errorf("the roots are %v", roots)
+	}
+	if lists, err := c.CRLs(t.Context(), "pki-root"); err != nil || len(lists) != 1 || !lists[0].Authority.Equal(s.root) {
+		t.Errorf("the CRLs are %v, %v", lists, err)
 	}
 }

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/tamshai/phoenix/auditlog/audithttp"
+	"github.com/tamshai/phoenix/internal/sdnotify"
+	"github.com/tamshai/phoenix/secrets"
+)
+
+func auditServeCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "serve",
+		Usage:     "take events from other programs over HTTP, and answer when they are on the disk",
+		ArgsUsage: "[DIR]",
+		Description: `Examples:
+   phoenix audit serve DIR --listen unix:/run/phoenix/audit.sock --client service=mcp-hr,uid=10001
+   phoenix audit serve DIR --listen 127.0.0.1:8092 --signing-key audit.key --anchor /mnt/anchors \
+      --client service=mcp-gateway,environment=stage,token-file=gateway.token \
+      --client service=kong,token-file=kong.token,kong-user=user_id
+
+A program posts to one of these, with "Authorization: Bearer TOKEN":
+   /v1/events    events in JSON, as phoenix audit append takes them
+   /v1/gateway   what the AI gateway posts: AUDIT_LOG_ENDPOINT=http://127.0.0.1:8092/v1/gateway/TOKEN
+   /v1/kong      what Kong's http-log plugin posts: http_endpoint: http://x:TOKEN@127.0.0.1:8092/v1/kong
+The token may also be the last element of the path, or a password. On a unix
+socket a client may instead be known by its user (uid), of which the kernel
+tells; any user may connect there.
+
+A body is one event, an array, or as application/x-ndjson one on each line. The
+answer is JSON {ids, rejected: [{index, error}], error} with status 200 (all
+are kept), 207 (some are no events), 400 or 413 (none is), 401 (nobody's
+token), 503 (send it again later). GET /healthz and /metrics need no token.
+
+A client is service=NAME, and uid=NUMBER (may be repeated) or token-file=FILE
+(16 bytes or more, such as: openssl rand -hex 32), and perhaps environment=NAME
+and kong-user=FIELD, the custom field of Kong's entries that has the user. The
+service and environment of an event are those of its client.`,
+		Flags: append([]cli.Flag{
+			&cli.StringSliceFlag{Name: "listen", Usage: "`ADDRESS`: unix:PATH, or HOST:PORT; may be repeated", Value: []string{"127.0.0.1:8092"}},
+			&cli.StringSliceFlag{Name: "client", Usage: "who may record: `KEY=VALUE,…`, see above; may be repeated", Config: cli.StringConfig{TrimSpace: true}},
+			&cli.StringFlag{Name: "tls-cert", Usage: "serve TLS with the certificate in `FILE`", TakesFile: true},
+			&cli.StringFlag{Name: "tls-key", Usage: "and its key in `FILE`", TakesFile: true},
+			&cli.BoolFlag{Name: "plaintext", Usage: "listen without TLS at an address that is not loopback"},
+		}, writerFlags()...),
+		DisableSliceFlagSeparator: true, // a client has commas in it
+		Action:                    auditServe,
+	}
+}
+
+func auditServe(ctx context.Context, cmd *cli.Command) (err error) {
+	dir, err := auditDir(cmd, 0)
+	if err != nil {
+		return err
+	}
+	clients, err := auditClients(cmd.StringSlice("client"))
+	if err != nil {
+		return err
+	}
+	cert, key := cmd.String("tls-cert"), cmd.String("tls-key")
+	if (cert == "") != (key == "") {
+		return usagef("--tls-cert and --tls-key go together")
+	}
+	addresses := cmd.StringSlice("listen")
+	for _, address := range addresses {
+		if !strings.HasPrefix(address, "unix:") && cert == "" && !cmd.Bool("plaintext") && !isLoopback(address) {
+			return usagef("--listen %s is not loopback, and without TLS others could read tokens and events; give --tls-cert and --tls-key, or --plaintext if the network is yours alone", address)
+		}
+	}
+	log, signer, err := openLog(cmd, dir)
+	if err != nil {
+		return err
+	}
+	// What is queued, the last checkpoint and its anchor have ten seconds.
+	defer func() { err = errors.Join(err, log.Close(context.WithoutCancel(ctx))) }()
+	if err := log.Attach(signer); err != nil {
+		return err
+	}
+	server, err := audithttp.IngestServer(audithttp.IngestConfig{Log: log, Clients: clients, Logger: warnings(os.Stderr)})
+	if err != nil {
+		return usagef("%s", strings.TrimPrefix(err.Error(), "audithttp: "))
+	}
+	var listeners []net.Listener
+	for _, address := range addresses {
+		l, err := listenAt(address)
+		if err != nil {
+			for _, l := range listeners {
+				l.Close()
+			}
+			return usagef("--listen: %v", err)
+		}
+		listeners = append(listeners, l)
+	}
+	return serveAll(ctx, server, listeners, cert, key)
+}
+
+// serveAll serves until ctx ends, and then answers what has been asked.
+func serveAll(ctx context.Context, server *http.Server, listeners []net.Listener, cert, key string) error {
+	serving, stop := context.WithCancel(ctx)
+	defer stop()
+	errs := make([]error, len(listeners))
+	var running sync.WaitGroup
+	for i, l := range listeners {
+		fmt.Fprintf(os.Stderr, "phoenix: listening at %s\n", l.Addr())
+		running.Go(func() {
+			defer stop()
+			if l.Addr().Network() == "tcp" && cert != "" {
+				errs[i] = server.ServeTLS(l, cert, key)
+			} else {
+				errs[i] = server.Serve(l)
+			}
+			if errors.Is(errs[i], http.ErrServerClosed) {
+				errs[i] = nil
+			}
+		})
+	}
+	_ = sdnotify.Notify(sdnotify.Ready) // a supervisor that is not there misses nothing
+	<-serving.Done()
+	_ = sdnotify.Notify(sdnotify.Stopping)
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	err := server.Shutdown(limit)
+	running.Wait()
+	return errors.Join(append(errs, err)...)
+}
+
+// listenAt listens at unix:PATH or HOST:PORT. A socket that a process has left
+// behind is removed; one that is in use is not.
+func listenAt(address string) (net.Listener, error) {
+	path, isUnix := strings.CutPrefix(address, "unix:")
+	if !isUnix {
+		return net.Listen("tcp", address)
+	}
+	l, err := net.Listen("unix", path)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		conn, dialed := net.Dial("unix", path)
+		if dialed == nil {
+			conn.Close()
+			return nil, fmt.Errorf("%s is in use", path)
+		}
+		if info, e := os.Lstat(path); e != nil || info.Mode().Type() != fs.ModeSocket || !errors.Is(dialed, syscall.ECONNREFUSED) {
+			return nil, err
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+		l, err = net.Listen("unix", path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	// Who may record is decided by the user who connects, or by a token.
+	if err := os.Chmod(path, 0o666); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+func auditClients(specs []string) ([]audithttp.Client, error) {
+	if len(specs) == 0 {
+		return nil, usagef("--client is missing; without it nobody may record anything: --client service=kong,token-file=kong.token")
+	}
+	var out []audithttp.Client
+	for _, spec := range specs {
+		var c audithttp.Client
+		for part := range strings.SplitSeq(spec, ",") {
+			name, value, ok := strings.Cut(part, "=")
+			if !ok || value == "" {
+				return nil, usagef("--client %s: %q is not KEY=VALUE", spec, part)
+			}
+			switch name {
+			case "service":
+				c.Service = value
+			case "environment":
+				c.Environment = value
+			case "kong-user":
+				c.KongUser = value
+			case "uid":
+				uid, err := strconv.ParseUint(value, 10, 32)
+				if err != nil {
+					return nil, usagef("--client %s: uid is the number of a user", spec)
+				}
+				c.UIDs = append(c.UIDs, uint32(uid))
+			case "token-file":
+				data, err := os.ReadFile(value)
+				if err != nil {
+					return nil, usagef("--client %s: %v", spec, err)
+				}
+				if info, err := os.Stat(value); err == nil && info.Mode().Perm()&0o007 != 0 {
+					fmt.Fprintf(os.Stderr, "phoenix: everybody on this host can read %s; chmod o= %s\n", value, value)
+				}
+				c.Token = secrets.New(bytes.TrimSpace(data))
+				clear(data)
+			default:
+				return nil, usagef("--client %s: there is no %q; the keys are service, environment, uid, token-file and kong-user", spec, name)
+			}
+		}
+		out = append(out, c)
+	}
+	return out, nil
+}
