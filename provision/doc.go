@@ -92,6 +92,10 @@
 //	      database: postgres                        # where Vault logs in; the default; admin for mongodb
 //	      ca: pki                                   # the default with a PKI: its roots; or {file: ca.pem},
 //	                                                # which is sent, or {vault_file: /vault/ca.pem}, on Vault's host
+//	    mongodb:                                    # one that demands client certificates
+//	      password: {env: VAULT_MONGODB_PASSWORD}
+//	      ca: {vault_file: /vault/tls/ca.crt}
+//	      client_file: /vault/tls/tls.pem           # Vault's certificate and key, on its host
 //	  roles:                                        # database/creds/NAME
 //	    mcp-hr: {database: tamshai_hr}              # with the rights of that database's role; also ttl, max_ttl,
 //	                                                # and creation, revocation: lists of statements
