@@ -36,6 +36,8 @@ type OutputReport struct {
 	Text  string         // what may go on: nothing if it was blocked
 	Allow bool           // false: it was blocked
 	Found map[string]int // kinds and how many; never values
+	// Prompt is the name of a prompt that was repeated, "" if none was.
+	Prompt string
 }
 
 // ErrOutput is what a caller may return for an answer that was blocked.
@@ -54,7 +56,8 @@ func (p OutputPolicy) ScanOutput(text string) OutputReport {
 	tags := newTagSet(append(InternalTags(), p.Tags...))
 	report := OutputReport{Found: map[string]int{}}
 	for range outputRounds {
-		found := p.find(text, tags)
+		found, prompt := p.find(text, tags)
+		report.Prompt = cmp.Or(report.Prompt, prompt)
 		for _, f := range found {
 			report.Found[f.kind]++
 		}
@@ -86,9 +89,9 @@ type outputFinding struct {
 	start, end int
 }
 
-// find returns what is in text, in the order of its place there.
-func (p OutputPolicy) find(text string, tags tagSet) []outputFinding {
-	var found []outputFinding
+// find returns what is in text, in the order of its place there, and the name of
+// the prompt that it repeats.
+func (p OutputPolicy) find(text string, tags tagSet) (found []outputFinding, prompt string) {
 	eachPiece(text, func(l *layer, offset int) bool {
 		tags.find(l.text, func(i, j int) {
 			start, end := l.span(i, j)
@@ -102,11 +105,11 @@ func (p OutputPolicy) find(text string, tags tagSet) []outputFinding {
 	})
 	if p.Prompts != nil {
 		if leak := p.Prompts.Scan([]byte(text)); leak.Found() {
-			found = append(found, outputFinding{FoundPrompt, leak.Start, leak.End})
+			found, prompt = append(found, outputFinding{FoundPrompt, leak.Start, leak.End}), leak.Prompt
 		}
 	}
 	sortFindings(found)
-	return slices.Compact(found) // windows overlap, and layers agree
+	return slices.Compact(found), prompt // windows overlap, and layers agree
 }
 
 func sortFindings(found []outputFinding) {

@@ -25,6 +25,7 @@ type OutputWriter struct {
 	policy  OutputPolicy
 	tags    tagSet
 	found   map[string]int
+	prompt  string
 	buf     []byte // context, then what is held back
 	passed  int    // the bytes of buf that were passed on
 	scanned int    // that were looked at
@@ -47,6 +48,9 @@ func (p OutputPolicy) NewWriter(dst io.Writer) *OutputWriter {
 
 // Found returns what was found so far: kinds and how many.
 func (w *OutputWriter) Found() map[string]int { return w.found }
+
+// Prompt returns the name of the prompt that ended the stream, or "".
+func (w *OutputWriter) Prompt() string { return w.prompt }
 
 // Write passes on b, or the part of it that need not be held back. It fails
 // with [ErrPromptLeak], or with [ErrOutput] for a tag or a delimiter, from the
@@ -126,6 +130,7 @@ func (w *OutputWriter) scanPrompts() (hold int, err error) {
 	leak, hold := x.scan(w.buf)
 	if leak.Found() {
 		w.count(FoundPrompt)
+		w.prompt = leak.Prompt
 		return 0, fmt.Errorf("%w (prompt %q)", ErrPromptLeak, leak.Prompt)
 	}
 	return hold, nil

@@ -94,17 +94,18 @@ func (db *DB) Use(ctx context.Context, fn func(ctx context.Context, client *mong
 		defer g.leave(&cancel) // fn may panic
 		return fn(ctx, g.client)
 	}()
+	refusal := g.refusal(err)
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(context.Cause(ctx), ErrCut):
 		return &Error{Op: "use", Where: db.cfg.Addr, Kind: ErrCut, Err: db.scrub.cause(err),
 			Remedy: "end sooner, or raise DrainTimeout; what was under way may have happened or not"}
-	case credentialsRefused(err) && ctx.Err() == nil:
+	case credentialsRefused(refusal) && ctx.Err() == nil:
 		if again := db.refresh(ctx, g); again != nil && ctx.Err() == nil {
 			return again
 		}
-		return db.operationError("use", err)
+		return db.operationError("use", refusal)
 	}
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"unicode"
 
 	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/x/mongo/driver"
 
 	"github.com/tamshai/phoenix/secrets"
 	"github.com/tamshai/phoenix/tlsconfig"
@@ -62,15 +63,26 @@ const (
 	codeAuthenticationFailed = 18
 )
 
+// serverError returns the code and the text of an error that the server answered
+// with. The driver has another type for it inside than outside.
+func serverError(err error) (code int32, text string, ok bool) {
+	var outside mongo.CommandError
+	if errors.As(err, &outside) {
+		return outside.Code, outside.Message, true
+	}
+	var inside driver.Error
+	if errors.As(err, &inside) {
+		return inside.Code, inside.Message, true
+	}
+	return 0, "", false
+}
+
 // credentialsRefused reports whether the server turned the user down, which
 // another lease may cure. A connection whose user was dropped is told that the
 // command needs a login; a user that merely may not do something is told so.
 func credentialsRefused(err error) bool {
-	var c mongo.CommandError
-	if !errors.As(err, &c) {
-		return false
-	}
-	return c.Code == codeAuthenticationFailed || (c.Code == codeUnauthorized && strings.Contains(c.Message, "requires authentication"))
+	code, text, ok := serverError(err)
+	return ok && (code == codeAuthenticationFailed || (code == codeUnauthorized && strings.Contains(text, "requires authentication")))
 }
 
 // operationError is the Error for an operation of DB's own that failed.
@@ -79,17 +91,16 @@ func (db *DB) operationError(op string, err error) error {
 	if errors.As(err, &ours) {
 		return ours
 	}
-	e := &Error{Op: op, Where: db.cfg.Addr, Kind: ErrUnavailable, Err: db.scrub.cause(err), Remedy: "see whether the server runs and the network lets us through"}
-	var c mongo.CommandError
+	e := &Error{Op: op, Where: db.cfg.Addr, Kind: ErrUnavailable, Err: db.scrub.cause(err)}
+	_, _, answered := serverError(err)
+	login := strings.Contains(err.Error(), "auth error")
 	switch {
-	case credentialsRefused(err):
+	case credentialsRefused(err), answered && login:
 		e.Kind, e.Remedy = ErrRefused, "the lease may have been revoked; see that the user is in the database AuthSource, and may log in by SCRAM-SHA-256"
-	case strings.Contains(err.Error(), "SCRAM") || strings.Contains(err.Error(), "sasl conversation error"):
+	case login:
 		e.Kind, e.Remedy = ErrInsecure, "the server did not prove that it knows the password's verifier: look where the name leads"
-	case errors.As(err, &c):
-		e.Remedy = ""
-	case errors.Is(err, context.Canceled):
-		e.Remedy = ""
+	case !answered && !errors.Is(err, context.Canceled):
+		e.Remedy = "see whether the server runs and the network lets us through"
 	}
 	return e
 }
@@ -124,13 +135,10 @@ func (s *scrubber) text(text string) string {
 // error that is the code: its other fields are the server's text again.
 func (s *scrubber) cause(err error) error {
 	c := &cause{text: s.text(err.Error())}
-	var (
-		command mongo.CommandError
-		refused *tlsconfig.RefusedError
-	)
-	if errors.As(err, &command) {
-		c.is = append(c.is, mongo.CommandError{Code: command.Code, Name: s.text(command.Name), Message: s.text(command.Message)})
+	if code, text, ok := serverError(err); ok {
+		c.is = append(c.is, mongo.CommandError{Code: code, Message: s.text(text)})
 	}
+	var refused *tlsconfig.RefusedError
 	if errors.As(err, &refused) {
 		c.is = append(c.is, refused)
 	}

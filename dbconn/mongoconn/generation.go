@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strconv"
 	"strings"
@@ -38,6 +39,8 @@ type generation struct {
 	conns   map[*conn]struct{}                    // open, the driver's own for watching included
 	failed  map[string]error                      // why the last connection failed, by address
 	giveUp  func(error)                           // called when no server will do; nil once it works
+	denied  error                                 // why the last login failed; nil if it did not
+	member  error                                 // of one that the server named and that is not in Addr
 	retired bool
 	over    bool          // it has been cut off
 	idle    chan struct{} // closed when retired and without uses
@@ -139,13 +142,32 @@ func (g *generation) onPoolEvent(e *event.PoolEvent) {
 	switch e.Type {
 	case event.ConnectionReady:
 		g.pooled[pooled{e.Address, e.ConnectionID}] = struct{}{}
+		g.denied = nil
 		select {
 		case g.grown <- struct{}{}:
 		default:
 		}
 	case event.ConnectionClosed:
 		delete(g.pooled, pooled{e.Address, e.ConnectionID})
+		if credentialsRefused(e.Error) {
+			g.denied = e.Error
+		}
 	}
+}
+
+// refusal is err, or what is behind it: when a login fails, the driver tells it
+// to one operation, and to the others that wait for a connection that the pool
+// was cleared.
+func (g *generation) refusal(err error) error {
+	if err == nil || credentialsRefused(err) || !strings.Contains(err.Error(), "was cleared because another operation failed") {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.denied != nil {
+		return g.denied
+	}
+	return err
 }
 
 // open is the number of connections for operations.
@@ -187,8 +209,12 @@ func (g *generation) DialContext(ctx context.Context, _, addr string) (net.Conn,
 	addr = strings.ToLower(addr)
 	name, ok := db.names[addr]
 	if !ok {
-		return nil, &Error{Op: "connect to", Where: db.cfg.Addr, Kind: ErrInsecure, Err: fmt.Errorf("the server names a member %q that is not in Addr", db.scrub.text(addr)),
+		err := &Error{Op: "connect to", Where: db.cfg.Addr, Kind: ErrInsecure, Err: fmt.Errorf("the server names a member %q that is not in Addr", db.scrub.text(addr)),
 			Remedy: "name it in Addr, if it is one, as the replica set's configuration does; or leave ReplicaSet empty"}
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.member = err
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, db.cfg.ConnectTimeout)
 	defer cancel()
@@ -226,8 +252,10 @@ func (db *DB) handshakeError(addr string, err error) *Error {
 		e.Kind, e.Remedy = ErrUnavailable, "it did not finish the TLS handshake in time: see whether it speaks TLS at all"
 	case errors.As(err, &reason) && reason.Reason == tlsconfig.ReasonOwnCertificate:
 		e.Remedy = "wait until the identity has a certificate"
-	case errors.As(err, &record):
-		e.Remedy = "turn on TLS on the server (net.tls.mode requireTLS), and see that nothing between here and there speaks for it"
+	case errors.As(err, &record), errors.Is(err, io.EOF):
+		e.Remedy = "it does not take up TLS: turn on TLS on the server (net.tls.mode requireTLS), and see that nothing between here and there speaks for it"
+	case strings.Contains(err.Error(), "protocol version"):
+		e.Remedy = "let the server speak TLS 1.3"
 	case errors.As(err, &op) && op.Op == "remote error":
 		e.Kind, e.Remedy = ErrRefused, "let the server's CA file hold the authority of our certificate, and see that both speak TLS 1.3"
 	}
@@ -303,13 +331,19 @@ func (db *DB) build(ctx context.Context, lease *secrets.Lease, before *generatio
 	defer func() {
 		if err != nil {
 			g.cut()
-			g.disconnect()
+			g.disconnect(0)
 		}
 	}()
 	if err := client.Ping(ctx, db.cfg.ReadPreference); err != nil {
 		var hopeless *Error
 		if errors.As(context.Cause(ctx), &hopeless) {
 			return nil, hopeless
+		}
+		g.mu.Lock()
+		member := g.member
+		g.mu.Unlock()
+		if err = g.refusal(err); member != nil && !credentialsRefused(err) {
+			return nil, member
 		}
 		return nil, db.operationError(op, err)
 	}
@@ -341,10 +375,10 @@ func (g *generation) warm(ctx context.Context, conns int) {
 	}
 }
 
-// disconnect ends the client. It takes no longer than a broken server may make
-// it: the driver says goodbye to it.
-func (g *generation) disconnect() {
-	ctx, cancel := context.WithTimeout(context.Background(), goodbyeTimeout)
+// disconnect ends the client. The driver says goodbye to the server, for so long
+// at most.
+func (g *generation) disconnect(goodbye time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), goodbye)
 	defer cancel()
 	_ = g.client.Disconnect(ctx) // whatever happens, its connections are closed
 	g.cut()
@@ -364,14 +398,16 @@ func (db *DB) retire(g *generation) {
 	go func() {
 		timer := time.NewTimer(db.cfg.DrainTimeout)
 		defer timer.Stop()
+		goodbye := time.Duration(0)
 		select {
 		case <-g.idle:
+			goodbye = goodbyeTimeout
 		case <-timer.C:
 			g.cutOff = g.cut()
 		case <-db.cutoff:
 			g.cutOff = g.cut()
 		}
-		g.disconnect()
+		g.disconnect(goodbye)
 		g.release()
 		e := auditlog.Event{Action: "database.drained", Attributes: map[string]string{
 			"duration_ms": strconv.FormatInt(time.Since(began).Milliseconds(), 10), "cut_off": strconv.Itoa(g.cutOff)}}

@@ -88,7 +88,9 @@ func (l *leaser) publish(lease *secrets.Lease) {
 	l.wg.Go(func() {
 		select {
 		case <-drained:
-			l.m.DropUser(l.t, old.Username())
+			_ = l.m.Try(context.Background(), func(ctx context.Context, client *mongo.Client) error { // it may be gone, or the server
+				return client.Database("admin").RunCommand(ctx, bson.D{{Key: "dropUser", Value: old.Username()}}).Err()
+			})
 			l.revoked <- old.Username()
 		case <-l.t.Context().Done():
 		}

@@ -23,6 +23,7 @@ import (
 )
 
 func TestOpen(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, realmongo.Config{})
 	lease := w.leases.next()
 	admitted := 0
@@ -145,6 +146,7 @@ func TestRotationUnderLoad(t *testing.T) {
 // What began before a rotation goes on with its client; what begins after it
 // has the new one. The old user is not dropped before.
 func TestCursorAcrossRotation(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, realmongo.Config{})
 	first := w.leases.next()
 	db := open(t, w.config())
@@ -186,6 +188,7 @@ func TestCursorAcrossRotation(t *testing.T) {
 
 // The new client has as many connections as the old one when it is lent out.
 func TestPrewarmed(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, realmongo.Config{})
 	w.leases.next()
 	db := open(t, w.config())
@@ -215,6 +218,7 @@ func together(t *testing.T, db *mongoconn.DB, n int) {
 }
 
 func TestRootsAlone(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, realmongo.Config{Strangers: true})
 	w.leases.next()
 	cfg := w.config()
@@ -250,6 +254,7 @@ func TestEnvironmentIsIgnored(t *testing.T) {
 
 // A straggler is cut off at DrainTimeout, and told so; the old user goes then.
 func TestStragglersAreCutOff(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, realmongo.Config{})
 	first := w.leases.next()
 	cfg := w.config()
@@ -282,6 +287,7 @@ func TestStragglersAreCutOff(t *testing.T) {
 }
 
 func TestClose(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, realmongo.Config{})
 	lease := w.leases.next()
 	db, err := mongoconn.Open(t.Context(), w.config())
@@ -315,6 +321,7 @@ func TestClose(t *testing.T) {
 
 // A function that panics gives its client back.
 func TestPanic(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, realmongo.Config{})
 	w.leases.next()
 	db := open(t, w.config())

@@ -46,7 +46,7 @@ const (
 	rotateTimeout  = time.Minute // for one attempt
 	minGap, maxGap = time.Second, time.Minute
 	warmTimeout    = 5 * time.Second
-	goodbyeTimeout = 5 * time.Second
+	goodbyeTimeout = 2 * time.Second
 )
 
 // A follower is the one goroutine that replaces generations.

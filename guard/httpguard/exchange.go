@@ -69,6 +69,7 @@ type exchange struct {
 	conv    *guard.Conversation
 	output  guard.OutputPolicy
 	counts  map[string]int // what was found since the last record
+	prompt  string         // the name of the one that the answer repeats
 }
 
 // RoundTripper returns one that guards what goes through base; nil:
@@ -271,6 +272,9 @@ func (x *exchange) record(action string, failed error) error {
 		e.Attributes[kind] = strconv.Itoa(n)
 	}
 	clear(x.counts)
+	if x.prompt != "" {
+		e.Attributes["prompt_name"] = x.prompt
+	}
 	if failed != nil {
 		e.Outcome, e.Severity = auditlog.Blocked, auditlog.Warning
 	}

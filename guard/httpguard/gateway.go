@@ -47,14 +47,21 @@ type Config struct {
 	// Output says what of an answer may go on, personal data apart; nil fields
 	// look for nothing. Its Redact holds for whole answers; a stream is stopped.
 	Output guard.OutputPolicy
+	// PassNew lets personal data in an answer go on that no request of the
+	// conversation had: the model made it up, or has it from somebody else.
+	// Otherwise it is redacted, links included, unless the guard's policy audits
+	// or allows it. The arguments of tools are not treated so.
+	PassNew bool
 	// Delimiters are put around what users, tools and documents say, and an
 	// answer that tells them is stopped. Nil: none.
 	Delimiters *guard.Delimiters
 	// PerTurn makes them new for each turn, named by the header [TurnHeader],
 	// instead of for the session: see [guard.Delimiters.Fence].
 	PerTurn bool
-	// Audit records each request and answer, with labels and counts. A request
-	// that cannot be recorded is refused. Nil: nothing is recorded.
+	// Audit records each request (guard.request) and answer (guard.answer): what
+	// was found in it by label, with counts, and for a prompt its name
+	// (prompt_name). Streams are recorded when they end, or are hung up on. A
+	// request that cannot be recorded is refused. Nil: nothing is recorded.
 	Audit auditlog.Recorder
 	// Service is who records; "" leaves it to the recorder.
 	Service string

@@ -2,6 +2,7 @@ package httpguard
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,7 +23,7 @@ func (x *exchange) answer(doc []byte) ([]byte, error) {
 	if err := x.scanTexts(v); err != nil {
 		return nil, err
 	}
-	v, err := x.restore("", v)
+	v, err := x.restore("", v, !x.gateway.PassNew)
 	if err != nil {
 		return nil, err
 	}
@@ -41,6 +42,7 @@ func (x *exchange) scanTexts(v any) error {
 		for kind, n := range r.Found {
 			x.counts[kind] += n
 		}
+		x.prompt = cmp.Or(x.prompt, r.Prompt)
 		if !r.Allow {
 			failed = refuse(403, "the answer was blocked: %v", keys(r.Found))
 		}
@@ -50,19 +52,19 @@ func (x *exchange) scanTexts(v any) error {
 }
 
 // restore does to an answer what the guard's policy says, and then puts the
-// values of pseudonyms back.
-func (x *exchange) restore(key string, v any) (any, error) {
+// values of pseudonyms back. With known set, it puts back only what requests had.
+func (x *exchange) restore(key string, v any, known bool) (any, error) {
 	var err error
 	switch v := v.(type) {
 	case map[string]any:
 		for name, member := range v {
-			if v[name], err = x.restore(name, member); err != nil {
+			if v[name], err = x.restore(name, member, known && !arguments[name]); err != nil {
 				return nil, err
 			}
 		}
 	case []any:
 		for i, member := range v {
-			if v[i], err = x.restore(key, member); err != nil {
+			if v[i], err = x.restore(key, member, known); err != nil {
 				return nil, err
 			}
 		}
@@ -71,6 +73,9 @@ func (x *exchange) restore(key string, v any) (any, error) {
 			return v, nil
 		}
 		redact, restore := x.conv.Redact, func(b []byte) ([]byte, error) { return x.conv.Restore(b), nil }
+		if known {
+			redact = x.conv.RedactAnswer
+		}
 		if key == "arguments" && json.Valid([]byte(v)) {
 			redact, restore = x.conv.RedactJSON, x.conv.RestoreJSON
 		}
@@ -86,6 +91,9 @@ func (x *exchange) restore(key string, v any) (any, error) {
 	}
 	return v, nil
 }
+
+// arguments are the members with the arguments of a tool, which a program reads.
+var arguments = set(`input args arguments`)
 
 // texts are the members in which models write.
 var texts = set(`text content thinking reasoning_content refusal delta partial_json arguments output_text transcript`)
@@ -124,6 +132,7 @@ type stream struct {
 	next func() (guard.Event, error, bool)
 	stop func()
 
+	result  guard.Result // of the events
 	writers map[string]*lane
 	queue   []held
 	out     bytes.Buffer
@@ -150,7 +159,7 @@ type held struct {
 
 func newStream(x *exchange, body io.ReadCloser) *stream {
 	s := &stream{x: x, body: body, writers: map[string]*lane{}}
-	s.next, s.stop = iter.Pull2(x.gateway.Guard.Events(body, guard.EventsConfig{Conversation: x.conv, Restore: true}))
+	s.next, s.stop = iter.Pull2(x.gateway.Guard.Events(body, guard.EventsConfig{Conversation: x.conv, Restore: true, Known: !x.gateway.PassNew, Result: &s.result}))
 	return s
 }
 
@@ -232,16 +241,7 @@ func (s *stream) closeLanes() error {
 
 // end ends the stream, with an event that says why if there is an error.
 func (s *stream) end(err error) {
-	for _, l := range s.writers {
-		for kind, n := range l.Found() {
-			s.x.counts[kind] += n
-		}
-	}
-	s.ended, s.queue = true, nil
-	if auditErr := s.x.record("guard.answer", err); auditErr != nil && err == nil {
-		err = auditErr
-	}
-	if err == nil {
+	if err = s.record(err); err == nil {
 		return
 	}
 	var blocked *guard.BlockedError
@@ -259,8 +259,32 @@ func (s *stream) end(err error) {
 	s.out.Write(event.Append(nil))
 }
 
+// record stops reading and tells the audit log what was found, once. It returns
+// err, or why that cannot be told.
+func (s *stream) record(err error) error {
+	s.ended, s.queue = true, nil
+	s.stop() // which completes the result
+	for label, n := range s.result.Counts {
+		s.x.counts[label] += n
+	}
+	for _, l := range s.writers {
+		for kind, n := range l.Found() {
+			s.x.counts[kind] += n
+		}
+		s.x.prompt = cmp.Or(s.x.prompt, l.Prompt())
+	}
+	if auditErr := s.x.record("guard.answer", err); auditErr != nil && err == nil {
+		return auditErr
+	}
+	return err
+}
+
+// Close ends the stream. An answer that the program did not read to its end is
+// recorded with what was found until then.
 func (s *stream) Close() error {
-	s.ended = true
+	if !s.ended {
+		_ = s.record(nil) // nobody is left to be told, and the error was logged
+	}
 	s.stop()
 	return s.body.Close()
 }

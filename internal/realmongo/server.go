@@ -43,14 +43,7 @@ type Config struct {
 	Strangers bool
 	// NoTLS makes a server that speaks no TLS.
 	NoTLS bool
-	// Member is what the server says that the only member of its replica set is,
-	// host:port on the loopback interface, where it listens too, without TLS. ""
-	// means that there is no replica set. It is not for NoTLS.
-	Member string
 }
-
-// ReplicaSet is the name of the replica set, if there is one.
-const ReplicaSet = "rs0"
 
 const (
 	opTimeout = time.Minute
@@ -123,13 +116,10 @@ func (s *Server) environment() []string {
 		"SETUP_DATABASE": admin, "SETUP_USERNAME": admin, "SETUP_PASSWORD": adminWord, "LISTEN_ADDR": s.addr,
 	}
 	if !s.cfg.NoTLS {
-		env["LISTEN_ADDR"], env["LISTEN_TLS"] = s.cfg.Member, s.addr
+		env["LISTEN_ADDR"], env["LISTEN_TLS"] = "", s.addr
 		env["LISTEN_TLS_CERT_FILE"], env["LISTEN_TLS_KEY_FILE"] = s.file("server.crt"), s.file("server.key")
 		if !s.cfg.Strangers {
 			env["LISTEN_TLS_CA_FILE"] = s.file("ca.pem")
-		}
-		if s.cfg.Member != "" {
-			env["REPL_SET_NAME"] = ReplicaSet
 		}
 	}
 	list := []string{"HOME=" + s.dir, "LC_ALL=C", "TZ=UTC"}
@@ -203,7 +193,14 @@ func (s *Server) Kill() {
 // Do lets the superuser work with the server. Its client lives until do returns.
 func (s *Server) Do(t TB, do func(ctx context.Context, client *mongo.Client) error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), opTimeout)
+	if err := s.Try(t.Context(), do); err != nil {
+		t.Fatalf("real MongoDB protocol: %v", err)
+	}
+}
+
+// Try is Do, and returns the error.
+func (s *Server) Try(ctx context.Context, do func(ctx context.Context, client *mongo.Client) error) error {
+	ctx, cancel := context.WithTimeout(ctx, opTimeout)
 	defer cancel()
 	opts := options.Client().SetHosts([]string{s.addr}).SetDirect(true).
 		SetAuth(options.Credential{AuthMechanism: "SCRAM-SHA-256", Username: admin, Password: adminWord})
@@ -217,13 +214,11 @@ func (s *Server) Do(t TB, do func(ctx context.Context, client *mongo.Client) err
 		})
 	}
 	client, err := mongo.Connect(opts)
-	if err == nil {
-		err = do(ctx, client)
-		_ = client.Disconnect(ctx) // it is over
-	}
 	if err != nil {
-		t.Fatalf("real MongoDB protocol: %v", err)
+		return err
 	}
+	defer client.Disconnect(ctx) //nolint:errcheck // it is over
+	return do(ctx, client)
 }
 
 // command runs one on the users' database.
