@@ -157,7 +157,7 @@ func (b *database) readConnection(req *request) (*response, error) {
 	return answer(map[string]any{
 		"allowed_roles": c.allowed, "connection_details": details, "disable_automated_rotation": false,
 		"password_policy": c.policy, "plugin_name": c.plugin, "plugin_version": "",
-		"root_credentials_rotate_statements": c.rotation, "rotation_period": 0, "rotation_policy": "", "rotation_schedule": "", "rotation_window": 0,
+		"root_credentials_rotate_statements": c.rotation, "rotation_period": 0, "rotation_schedule": "", "rotation_window": 0,
 		"skip_static_role_import_rotation": false, "verify_connection": c.verify,
 	})
 }
@@ -202,7 +202,8 @@ func (b *database) writeConnection(req *request) (*response, error) {
 	case next.plugin == "":
 		return nil, refuse("empty plugin name")
 	case !slices.Contains(databasePlugins, next.plugin):
-		return nil, refuse("unable to find plugin %q in catalog", next.plugin)
+		missing := "\n\t* plugin not found in the catalog: " + next.plugin
+		return nil, refuse("error creating database object: invalid database version: 2 errors occurred:%s%s\n\n", missing, missing)
 	case next.text("connection_url") == "":
 		return nil, refuse("error creating database object: connection_url cannot be empty")
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -179,6 +180,9 @@ func boot(cfg *Config, p *plan, st *status, signals <-chan os.Signal) (*bootstra
 		return nil, err
 	}
 	b.Roots = cfg.Identity.Roots
+	if ref := cfg.Sidecar.Users.Secret; ref != "" && !slices.Contains(b.Secrets, ref) {
+		b.Secrets = append(slices.Clone(b.Secrets), ref)
+	}
 	b.OnStatus = func(s bootstrap.Status) {
 		st.bootState(s)
 		if s.State == bootstrap.Waiting {
