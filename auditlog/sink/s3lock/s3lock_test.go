@@ -315,7 +315,10 @@ func TestBadAnswers(t *testing.T) {
 		"a portal":    func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(302); fmt.Fprint(w, "<html>") },
 		"slow down":   func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) },
 		"credentials": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) },
-		"a bomb":      func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(412); fmt.Fprint(w, "<Error><Code>PreconditionFailed</Code></Error>") },
+		"a bomb": func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(412)
+			fmt.Fprint(w, "<Error><Code>PreconditionFailed</Code></Error>")
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fake := httptest.NewServer(answer)
