@@ -85,6 +85,7 @@ func ParseExec(args []string, out io.Writer, lookup func(string) (string, bool))
 	fs.Func("serve", "take mutual TLS at AT for CMD's port TO: `AT=TO,peer=NAME[:MODE]…`; repeatable\n(MODE: strict, or permissive or report while callers move)", c.addServe)
 	fs.Func("call", "take CMD's plain requests at AT, to the peer at TO: `AT=TO,peer=NAME`; repeatable", c.addCall)
 	fs.StringVar(&c.Sidecar.Proxy, "proxy", c.Sidecar.Proxy, "take CMD's requests for any -call by its host, at `ADDR`, as HTTP_PROXY")
+	fs.Func("postgres", "log CMD in without a password at LISTEN: `LISTEN=SERVER/DATABASE,lease=REF,…`; repeatable\n(LISTEN: unix:/run/phoenix/pg or 127.0.0.1:PORT; certificate=ROLE of Vault's PKI or ca=FILE,\nuser=NAME; env=NAME:WHAT gives CMD the url, host, port, database, user or password)", c.addPostgres)
 	fs.StringVar(&logFormat, "log-format", "text", "`text` or json, on standard error")
 	fs.StringVar(&logLevel, "log-level", "info", "debug, `info`, warn or error")
 	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
