@@ -19,6 +19,8 @@ type attached struct {
 	sealer   sync.WaitGroup
 	shippers sync.WaitGroup
 	stopSeal chan struct{}
+	ask      chan chan<- error // of Log.Seal to the sealer
+	unsealer chan struct{}     // closed when there is no sealer, or no more
 	stopShip chan struct{}
 	sinks    []*shipper
 	closers  []io.Closer
@@ -52,7 +54,7 @@ func (l *Log) Attach(signer Signer, sinks ...Sink) (err error) {
 		}
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
-	a := &attached{logger: l.cfg.Logger, cancel: cancel, stopSeal: make(chan struct{}), stopShip: make(chan struct{})}
+	a := &attached{logger: l.cfg.Logger, cancel: cancel, stopSeal: make(chan struct{}), stopShip: make(chan struct{}), ask: make(chan chan<- error), unsealer: make(chan struct{})}
 	all := sinks
 	if anchor != nil {
 		all = append([]Sink{anchorSink{anchor, l.forked}}, sinks...)
@@ -78,12 +80,15 @@ func (l *Log) Attach(signer Signer, sinks ...Sink) (err error) {
 			a.keep(ctx, "deliver to "+s.info.Name, func() error { return s.run(ctx, a.stopShip) })
 		})
 	}
-	if signer != nil {
+	if signer == nil {
+		close(a.unsealer)
+	} else {
 		a.sealer.Go(func() {
+			defer close(a.unsealer)
 			a.keep(ctx, "make checkpoints", func() error {
 				s := &sealer{l: l, signer: signer, anchor: anchor}
 				defer s.f.close()
-				return s.run(ctx, a.stopSeal)
+				return s.run(ctx, a.stopSeal, a.ask)
 			})
 		})
 	}
@@ -91,12 +96,47 @@ func (l *Log) Attach(signer Signer, sinks ...Sink) (err error) {
 	return nil
 }
 
+// Seal has a checkpoint signed over everything that was recorded before it was
+// called, as Close does, and returns when that is recorded too. It is for those
+// who take the key away before the log can be closed. Without a signer it does
+// nothing. When ctx ends first, the error wraps its cause, and the checkpoint is
+// still made if it can be.
+func (l *Log) Seal(ctx context.Context) error {
+	l.mu.Lock()
+	a := l.attached
+	l.mu.Unlock()
+	if a == nil {
+		return nil
+	}
+	done := make(chan error, 1)
+	select {
+	case a.ask <- done:
+	case <-a.unsealer:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("auditlog: sign the checkpoint: %w", context.Cause(ctx))
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-a.unsealer:
+		select {
+		case err := <-done:
+			return err
+		default:
+			return fmt.Errorf("%w: the log was closed first", ErrClosed)
+		}
+	case <-ctx.Done():
+		return fmt.Errorf("auditlog: sign the checkpoint: %w", context.Cause(ctx))
+	}
+}
+
 // keep runs what must not end before it is told to: a disk that is full now
 // may have space later.
 func (a *attached) keep(ctx context.Context, what string, run func() error) {
 	for try := 0; ; try++ {
 		err := run()
-		if err == nil || errors.Is(err, errEnding) {
+		if err == nil || errors.Is(err, errEnding) || errors.Is(err, ErrSignerGone) {
 			return
 		}
 		err = fmt.Errorf("auditlog: %s: %w", what, err)

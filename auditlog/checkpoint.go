@@ -60,9 +60,15 @@ type Seal struct {
 // A Signer signs checkpoints with an Ed25519 key, which need not be on this
 // host. It is safe for concurrent use.
 type Signer interface {
-	// Sign returns the signature of message and the public key it was made with.
+	// Sign returns the signature of message and the public key it was made
+	// with. An error means to try again after a while, unless it wraps
+	// ErrSignerGone.
 	Sign(ctx context.Context, message []byte) (signature []byte, public ed25519.PublicKey, err error)
 }
+
+// ErrSignerGone is the error of a Signer that will never sign again. What it
+// has not signed is covered by the first checkpoint after the next Open.
+var ErrSignerGone = errors.New("auditlog: the key is not at hand any more")
 
 const signedFor = "phoenix audit checkpoint v1\n"
 

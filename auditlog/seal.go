@@ -30,6 +30,7 @@ type sealer struct {
 	number   uint64
 	previous Hash
 	before   string // epoch of the checkpoint before, if it is another one
+	closed   bool   // the last checkpoint of this run says that the log was closed
 	hash     leafHasher
 }
 
@@ -123,12 +124,19 @@ func (s *sealer) grow(r record) {
 	}
 }
 
-// run seals until stop is closed, and then everything that is left.
-func (s *sealer) run(ctx context.Context, stop <-chan struct{}) error {
+// run seals until stop is closed, and then everything that is left. Whoever asks
+// is told when all that is durable is sealed.
+func (s *sealer) run(ctx context.Context, stop <-chan struct{}, ask <-chan chan<- error) error {
 	most := int(min(int64(s.l.cfg.CheckpointRecords), (s.l.cfg.SegmentSize-s.l.cfg.Reserve)/2/(4*32/3+6)))
 	if err := s.start(ctx); err != nil {
 		return err
 	}
+	var asked []chan<- error // by Log.Seal
+	defer func() {
+		for _, done := range asked {
+			done <- errors.New("auditlog: the checkpoint is not made; see Status")
+		}
+	}()
 	for {
 		changed := s.l.changes()
 		r, err := s.f.read()
@@ -144,6 +152,15 @@ func (s *sealer) run(ctx context.Context, stop <-chan struct{}) error {
 		case !errors.Is(err, io.EOF):
 			return err
 		}
+		if len(asked) > 0 && s.f.next > s.l.current().seq {
+			err := s.finish(ctx)
+			for _, done := range asked {
+				done <- err
+			}
+			if asked = nil; err != nil {
+				return err
+			}
+		}
 		due := s.last.Add(s.l.cfg.Heartbeat)
 		if s.events > 0 {
 			due = s.since.Add(s.l.cfg.CheckpointEvery)
@@ -154,8 +171,14 @@ func (s *sealer) run(ctx context.Context, stop <-chan struct{}) error {
 			}
 			continue
 		}
-		timer := time.NewTimer(max(time.Until(due), time.Millisecond))
+		wait := max(time.Until(due), time.Millisecond)
+		if len(asked) > 0 {
+			wait = 5 * time.Millisecond // a batch is on its way to the disk
+		}
+		timer := time.NewTimer(wait)
 		select {
+		case done := <-ask:
+			asked = append(asked, done)
 		case <-changed:
 			doze(ctx, stop)
 		case <-timer.C:
@@ -170,10 +193,19 @@ func (s *sealer) run(ctx context.Context, stop <-chan struct{}) error {
 				}
 				continue
 			}
-			return s.emit(ctx, true)
+			return s.finish(ctx)
 		}
 		timer.Stop()
 	}
+}
+
+// finish signs that the log was closed, unless the last checkpoint says so and
+// nothing has happened since.
+func (s *sealer) finish(ctx context.Context) error {
+	if s.closed && s.events == 0 {
+		return nil
+	}
+	return s.emit(ctx, true)
 }
 
 // emit signs a checkpoint over what was read, and records it.
@@ -194,12 +226,16 @@ func (s *sealer) emit(ctx context.Context, closed bool) error {
 			}
 			if err = s.l.commit(ctx, append([]byte{0, byte(KindCheckpoint)}, data...), true); err == nil {
 				s.number, s.previous, s.before = c.Number, sealed.Hash(), ""
-				s.from, s.leaves, s.events, s.last = c.To+1, nil, 0, c.Time
+				s.from, s.leaves, s.events, s.last, s.closed = c.To+1, nil, 0, c.Time, closed
 				s.l.sealed(c, nil)
 				return nil
 			}
 		}
 		s.l.sealed(c, err)
+		if errors.Is(err, ErrSignerGone) {
+			s.l.cfg.Logger.Warn("nobody signs any more; the next start covers what is left", "events", s.events, "error", err)
+			return err
+		}
 		s.l.cfg.Logger.Warn("a checkpoint cannot be made yet", "number", c.Number, "error", err)
 		if errors.Is(err, ErrClosed) {
 			return err

@@ -93,6 +93,9 @@ type Config struct {
 	// RootsPoll is the mean time between looks at Roots; 0 means a minute,
 	// negative that they are looked at when a certificate is issued, and only then.
 	RootsPoll time.Duration
+	// Signer is the key of [Session.Signer] in Vault's transit engine, like
+	// "transit/sign/mcp-hr".
+	Signer string
 	// Poll is the mean time between looks for new versions; 0 means 30 s,
 	// negative never.
 	Poll time.Duration
@@ -264,6 +267,11 @@ func FromEnv(cfg Config) (Config, error) {
 	}
 	if err := cfg.checkTrust(); err != nil {
 		return Config{}, err
+	}
+	if cfg.Signer != "" {
+		if _, _, err := vault.SplitSigner(cfg.Signer); err != nil {
+			return bad("write it as mount/sign/key, like transit/sign/mcp-hr", "the signing key %q is malformed", cfg.Signer)
+		}
 	}
 	if cfg.TicketTTL == 0 {
 		cfg.TicketTTL = 5 * time.Minute

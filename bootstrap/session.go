@@ -33,6 +33,7 @@ type Session struct {
 
 	identity *identity
 	issuer   issuer
+	signer   logSigner
 	roots    *vault.RootsKeeper // nil if nothing trusts them
 
 	current *login // the token in use; owned by run
@@ -182,20 +183,34 @@ func (s *Session) Close(ctx context.Context) error {
 		defer cancel()
 		e := auditlog.Event{Action: "session.closed", Attributes: map[string]string{"token_accessor": s.current.auth.Accessor}}
 		left, err := s.leaveTicket(ctx)
-		errs := []error{err}
 		if left {
 			e.Attributes["ticket"] = s.cfg.TicketFile
-		} else if err := s.current.client.Retry(ctx, "revoke the token", s.current.client.RevokeSelf); err != nil {
-			e.Outcome, e.Severity = auditlog.Failure, auditlog.Warning
-			e.Attributes["reason"] = err.Error()
-			errs = append(errs, &Error{Step: "revoke the token", Err: err, Remedy: "it ends with its TTL, or revoke it by its accessor " + s.current.auth.Accessor})
 		}
-		errs = append(errs, s.record(ctx, e))
+		// The key that signs the log goes with the token, so that its end is
+		// recorded and signed first.
+		errs := []error{err, s.record(ctx, e)}
+		s.sealLog(ctx)
+		if !left {
+			errs = append(errs, s.revoke(ctx))
+		}
 		s.client.Close()
 		s.end(ErrClosed)
 		s.closeErr = errors.Join(errs...)
 	})
 	return s.closeErr
+}
+
+// revoke gives the session's token back. That it fails is recorded.
+func (s *Session) revoke(ctx context.Context) error {
+	l := s.current
+	err := l.client.Retry(ctx, "revoke the token", l.client.RevokeSelf)
+	if err == nil {
+		return nil
+	}
+	return errors.Join(
+		&Error{Step: "revoke the token", Err: err, Remedy: "it ends with its TTL, or revoke it by its accessor " + l.auth.Accessor},
+		s.record(ctx, auditlog.Event{Action: "session.token.revoked", Outcome: auditlog.Failure, Severity: auditlog.Warning,
+			Attributes: map[string]string{"token_accessor": l.auth.Accessor, "reason": err.Error()}}))
 }
 
 // closeParts stops what a start or a session has running.
@@ -374,6 +389,7 @@ func (s *Session) handover(ctx context.Context, c candidate) bool {
 		keeper.Use(next.client)
 	}
 	s.issuer.client.Store(next.client)
+	s.signer.login.Store(next)
 	old := s.current
 	s.current = next
 	s.note(auditlog.Event{Action: "session.handover", Attributes: map[string]string{

@@ -49,7 +49,7 @@ func Start(ctx context.Context, cfg Config) (*Session, error) {
 	}
 	s := &Session{cfg: cfg, done: make(chan struct{})}
 	s.identity = &identity{s: s, renew: make(chan struct{}, 1)}
-	s.issuer.s = s
+	s.issuer.s, s.signer.s = s, s
 	s.broker = &broker{cfg: &s.cfg, client: client, source: &source{cfg: &s.cfg}}
 	s.status.Store(&Status{State: Starting, Since: time.Now()})
 	s.tell(Starting, nil)
@@ -209,6 +209,9 @@ func (s *Session) load(ctx context.Context, l *login) error {
 			group.Go(func() error { return err }) // which ends the others
 			return group.Wait()
 		}
+	}
+	if s.cfg.Signer != "" {
+		group.Go(func() error { return s.signer.prepare(ctx, l) })
 	}
 	for name, req := range requests {
 		group.Go(func() error {

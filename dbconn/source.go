@@ -3,143 +3,25 @@ package dbconn
 import (
 	"context"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"os"
-	"strings"
-	"sync"
-	"time"
 
 	"github.com/tamshai/phoenix/secrets"
 	"github.com/tamshai/phoenix/tlsconfig"
 )
 
-// forever is the life of credentials that nobody takes back.
-const forever = 100 * 365 * 24 * time.Hour
-
-// Fixed returns a source whose credentials stay as they are: for a tool that an
-// operator runs with a password of their own. A service has better ones.
+// Fixed returns a source whose credentials stay as they are. It is
+// secrets.FixedLease.
 func Fixed(user string, password secrets.Secret) secrets.LeaseSource {
-	return &fixed{lease: newLease("fixed", user, password), never: make(chan struct{})}
+	return secrets.FixedLease(user, password)
 }
 
-func newLease(ref, user string, password secrets.Secret) *secrets.Lease {
-	return secrets.NewLease(ref, fmt.Sprintf("%s/%s@%d", ref, user, password.Version()), map[string]secrets.Secret{
-		"username": secrets.NewString(user), "password": secrets.New(password.Bytes())}, time.Now(), forever)
-}
+// KV is what [FromKV] returns.
+type KV = secrets.KVLeases
 
-type fixed struct {
-	lease *secrets.Lease
-	never chan struct{}
-}
-
-func (f *fixed) Current(context.Context) (*secrets.Lease, func(), <-chan struct{}, error) {
-	return f.lease, f.lease.Hold(), f.never, nil
-}
-
-func (f *fixed) Replace(context.Context, *secrets.Lease) error {
-	return errors.New("dbconn: the credentials are fixed: give others")
-}
-
-// KV is a LeaseSource that reads a password from a KV secret. A new version of
-// the secret is a new lease; the old one is left to end by itself, because who
-// changed the password has ended it already.
-type KV struct {
-	store          *secrets.Store
-	ref            string
-	user, password secrets.Secret
-	watch          *secrets.Watcher
-	life           context.Context
-	stop           context.CancelFunc
-	done           chan struct{}
-
-	mu       sync.Mutex
-	lease    *secrets.Lease
-	replaced chan struct{}
-}
-
-// FromKV follows a password in the store, "tamshai/databases#tamshai_db_password".
-// user is a reference too, if it has a "#", else the name itself. Both references
-// must be declared. Close it after the DB.
+// FromKV follows a password in the store. It is secrets.LeasesFromKV.
 func FromKV(store *secrets.Store, user, password string) (*KV, error) {
-	k := &KV{store: store, ref: password, done: make(chan struct{}), replaced: make(chan struct{})}
-	refs := []string{password}
-	var err error
-	if k.password, err = store.Secret(password); err != nil {
-		return nil, err
-	}
-	if strings.Contains(user, "#") {
-		if k.user, err = store.Secret(user); err != nil {
-			return nil, err
-		}
-		refs = append(refs, user)
-	} else {
-		k.user = secrets.NewString(user)
-	}
-	if k.watch, err = store.Watch(refs...); err != nil {
-		return nil, err
-	}
-	k.life, k.stop = context.WithCancel(context.Background())
-	k.lease = newLease(k.ref, k.user.Reveal(), k.password)
-	go k.follow()
-	return k, nil
-}
-
-func (k *KV) follow() {
-	defer close(k.done)
-	for {
-		if _, err := k.watch.Next(k.life); err != nil {
-			return
-		}
-		k.publish()
-	}
-}
-
-// publish makes a lease of the newest values, unless there is one.
-func (k *KV) publish() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	user := k.user.Reveal()
-	if user == k.lease.Username() && k.password.Equal(k.lease.Password()) {
-		return
-	}
-	old := k.lease
-	k.lease = newLease(k.ref, user, k.password)
-	close(k.replaced)
-	k.replaced = make(chan struct{})
-	old.Retire()
-}
-
-// Current implements secrets.LeaseSource.
-func (k *KV) Current(context.Context) (*secrets.Lease, func(), <-chan struct{}, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.life.Err() != nil {
-		return nil, nil, nil, secrets.ErrLeaseClosed
-	}
-	return k.lease, k.lease.Hold(), k.replaced, nil
-}
-
-// Replace looks for a newer version of the secret. It is an error if there is
-// none: only who knows the database's superuser can set another password.
-func (k *KV) Replace(ctx context.Context, old *secrets.Lease) error {
-	if err := k.store.Refresh(ctx); err != nil {
-		return err
-	}
-	k.publish()
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.lease == old {
-		return fmt.Errorf("dbconn: %s has no newer version; write the password that the database has", k.ref)
-	}
-	return nil
-}
-
-// Close ends the watch.
-func (k *KV) Close() {
-	k.stop()
-	k.watch.Close()
-	<-k.done
+	return secrets.LeasesFromKV(store, user, password)
 }
 
 // Config reads the files that the connection string names. Leases is Fixed if

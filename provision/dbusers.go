@@ -29,6 +29,9 @@ type DatabaseConnection struct {
 	// replaced by one that Vault alone knows before any role may use it.
 	Password Origin
 	CA       DatabaseCA
+	// ClientFile, on Vault's host, has a certificate and its key in PEM, for a
+	// MongoDB that demands one; "": Vault shows none.
+	ClientFile string
 }
 
 // DatabaseCA is what vouches for the server's certificate. Exactly one part is
@@ -161,9 +164,12 @@ func QuoteIdentifier(name string) string {
 // url is the address for Vault, which fills in user and password.
 func (c DatabaseConnection) url() string {
 	if c.Kind == "mongodb" {
-		u := fmt.Sprintf("mongodb://{{username}}:{{password}}@%s/%s?tls=true", c.Addr, c.Database)
+		u := fmt.Sprintf("mongodb://{{username}}:{{password}}@%s/%s?tls=true&serverSelectionTimeoutMS=5000", c.Addr, c.Database)
 		if c.CA.VaultFile != "" {
 			u += "&tlsCAFile=" + c.CA.VaultFile
+		}
+		if c.ClientFile != "" {
+			u += "&tlsCertificateKeyFile=" + c.ClientFile
 		}
 		return u
 	}
@@ -180,7 +186,7 @@ var plugins = map[string]string{"postgres": "postgresql-database-plugin", "mongo
 // settings are the connection's, without what may use it; ca is PEM, "" if it
 // is a file on Vault's host.
 func (c DatabaseConnection) settings(ca string) settings {
-	want := settings{"plugin_name": plugins[c.Kind], "connection_url": c.url(), "username": c.User, "tls_ca": ca}
+	want := settings{"plugin_name": plugins[c.Kind], "connection_url": c.url(), "username": c.User, "tls_ca": ca, "verify_connection": true}
 	switch c.Kind {
 	case "postgres":
 		// Vault then sends verifiers, and the server's log has no password.

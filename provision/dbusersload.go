@@ -89,6 +89,16 @@ func (l *loader) connections(n *yaml.Node) {
 			field{"user", func(n *yaml.Node) { c.User = l.match(n, "the user", goodUser, userRemedy) }},
 			field{"password", func(n *yaml.Node) { password, c.Password = n, l.origin(n, "the password of "+what) }},
 			field{"ca", func(n *yaml.Node) { ca, c.CA = n, l.databaseCA(n, what) }},
+			field{"client_file", func(n *yaml.Node) {
+				c.ClientFile = l.vaultFile(n, "client_file")
+				switch {
+				case c.Kind != "mongodb":
+					l.bad(n, "client_file is for mongodb; let %s in by its password over TLS in pg_hba.conf: hostssl %s %s all scram-sha-256", c.User, c.Database, c.User)
+				case c.CA.VaultFile == "":
+					// Vault leaves out the certificate where it is sent an authority.
+					l.bad(n, "client_file needs the ca on Vault's host too: ca: {vault_file: PATH}")
+				}
+			}},
 		)
 		if c.Password.Env == "" && c.Password.File == "" {
 			l.bad(password, "%s needs a password that its user %s has already: {env: NAME} or {file: PATH}", what, c.User)
@@ -117,16 +127,22 @@ func (l *loader) databaseCA(n *yaml.Node, what string) (ca DatabaseCA) {
 	}
 	l.fields(n, "ca",
 		field{"file", func(n *yaml.Node) { ca.File = l.text(n, "the ca's file") }},
-		field{"vault_file", func(n *yaml.Node) {
-			if ca.VaultFile = l.text(n, "the ca's vault_file"); !strings.HasPrefix(ca.VaultFile, "/") || strings.ContainsAny(ca.VaultFile, "?&#% {}") {
-				l.bad(n, "vault_file must be a path from the root, without characters that an address would read otherwise")
-			}
-		}},
+		field{"vault_file", func(n *yaml.Node) { ca.VaultFile = l.vaultFile(n, "vault_file") }},
 	)
 	if ca.File != "" && ca.VaultFile != "" {
 		l.bad(n, "the ca of %s has both file and vault_file; give one", what)
 	}
 	return ca
+}
+
+// vaultFile reads the path of a file on Vault's host, which becomes part of an
+// address.
+func (l *loader) vaultFile(n *yaml.Node, what string) string {
+	path := l.text(n, what)
+	if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "?&#% {}") {
+		l.bad(n, "%s must be a path from the root, without characters that an address would read otherwise", what)
+	}
+	return path
 }
 
 func (l *loader) databaseRoles(n *yaml.Node, ttl, maxTTL time.Duration) {

@@ -16,7 +16,7 @@
 //     old one when nobody uses it any more;
 //   - to act on changes, use [Store.Watch];
 //   - for credentials that Vault makes and takes back (database users), use a
-//     [LeaseSource].
+//     [LeaseSource]; [LeasesFromKV] makes one of a password in a KV secret.
 //
 // References are written the same everywhere, in Go, YAML and flags:
 // "mount/path#field" names a field of a KV secret, "mount/creds/role" a lease.

@@ -57,6 +57,7 @@ func (s *Server) HandleDatabase(connection string, db Database) {
 // dbConnection is a configured connection.
 type dbConnection struct {
 	plugin, policy string
+	verify         bool
 	allowed        []string
 	rotation       []string
 	details        map[string]any // the password among them
@@ -156,8 +157,8 @@ func (b *database) readConnection(req *request) (*response, error) {
 	return answer(map[string]any{
 		"allowed_roles": c.allowed, "connection_details": details, "disable_automated_rotation": false,
 		"password_policy": c.policy, "plugin_name": c.plugin, "plugin_version": "",
-		"root_credentials_rotate_statements": c.rotation, "rotation_period": 0, "rotation_policy": "", "rotation_schedule": "", "rotation_window": 0,
-		"skip_static_role_import_rotation": false, "verify_connection": details["verify_connection"],
+		"root_credentials_rotate_statements": c.rotation, "rotation_period": 0, "rotation_schedule": "", "rotation_window": 0,
+		"skip_static_role_import_rotation": false, "verify_connection": c.verify,
 	})
 }
 
@@ -169,7 +170,7 @@ var databasePlugins = []string{"postgresql-database-plugin", "mongodb-database-p
 
 func (b *database) writeConnection(req *request) (*response, error) {
 	name := req.arg("name")
-	next := &dbConnection{allowed: []string{}, rotation: []string{}, details: map[string]any{}}
+	next := &dbConnection{verify: true, allowed: []string{}, rotation: []string{}, details: map[string]any{}}
 	if old := b.connections[name]; old != nil {
 		*next = *old
 		next.details = map[string]any{}
@@ -177,10 +178,11 @@ func (b *database) writeConnection(req *request) (*response, error) {
 			next.details[k] = v
 		}
 	}
-	verify, err := req.data.boolean("verify_connection", true)
+	verify, err := req.data.boolean("verify_connection", next.verify)
 	if err != nil {
 		return nil, err
 	}
+	next.verify = verify
 	for field, value := range req.data {
 		switch field {
 		case "plugin_name":
@@ -200,7 +202,8 @@ func (b *database) writeConnection(req *request) (*response, error) {
 	case next.plugin == "":
 		return nil, refuse("empty plugin name")
 	case !slices.Contains(databasePlugins, next.plugin):
-		return nil, refuse("unable to find plugin %q in catalog", next.plugin)
+		missing := "\n\t* plugin not found in the catalog: " + next.plugin
+		return nil, refuse("error creating database object: invalid database version: 2 errors occurred:%s%s\n\n", missing, missing)
 	case next.text("connection_url") == "":
 		return nil, refuse("error creating database object: connection_url cannot be empty")
 	}

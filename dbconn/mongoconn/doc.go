@@ -16,7 +16,8 @@
 //
 // Which function to use:
 //
-//   - for dynamic credentials of Vault, take the session's LeaseSource;
+//   - for dynamic credentials of Vault, take the session's LeaseSource; for a
+//     password in a KV secret, secrets.LeasesFromKV;
 //   - for a connection string that somebody else wrote, [ParseURI].
 //
 // # What a connection is

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -188,6 +189,9 @@ func boot(cfg *Config, p *plan, st *status, signals <-chan os.Signal) (*bootstra
 		return nil, err
 	}
 	b.Roots = cfg.Identity.Roots
+	if ref := cfg.Sidecar.Users.Secret; ref != "" && !slices.Contains(b.Secrets, ref) {
+		b.Secrets = append(slices.Clone(b.Secrets), ref)
+	}
 	cfg.needPostgres(&b)
 	b.OnStatus = func(s bootstrap.Status) {
 		st.bootState(s)

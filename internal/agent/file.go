@@ -79,7 +79,7 @@ type document struct {
 		Roots string        `yaml:"roots"`
 		CRL   string        `yaml:"crl"`
 	} `yaml:"identity"`
-	Sidecar sidecar.Config `yaml:",inline"` // serve, call, proxy
+	Sidecar sidecar.Config `yaml:",inline"` // serve, call, proxy, tunnel, users
 
 	Postgres []Postgres `yaml:"postgres"`
 }

@@ -55,6 +55,7 @@ func Run(ctx context.Context, cfg Config) error {
 		{"Change a secret under a running service", s.change},
 		{"Call over mutual TLS while certificates are renewed", s.mutualTLS},
 		{"Run a Node service behind the agent", s.agent},
+		{"Keep personal data from a model, and its prompt from its users", s.aiGateway},
 		{"Wipe Vault and come back from nothing", s.comeBack},
 	}
 	for i, scene := range scenes {

@@ -51,6 +51,11 @@ type Target struct {
 	// Consul is the host:port of what real Vault shall take for a Consul.
 	Consul string
 
+	// Database makes two users on a real PostgreSQL: one that may make users, and
+	// one whose password it may change. It returns how Vault reaches the server,
+	// and the first one's password. The double needs no server: nil.
+	Database func(t *testing.T, user, fixed string) (url, password string)
+
 	// UnsealKey is the one key that unseals Vault. Only cases that run Alone use it.
 	UnsealKey string
 
@@ -64,7 +69,7 @@ type Target struct {
 // Cases are all behaviours.
 var Cases = slices.Concat(
 	appRoleCases, wrappingCases, tokenCases, policyCases, kvCases, leaseCases,
-	transitCases, pkiCases, jwtCases, sysCases, sealCases, protocolCases, clockCases,
+	databaseCases, transitCases, pkiCases, jwtCases, sysCases, sealCases, protocolCases, clockCases,
 )
 
 //go:embed testdata

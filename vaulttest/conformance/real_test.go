@@ -3,6 +3,7 @@ package conformance_test
 import (
 	"encoding/json"
 	"flag"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	"crypto/rand"
 
+	"github.com/tamshai/phoenix/internal/realpg"
 	"github.com/tamshai/phoenix/internal/realvault"
 	"github.com/tamshai/phoenix/vaulttest/conformance"
 )
@@ -29,7 +31,8 @@ func TestRealVault(t *testing.T) {
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	target := conformance.Target{
 		Addr: v.Addr(), RootToken: v.RootToken(), Client: &client,
-		Consul: strings.TrimPrefix(consul.URL, "http://"),
+		Consul:   strings.TrimPrefix(consul.URL, "http://"),
+		Database: databaseUsers(t),
 	}
 	if *update {
 		target.Record = func(name, transcript string) {
@@ -56,6 +59,16 @@ func TestRealVault(t *testing.T) {
 			})
 		}
 	})
+}
+
+// databaseUsers makes users on a PostgreSQL that all cases share.
+func databaseUsers(t *testing.T) func(*testing.T, string, string) (string, string) {
+	pg := realpg.Start(t, realpg.Config{})
+	return func(t *testing.T, user, fixed string) (url, password string) {
+		const first = "the-first-password"
+		pg.Exec(t, "postgres", fmt.Sprintf(`CREATE ROLE %q LOGIN CREATEROLE PASSWORD '%s'; CREATE ROLE %q LOGIN`, user, first, fixed))
+		return fmt.Sprintf("postgresql://{{username}}:{{password}}@%s/postgres?sslmode=verify-full&sslrootcert=%s", pg.Addr(), pg.CAFile()), first
+	}
 }
 
 // consulTokens is as much of a Consul as Vault needs for giving out its tokens.

@@ -57,6 +57,23 @@ var transitCases = []Case{
 		s.post("$transit/verify/k", `{"input":"aGVsbG8="}`).is(400)
 		s.post("$transit/verify/k", `{"input":"aGVsbG8=","signature":"vault:v9:xxxx"}`).is(400)
 	}),
+	scripted("transit, a policy for one key", func(s *script) {
+		s.post("sys/mounts/$transit", `{"type":"transit"}`).is(204)
+		s.post("$transit/keys/k", `{"type":"ed25519"}`).is(200)
+		s.post("$transit/keys/other", `{"type":"ed25519"}`).is(200)
+		s.policy("pol", `{"path":{"$transit/sign/k":{"capabilities":["update"]},"$transit/keys/k":{"capabilities":["read"]}}}`)
+		s.token("pol", "")
+		as := s.as("$tok")
+		as.post("$transit/sign/k", `{"input":"aGVsbG8="}`).is(200).has("data.key_version", "1")
+		as.get("$transit/keys/k").is(200).has("data.type", `"ed25519"`).has("data.latest_version", "1")
+		as.post("$transit/sign/k/sha2-256", `{"input":"aGVsbG8="}`).is(403)
+		as.post("$transit/sign/other", `{"input":"aGVsbG8="}`).is(403)
+		as.get("$transit/keys/other").is(403)
+		as.post("$transit/keys/k/rotate", `{}`).is(403)
+		as.post("$transit/keys/k/config", `{"deletion_allowed":true}`).is(403)
+		as.get("$transit/export/signing-key/k").is(403)
+		as.del("$transit/keys/k").is(403)
+	}),
 	scripted("transit, old versions", func(s *script) {
 		s.post("sys/mounts/$transit", `{"type":"transit"}`).is(204)
 		s.post("$transit/keys/k", `{"type":"ed25519"}`).is(200)
