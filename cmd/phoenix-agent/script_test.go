@@ -41,6 +41,9 @@ func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == plainHTTP {
 		os.Exit(serveHTTP(os.Args[1:]))
 	}
+	if filepath.Base(os.Args[0]) == pgLoad {
+		os.Exit(loadPostgres(os.Args[1:]))
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "phoenix-agent-test-")
 		if err != nil {
@@ -201,6 +204,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"mesh":   mesh,
 	"fetch":  fetch,
 	"hammer": hammer,
+	"token":  token,
 	// run NAME CMD ARG…: starts a program in the background; NAME.out and
 	// NAME.log are its standard output and error.
 	"run": func(ts *testscript.TestScript, _ bool, args []string) {
@@ -379,7 +383,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"expand": func(ts *testscript.TestScript, _ bool, args []string) {
 		for _, name := range args {
 			text := ts.ReadFile(name)
-			for _, v := range []string{"KV", "MEM", "SERVICE", "PORT", "VAULT_ADDR", "VAULT_CACERT", "VAULT_SECRET_ID_FILE"} {
+			for _, v := range []string{"KV", "MEM", "SERVICE", "PORT", "GW", "GWPLAIN", "OUT", "HR", "HRPLAIN", "S1", "VAULT_ADDR", "VAULT_CACERT", "VAULT_SECRET_ID_FILE"} {
 				text = strings.ReplaceAll(text, "@"+v+"@", ts.Getenv(v))
 			}
 			ts.Check(os.WriteFile(ts.MkAbs(name), []byte(text), 0o600))
@@ -564,7 +568,7 @@ func scriptEnv(ts *testscript.TestScript) []string {
 	var env []string
 	for _, name := range []string{
 		"PATH", "HOME", "TMPDIR", "SERVICE", "KV", "MEM", "S2", "VAULT_ADDR", "VAULT_CACERT", "VAULT_ROLE_ID", "VAULT_SECRET_ID_FILE", "VAULT_SECRET_ID",
-		"PHOENIX_SERVICE", "PHOENIX_LISTEN", "NODE_ENV", "PORT", "NOTIFY_SOCKET", "WATCHDOG_USEC", "EXTRA",
+		"PHOENIX_SERVICE", "PHOENIX_LISTEN", "NODE_ENV", "PORT", "NOTIFY_SOCKET", "WATCHDOG_USEC", "EXTRA", "HTTP_PROXY",
 	} {
 		if value := ts.Getenv(name); value != "" {
 			env = append(env, name+"="+value)

@@ -12,26 +12,43 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/tamshai/phoenix/secrets"
+	"github.com/tamshai/phoenix/tlsconfig/assertion"
 )
 
 // plainHTTP is the name under which the test's binary is a program that speaks
 // plain HTTP and knows nothing of Phoenix.
 const plainHTTP = "plainhttp"
 
-// serveHTTP is "plainhttp ADDR [URL]": / says who called, /via asks URL in turn
-// and passes the answer on.
+// userHeaders are those in which plainhttp speaks of users.
+var userHeaders = []string{"X-User-Id", "X-User-Roles", "X-Internal-Auth"}
+
+// serveHTTP is "plainhttp ADDR [URL]": / says who called for whom, /via asks URL
+// in turn, for the same user, and passes the answer on.
 func serveHTTP(args []string) int {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
-		fmt.Fprintf(w, "%s %s peer=%q body=%q\n", r.Method, r.URL, r.Header.Values("Phoenix-Peer"), body)
+		fmt.Fprintf(w, "%s %s peer=%q body=%q", r.Method, r.URL, r.Header.Values("Phoenix-Peer"), body)
+		for _, name := range userHeaders {
+			if values := r.Header[name]; values != nil {
+				fmt.Fprintf(w, " %s=%q", name, values)
+			}
+		}
 	})
 	client := &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 16}}
 	mux.HandleFunc("/via", func(w http.ResponseWriter, r *http.Request) {
 		req, err := http.NewRequestWithContext(r.Context(), http.MethodPost, args[1], r.Body)
 		if err == nil {
+			for _, name := range userHeaders {
+				if values := r.Header[name]; values != nil {
+					req.Header[name] = values
+				}
+			}
 			var resp *http.Response
 			if resp, err = client.Do(req); err == nil {
 				defer resp.Body.Close()
@@ -72,11 +89,17 @@ func mesh(ts *testscript.TestScript, _ bool, args []string) {
 	}))
 }
 
-// fetch CODE REGEXP URL: asks until that is the answer.
+// fetch CODE REGEXP URL [HEADER=VALUE…]: asks until that is the answer.
 func fetch(ts *testscript.TestScript, _ bool, args []string) {
 	re := regexp.MustCompile(args[1])
 	poll(ts, func() error {
-		resp, err := http.Get(args[2])
+		req, err := http.NewRequest(http.MethodGet, args[2], nil)
+		ts.Check(err)
+		for _, header := range args[3:] {
+			name, value, _ := strings.Cut(header, "=")
+			req.Header.Set(name, value)
+		}
+		resp, err := http.DefaultClient.Do(req)
 		if err != nil {
 			return err
 		}
@@ -131,4 +154,13 @@ func hammer(ts *testscript.TestScript, _ bool, args []string) {
 	default:
 		ts.Logf("%d requests", sent.Load())
 	}
+}
+
+// token NAME USER ROLES: sets a variable to a token that is signed with the
+// first value of the secret s1.
+func token(ts *testscript.TestScript, _ bool, args []string) {
+	shared := assertion.Shared{Key: secrets.New([]byte("0123456789abcdef0123456789abcdef"))}
+	text, err := shared.Sign(assertion.User{ID: args[1], Roles: strings.Split(args[2], ",")}, time.Now())
+	ts.Check(err)
+	ts.Setenv(args[0], text)
 }

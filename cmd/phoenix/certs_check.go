@@ -30,6 +30,7 @@ func certsCheckCommand() *cli.Command {
    phoenix certs check -f estate.yaml --cert probe.pem --key probe.key --bundle ca.pem
    phoenix certs check -f estate.yaml --bundle ca.pem --host 127.0.0.1 --only mcp-hr
    phoenix certs check --bundle ca.pem postgres://tamshai_app@db:5432/tamshai_hr mcp-hr:3101
+   phoenix certs check --agent 127.0.0.1:9090 --agent unix:/run/phoenix/agent.sock
 
 Each endpoint of the estate must answer nothing in the clear, refuse clients
 without a certificate and with one of another authority, refuse TLS 1.2 and
@@ -37,6 +38,10 @@ older, and show a certificate that the bundle vouches for, with the names that
 are expected. With --cert it must also accept that client. Nothing is changed,
 and no password is needed or sent. Protocols are https (the default), postgres,
 mongodb, redis and tls.
+
+With --agent it asks agents which edges take plain requests too, and warns of
+those that need not: their peer has come over mutual TLS, and nothing plain has
+come for as long as --quiet says.
 
 The exit code is 0 if all is well, 1 if there is a problem or a warning, 2 for
 wrong usage, and 3 if there is none but an endpoint cannot be reached.
@@ -50,6 +55,8 @@ wrong usage, and 3 if there is none but an endpoint cannot be reached.
 			&cli.StringFlag{Name: "bundle", Usage: "the PEM `FILE` of the authorities to trust; without it the system's are", TakesFile: true},
 			&cli.StringFlag{Name: "host", Usage: "connect to this `HOST` instead of those in the estate, as where containers publish their ports"},
 			&cli.DurationFlag{Name: "warn-before", Usage: "warn of certificates that end within this `TIME` (default: 24h, or the last fifth of a certificate's life if that is less)"},
+			&cli.StringSliceFlag{Name: "agent", Usage: "ask the agent that listens at this `ADDR` for its edges; may be repeated"},
+			&cli.DurationFlag{Name: "quiet", Value: 24 * time.Hour, Usage: "an edge can be strict when nothing plain has come for this `TIME`"},
 			&cli.DurationFlag{Name: "timeout", Value: 5 * time.Second, Usage: "the longest one connection may take"},
 			&cli.BoolFlag{Name: "json", Usage: "print JSON"},
 		},
@@ -69,7 +76,13 @@ const certsCheckSchema = `--json prints one object:
       post_quantum  bool, of the key exchange
       accepted      bool: it let our client in
       findings      list of {code, severity, message, remedy}, severity being
-                    problem, warning or note`
+                    problem, warning or note
+   edges      with --agent, list of
+      agent, error  which one, and why it does not answer; then the rest is empty
+      side, at, peer, mode
+      tls, plain    numbers of requests since the agent's start
+      last_tls, last_plain, since   RFC 3339, empty if never
+      ready, why    whether it can be made strict, and why or why not`
 
 // A check is an endpoint and what came of looking at it.
 type check struct {
@@ -101,7 +114,9 @@ func certsCheck(ctx context.Context, cmd *cli.Command) error {
 	}
 	var checks []*check
 	about := "certs check"
+	agents := askAgents(ctx, cmd)
 	switch file := cmd.String("file"); {
+	case file == "" && !cmd.Args().Present() && len(agents) > 0:
 	case file == "" && !cmd.Args().Present():
 		return usagef("say what to look at: -f estate.yaml, or addresses like mcp-hr:3101 and redis://redis:6379")
 	case file != "" && cmd.Args().Present():
@@ -118,12 +133,32 @@ func certsCheck(ctx context.Context, cmd *cli.Command) error {
 	if err := runChecks(ctx, checks); err != nil {
 		return err
 	}
-	if cmd.Bool("json") {
-		err = printJSON(os.Stdout, checksJSON(checks))
-	} else {
-		printChecks(os.Stdout, checks, about)
+	quiet, now := cmd.Duration("quiet"), time.Now()
+	switch all := checksJSON(checks); {
+	case cmd.Bool("json") && len(agents) > 0:
+		edges := edgesJSON(agents, quiet, now)
+		for _, e := range edges {
+			if e.Ready {
+				all["warnings"] = all["warnings"].(int) + 1
+			}
+		}
+		all["edges"] = edges
+		err = printJSON(os.Stdout, all)
+	case cmd.Bool("json"):
+		err = printJSON(os.Stdout, all)
+	default:
+		if len(checks) > 0 {
+			printChecks(os.Stdout, checks, about)
+		}
+		if len(agents) > 0 {
+			printEdges(os.Stdout, agents, quiet, now)
+		}
 	}
-	return errors.Join(err, checksResult(checks))
+	result := checksResult(checks)
+	if edges := edgesResult(agents, quiet, now); result == nil || errors.Is(edges, errFinding) {
+		result = edges
+	}
+	return errors.Join(err, result)
 }
 
 func probeConfig(ctx context.Context, cmd *cli.Command) (tlsconfig.ProbeConfig, error) {

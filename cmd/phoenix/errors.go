@@ -129,7 +129,7 @@ func exitCode(err error) int {
 		return exitFinding
 	case errors.As(err, &usage), errors.Is(err, provision.ErrEstate):
 		return exitUsage
-	case errors.As(err, &unreachable), errors.Is(err, vault.ErrOutcomeUnknown), vault.Retryable(err), errors.Is(err, tlsconfig.ErrUnreachable):
+	case errors.As(err, &unreachable), errors.Is(err, vault.ErrOutcomeUnknown), vault.Retryable(err), errors.Is(err, tlsconfig.ErrUnreachable), errors.Is(err, errNoAgent):
 		return exitUnreachable
 	}
 	return exitFinding

@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -54,6 +55,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("LISTENER", strings.TrimPrefix(server.Addr(), "https://"))
 			env.Setenv("VAULT_TOKEN", server.RootToken())
 			env.Setenv("ROOT", server.RootToken())
+			env.Setenv("UID", strconv.Itoa(os.Getuid()))
 			env.Setenv("VAULT_CACERT", filepath.Join(env.WorkDir, "ca.pem"))
 			env.Setenv("CLAUDE_API_KEY", "s3cr3t-claude-key")
 			env.Setenv("OTHER_KEY", "s3cr3t-other-key")
@@ -77,6 +79,7 @@ func TestScripts(t *testing.T) {
 			)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"post":      func(ts *testscript.TestScript, _ bool, args []string) { post(ts, args) },
 			"vault":     vaultCmd,
 			"nokeep":    noSecrets,
 			"mode":      mode,

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tamshai/phoenix/bootstrap"
 	"github.com/tamshai/phoenix/internal/agent/sidecar"
+	"github.com/tamshai/phoenix/secrets"
 	"github.com/tamshai/phoenix/tlsconfig"
 )
 
@@ -47,6 +48,11 @@ func (c *Config) checkTraffic() error {
 	if err := c.Sidecar.Check(); err != nil {
 		return usage("%w", err)
 	}
+	if ref := c.Sidecar.Users.Secret; ref != "" {
+		if _, err := secrets.ParseRef(ref); err != nil {
+			return usage("users: secret: %w", err)
+		}
+	}
 	return nil
 }
 
@@ -82,6 +88,11 @@ func startSidecar(cfg *Config, session *bootstrap.Session) (sc *sidecar.Sidecar,
 		return nil, stop, nil
 	}
 	host := sidecar.Host{Identity: session.Identity(), Drain: cfg.Boot.Drain, Audit: cfg.Boot.Audit, Logger: cfg.Logger}
+	if ref := cfg.Sidecar.Users.Secret; ref != "" {
+		if host.Secret, err = session.Secret(ref); err != nil {
+			return nil, stop, err
+		}
+	}
 	if cfg.Identity.CRL != crlOff {
 		ctx, cancel := context.WithTimeout(context.Background(), crlTime)
 		defer cancel()
@@ -150,6 +161,19 @@ func (c *Config) addCall(s string) error {
 		return errors.New("one peer is called at one place")
 	}
 	c.Sidecar.Call = append(c.Sidecar.Call, sidecar.Call{At: at, To: to, Peer: peers[0]})
+	return nil
+}
+
+// addTunnel reads "AT=TO,peer=NAME".
+func (c *Config) addTunnel(s string) error {
+	at, to, peers, err := route(s)
+	if err != nil {
+		return err
+	}
+	if len(peers) != 1 {
+		return errors.New("one peer is at one place")
+	}
+	c.Sidecar.Tunnel = append(c.Sidecar.Tunnel, sidecar.Tunnel{At: at, To: to, Peer: peers[0]})
 	return nil
 }
 

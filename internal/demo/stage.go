@@ -56,6 +56,7 @@ func Run(ctx context.Context, cfg Config) error {
 		{"Call over mutual TLS while certificates are renewed", s.mutualTLS},
 		{"Run a Node service behind the agent", s.agent},
 		{"Write to PostgreSQL while the database's users come and go", s.database},
+		{"Keep personal data from a model, and its prompt from its users", s.aiGateway},
 		{"Wipe Vault and come back from nothing", s.comeBack},
 	}
 	for i, scene := range scenes {

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -15,6 +16,8 @@ import (
 type Config struct {
 	// Audience is the callee's own name, as callers write it. Required.
 	Audience string
+	// Aliases are more names of the callee, for callers that write another.
+	Aliases []string
 	// Skew is how far the clocks of caller and callee may be apart; zero means
 	// five seconds, negative not at all.
 	Skew time.Duration
@@ -41,7 +44,7 @@ type spent struct {
 
 // NewVerifier returns a Verifier.
 func NewVerifier(cfg Config) (*Verifier, error) {
-	if cfg.Audience == "" {
+	if cfg.Audience == "" || slices.Contains(cfg.Aliases, "") {
 		return nil, errors.New("assertion: the verifier has no audience; give the callee's own name")
 	}
 	switch {
@@ -104,7 +107,7 @@ func (v *Verifier) Verify(peer *tlsconfig.PeerIdentity, token string) (User, err
 	switch {
 	case c.Confirm.Thumbprint != thumbprint:
 		return User{}, refuse("it is bound to another certificate than the connection's")
-	case c.Audience != v.cfg.Audience:
+	case c.Audience != v.cfg.Audience && !slices.Contains(v.cfg.Aliases, c.Audience):
 		return User{}, refuse("it is for another service than %s", v.cfg.Audience)
 	case c.Subject == "" || user.check() != nil:
 		return User{}, refuse("its user has no ID, or one that no header could carry")

@@ -29,12 +29,14 @@ type Config struct {
 	Call  []Call    `yaml:"call"`
 	// Proxy is where a forward proxy takes requests for the hosts in Call, as
 	// programs send them that are told of HTTP_PROXY. Loopback; "" means none.
-	Proxy string `yaml:"proxy"`
+	Proxy  string   `yaml:"proxy"`
+	Tunnel []Tunnel `yaml:"tunnel"`
+	Users  Users    `yaml:"users"`
 }
 
 // Configured reports whether there is anything to do.
 func (c *Config) Configured() bool {
-	return len(c.Serve)+len(c.Call) > 0 || c.Proxy != ""
+	return len(c.Serve)+len(c.Call)+len(c.Tunnel) > 0 || c.Proxy != "" || c.Users.configured()
 }
 
 // An Inbound is a port for other services, in front of one of the program's.
@@ -59,6 +61,12 @@ type Peer struct {
 	// while the mode is not Strict; empty means that any does. An address is
 	// no proof of who sends.
 	From []string `yaml:"from"`
+	// User says what to think of the users that the peer names; "" means
+	// Optional. It is for nothing without Config.Users.
+	User UserRule `yaml:"user"`
+	// Token accepts the user in the shared token too, when there is no
+	// assertion. Whoever has the secret can make one.
+	Token bool `yaml:"token"`
 }
 
 // A Mode says what an edge accepts.
@@ -84,6 +92,19 @@ type Call struct {
 
 	Stall  time.Duration `yaml:"stall"`  // as Inbound.Stall
 	Answer time.Duration `yaml:"answer"` // as Inbound.Answer
+
+	// User says how the callee is told on whose behalf the program calls; ""
+	// means AsAssertion. It is for nothing without Config.Users.
+	User UserForm `yaml:"user"`
+}
+
+// A Tunnel is any other TCP that the program sends: to MongoDB, to Redis. The
+// agent adds the TLS, and looks at nothing inside.
+type Tunnel struct {
+	Peer     string `yaml:"peer"`      // the server's name in its certificate
+	To       string `yaml:"to"`        // where it is: "mongodb:27017"
+	At       string `yaml:"at"`        // where the program connects, on loopback
+	MaxConns int    `yaml:"max_conns"` // open connections, more wait; 0 means 10,000
 }
 
 // Defaults.
@@ -191,6 +212,25 @@ func (c *Config) Check() error {
 			bad("%s: a limit is negative", what)
 		}
 	}
+	for i := range c.Tunnel {
+		t := &c.Tunnel[i]
+		what := "tunnel " + t.Peer
+		if err := peerName(t.Peer); err != nil {
+			bad("tunnel: %w", err)
+		}
+		if host, _, err := net.SplitHostPort(t.To); err != nil || host == "" {
+			bad("%s: to %q is no address; write it like mongodb:27017", what, t.To)
+		}
+		if err := local(t.At); err != nil {
+			bad("%s: at %w: others could connect in the program's name", what, err)
+		}
+		take(what, t.At)
+		fill(&t.MaxConns, defaultConns)
+		if t.MaxConns < 0 {
+			bad("%s: a limit is negative", what)
+		}
+	}
+	problems = append(problems, c.checkUsers()...)
 	if c.Proxy != "" {
 		if err := local(c.Proxy); err != nil {
 			bad("proxy %w: others could call in the program's name", err)

@@ -49,6 +49,8 @@ type edge struct {
 	mode           Mode
 	allow          tlsconfig.Authorizer
 	from           []netip.Prefix // empty: anywhere
+	user           UserRule
+	token          bool
 	since          time.Time
 
 	tls, plain         atomic.Uint64
@@ -127,6 +129,7 @@ func newEdges(in *Inbound) edges {
 	var all edges
 	for _, name := range slices.Sorted(maps.Keys(in.Peers)) {
 		e := newEdge("serve", in.At, name, in.Peers[name].Mode)
+		e.user, e.token = in.Peers[name].User, in.Peers[name].Token
 		for _, text := range in.Peers[name].From {
 			e.from = append(e.from, netip.MustParsePrefix(text)) // Check has seen it
 		}

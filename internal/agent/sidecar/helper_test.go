@@ -118,7 +118,10 @@ func (w *world) caller(callee string, with func(*sidecar.Config, *sidecar.Host))
 // tlsFor is a client's configuration that trusts everybody: what is refused is
 // refused by the other side.
 func (w *world) tlsFor(name string, protos ...string) *tls.Config {
-	p := w.pair(name)
+	return w.tlsWith(w.pair(name), protos...)
+}
+
+func (w *world) tlsWith(p testpki.Pair, protos ...string) *tls.Config {
 	c := tls.Certificate{PrivateKey: p.Key}
 	for _, cert := range p.Chain {
 		c.Certificate = append(c.Certificate, cert.Raw)
@@ -140,10 +143,14 @@ func (w *world) dial(addr, name string) *tls.Conn {
 
 // client speaks HTTP over mutual TLS, as a service without a sidecar.
 func (w *world) client(name string, http2 bool) *http.Client {
+	return w.clientWith(w.pair(name), http2)
+}
+
+func (w *world) clientWith(p testpki.Pair, http2 bool) *http.Client {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(!http2)
 	protocols.SetHTTP2(http2)
-	transport := &http.Transport{TLSClientConfig: w.tlsFor(name), Protocols: protocols, DisableCompression: true}
+	transport := &http.Transport{TLSClientConfig: w.tlsWith(p), Protocols: protocols, DisableCompression: true}
 	w.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport, Timeout: patience}
 }

@@ -24,7 +24,7 @@ func (sc *Sidecar) serve(cfg *Inbound) error {
 	sc.idle = append(sc.idle, via.CloseIdleConnections)
 	in := &inbound{sc: sc, at: cfg.At, edges: newEdges(cfg)}
 	in.hop = newHop(&hop{
-		name: "the program behind " + cfg.At, to: programURL(cfg.To), via: via, stall: cfg.Stall, maxBody: cfg.MaxBody,
+		name: "the program behind " + cfg.At, to: programURL(cfg.To), via: via, own: sc.users.headers(), stall: cfg.Stall, maxBody: cfg.MaxBody,
 		log: sc.log, running: &sc.serving,
 	})
 	sc.edges = append(sc.edges, in.edges...)
@@ -59,8 +59,7 @@ func (in *inbound) overTLS(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusForbidden, "the caller is not among the peers of this port")
 		return
 	}
-	e.overTLS()
-	in.hop.pass(w, r, &passing{set: http.Header{PeerHeader: {e.peer}}})
+	in.onBehalf(w, r, &peer, e, http.Header{PeerHeader: {e.peer}})
 }
 
 func (in *inbound) overPlain(w http.ResponseWriter, r *http.Request) {
@@ -80,7 +79,23 @@ func (in *inbound) overPlain(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	in.hop.pass(w, r, &passing{})
+	in.onBehalf(w, r, nil, e, http.Header{})
+}
+
+// onBehalf finds out for whom the peer calls, and passes the request on.
+func (in *inbound) onBehalf(w http.ResponseWriter, r *http.Request, peer *tlsconfig.PeerIdentity, e *edge, set http.Header) {
+	user, err := in.sc.users.proven(r.Header, peer, e)
+	if err == nil {
+		err = in.sc.users.tell(user, set)
+	}
+	if err != nil {
+		in.sc.refuseUser(w, r, "serve", e.peer, err)
+		return
+	}
+	if peer != nil {
+		e.overTLS()
+	}
+	in.hop.pass(w, r, &passing{set: set})
 }
 
 // report records that somebody still comes without TLS.

@@ -144,9 +144,7 @@ func (f *fork) run() {
 	for {
 		conn, err := f.l.Accept()
 		if err != nil {
-			var passes interface{ Temporary() bool }
-			if errors.As(err, &passes) && passes.Temporary() { //nolint:staticcheck // too many open files, as net/http asks
-				time.Sleep(5 * time.Millisecond)
+			if passes(err) {
 				continue
 			}
 			f.tls.end()
@@ -162,6 +160,17 @@ func (f *fork) run() {
 		f.done.Go(func() { f.sort(conn) })
 		f.mu.Unlock()
 	}
+}
+
+// passes reports whether to accept again after an error, and waits a little:
+// there are too many open files, for example.
+func passes(err error) bool {
+	var soon interface{ Temporary() bool }
+	if errors.As(err, &soon) && soon.Temporary() { //nolint:staticcheck // as net/http asks
+		time.Sleep(5 * time.Millisecond)
+		return true
+	}
+	return false
 }
 
 func (f *fork) sort(conn net.Conn) {

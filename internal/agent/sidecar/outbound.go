@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/tamshai/phoenix/tlsconfig"
 )
 
 // call makes a service reachable for the program.
@@ -14,10 +16,8 @@ func (sc *Sidecar) call(cfg *Call) error {
 	sc.edges = append(sc.edges, edge)
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true) // which upgrades, and shares no connection between requests
-	tlsConfig, serverName := sc.tls(), cfg.Peer
-	if strings.Contains(cfg.Peer, "://") {
-		tlsConfig.AnyServerName, serverName = true, ""
-	}
+	tlsConfig, serverName := sc.tlsTo(cfg.Peer)
+	tlsConfig.Outgoing = sc.users.outgoing(cfg)
 	via := tlsConfig.NewTransport(&http.Transport{
 		DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
 		TLSHandshakeTimeout: 10 * time.Second,
@@ -32,20 +32,37 @@ func (sc *Sidecar) call(cfg *Call) error {
 	}, sc.host.Identity, serverName, edge.allow)
 	sc.transports = append(sc.transports, via)
 	h := newHop(&hop{
-		name: cfg.Peer, to: &url.URL{Scheme: "https", Host: cfg.To}, via: via, stall: cfg.Stall,
+		name: cfg.Peer, to: &url.URL{Scheme: "https", Host: cfg.To}, via: via, own: sc.users.headers(), stall: cfg.Stall,
 		log: sc.log, running: &sc.calling,
 	})
-	sc.hosts[cfg.Host] = func(w http.ResponseWriter, r *http.Request) {
+	to := func(w http.ResponseWriter, r *http.Request, host string) {
+		p := &passing{host: host}
+		if cfg.User != AsNobody {
+			var err error
+			if p.user, err = sc.users.named(r.Header); err != nil {
+				sc.refuseUser(w, r, "call", cfg.Peer, err)
+				return
+			}
+		}
 		edge.overTLS()
-		h.pass(w, r, &passing{})
+		h.pass(w, r, p)
 	}
+	sc.hosts[cfg.Host] = func(w http.ResponseWriter, r *http.Request) { to(w, r, "") }
 	if cfg.At == "" {
 		return nil
 	}
-	return sc.out(cfg.At, cfg.Stall, func(w http.ResponseWriter, r *http.Request) {
-		edge.overTLS()
-		h.pass(w, r, &passing{host: cfg.To}) // the program knows a port of ours, the callee its own name
-	})
+	// The program knows a port of ours, the callee its own name.
+	return sc.out(cfg.At, cfg.Stall, func(w http.ResponseWriter, r *http.Request) { to(w, r, cfg.To) })
+}
+
+// tlsTo is how strict to be with one server, and the name to expect.
+func (sc *Sidecar) tlsTo(peer string) (c tlsconfig.Config, serverName string) {
+	c = sc.tls()
+	if strings.Contains(peer, "://") {
+		c.AnyServerName = true // the authorizer alone decides
+		return c, ""
+	}
+	return c, peer
 }
 
 // out listens for the program.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/tamshai/phoenix/tlsconfig"
+	"github.com/tamshai/phoenix/tlsconfig/assertion"
 )
 
 // A hop passes requests on to one place.
@@ -32,8 +33,9 @@ type hop struct {
 
 // passing is what a hop knows of one request.
 type passing struct {
-	host string      // for the Host header; "" leaves it
-	set  http.Header // what the next one is told
+	host string          // for the Host header; "" leaves it
+	set  http.Header     // what the next one is told
+	user *assertion.User // whom an outgoing request is for; nil: nobody
 	body *watchedBody
 }
 
@@ -150,6 +152,10 @@ func (h *hop) failed(w http.ResponseWriter, r *http.Request, err error) {
 		return
 	case client != nil, r.Context().Err() != nil:
 		answer(w, http.StatusBadRequest, "the request ended before its body") // nobody reads it
+		return
+	case errors.Is(err, errUser):
+		h.log.Warn("a request was not sent", "to", h.name, "error", err)
+		answer(w, http.StatusBadRequest, notPassedOn)
 		return
 	}
 	h.log.Warn("no answer", "from", h.name, "error", err)

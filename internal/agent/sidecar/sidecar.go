@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tamshai/phoenix/auditlog"
+	"github.com/tamshai/phoenix/secrets"
 	"github.com/tamshai/phoenix/tlsconfig"
 )
 
@@ -18,9 +19,13 @@ type Host struct {
 	Revocation *tlsconfig.Revocation // nil: no CRLs are looked at
 	// Drain is how long a connection may stay on a certificate that has been
 	// replaced; 0 means 30 s.
-	Drain  time.Duration
+	Drain time.Duration
+	// Secret is the key of the shared token that Users speaks of.
+	Secret secrets.Secret
+
 	Audit  auditlog.Recorder // nil means auditlog.Slog(Logger)
 	Logger *slog.Logger      // nil discards
+	Now    func() time.Time  // the wall clock; nil means time.Now
 }
 
 // A Sidecar takes traffic until it is closed.
@@ -31,6 +36,8 @@ type Sidecar struct {
 	edges    []*edge
 	at       map[string]net.Addr         // by the configured place
 	hosts    map[string]http.HandlerFunc // for the proxy
+	users    *users                      // nil if nobody speaks of them
+	tunnels  []*tunnel
 
 	serveCtx, callCtx context.Context // of their requests
 	endServe, endCall context.CancelFunc
@@ -71,6 +78,9 @@ func (c *Config) places() []string {
 			all = append(all, call.At)
 		}
 	}
+	for _, t := range c.Tunnel {
+		all = append(all, t.At)
+	}
 	if c.Proxy != "" {
 		all = append(all, c.Proxy)
 	}
@@ -91,6 +101,9 @@ func Start(cfg Config, host Host) (*Sidecar, error) {
 	if host.Drain <= 0 {
 		host.Drain = defaultDrain
 	}
+	if host.Now == nil {
+		host.Now = time.Now
+	}
 	sc := &Sidecar{host: host, log: host.Logger, at: map[string]net.Addr{}, hosts: map[string]http.HandlerFunc{}}
 	sc.serveCtx, sc.endServe = context.WithCancel(context.Background())
 	sc.callCtx, sc.endCall = context.WithCancel(context.Background())
@@ -107,6 +120,15 @@ func Start(cfg Config, host Host) (*Sidecar, error) {
 }
 
 func (sc *Sidecar) open(cfg *Config) error {
+	var err error
+	if sc.users, err = newUsers(&cfg.Users, &sc.host); err != nil {
+		return err
+	}
+	for i := range cfg.Tunnel {
+		if err := sc.tunnel(&cfg.Tunnel[i]); err != nil {
+			return err
+		}
+	}
 	for i := range cfg.Call {
 		if err := sc.call(&cfg.Call[i]); err != nil {
 			return err
@@ -129,7 +151,7 @@ func (sc *Sidecar) open(cfg *Config) error {
 func (sc *Sidecar) tls() tlsconfig.Config {
 	return tlsconfig.Config{
 		Revocation: sc.host.Revocation, DrainTimeout: sc.host.Drain,
-		Metrics: &sc.counters, Audit: sc.host.Audit, Logger: sc.log,
+		Metrics: &sc.counters, Audit: sc.host.Audit, Logger: sc.log, Now: sc.host.Now,
 	}
 }
 
@@ -157,6 +179,9 @@ func (sc *Sidecar) Old() int {
 	for _, t := range sc.transports {
 		n += t.Old()
 	}
+	for _, t := range sc.tunnels {
+		n += t.conns.Old()
+	}
 	return n
 }
 
@@ -175,6 +200,9 @@ func (sc *Sidecar) Drain(ctx context.Context) {
 func (sc *Sidecar) Close(ctx context.Context) {
 	sc.Drain(ctx)
 	shutdown(ctx, sc.outbound, &sc.calling, sc.endCall)
+	for _, t := range sc.tunnels {
+		t.close()
+	}
 	for _, t := range sc.transports {
 		t.Close()
 	}
