@@ -71,6 +71,7 @@ var rooms = []room{
 	{"internal/testpki", nil},                                   // for tests
 	{"internal/realpg", []string{"internal/testpki", pgx}},      // for tests
 	{"internal/realmongo", []string{"internal/testpki", mongo}}, // for tests
+	{"internal/reals3", nil},                                    // for tests
 	{"internal/certfile", []string{"secrets", "tlsconfig", pkcs12}},
 	{"bootstrap", []string{"secrets", "auditlog", "tlsconfig", "internal/vault", "internal/sealed", "internal/secmem", xsync}},
 	{"provision", []string{"secrets", "auditlog", "internal/vault", "internal/sealed", yaml, xsync, xtime, renameio}},
