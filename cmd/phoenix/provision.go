@@ -214,7 +214,7 @@ func printChange(w io.Writer, colour func(provision.Action, string) string, c pr
 }
 
 func apply(ctx context.Context, cmd *cli.Command, plan *provision.Plan) error {
-	audit, err := openAudit(cmd, nil)
+	audit, err := openAudit(ctx, cmd, nil)
 	if err != nil {
 		return err
 	}
