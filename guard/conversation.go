@@ -42,6 +42,16 @@ func (c *Conversation) Redact(text []byte) ([]byte, Result, error) { return c.g.
 // RedactJSON is [Guard.RedactJSON] with pseudonyms.
 func (c *Conversation) RedactJSON(doc []byte) ([]byte, Result, error) { return c.g.redactJSON(c, doc) }
 
+// RedactAnswer is Redact for what a model wrote. Of values that the policy
+// pseudonymises, those that no text before had are redacted for good, because
+// Restore would put them back: the model made them up, or has them from somebody
+// else.
+func (c *Conversation) RedactAnswer(text []byte) ([]byte, Result, error) {
+	r := newRedactor(c.g, c)
+	r.known = true
+	return r.all(text)
+}
+
 // NewWriter is [Guard.NewWriter] with pseudonyms.
 func (c *Conversation) NewWriter(dst io.Writer) io.WriteCloser {
 	return &writer{dst: dst, r: newRedactor(c.g, c)}
@@ -57,8 +67,9 @@ const (
 	maxPlaceholder = 96
 )
 
-// appendPlaceholder appends <LABEL_tag>, the pseudonym of value.
-func (c *Conversation) appendPlaceholder(dst []byte, label string, value []byte) []byte {
+// appendPlaceholder appends <LABEL_tag>, the pseudonym of value; <LABEL> if the
+// value is new and only known ones are wanted.
+func (c *Conversation) appendPlaceholder(dst []byte, label string, value []byte, known bool) []byte {
 	mac := hmac.New(sha256.New, c.key)
 	mac.Write([]byte(label))
 	mac.Write([]byte{0})
@@ -71,12 +82,12 @@ func (c *Conversation) appendPlaceholder(dst []byte, label string, value []byte)
 	}
 	id := strings.ToLower(string(name))
 	c.mu.Lock()
-	known, ok := c.values[id]
-	if !ok && len(c.values) < maxValues {
-		c.values[id], known, ok = string(value), string(value), true
+	was, ok := c.values[id]
+	if !ok && !known && len(c.values) < maxValues {
+		c.values[id], was, ok = string(value), string(value), true
 	}
 	c.mu.Unlock()
-	if !ok || known != string(value) { // full, or a collision
+	if !ok || was != string(value) { // new, full, or a collision
 		name = append(name[:0], label...)
 	}
 	return append(append(append(dst, '<'), name...), '>')

@@ -99,7 +99,11 @@ func (r *Result) count(label string) {
 func (g *Guard) Redact(text []byte) ([]byte, Result, error) { return g.redact(nil, text) }
 
 func (g *Guard) redact(c *Conversation, text []byte) ([]byte, Result, error) {
-	r := newRedactor(g, c)
+	return newRedactor(g, c).all(text)
+}
+
+// all redacts a whole text, and closes r.
+func (r *redactor) all(text []byte) ([]byte, Result, error) {
 	defer r.close()
 	out := r.next(make([]byte, 0, len(text)), text, true)
 	if err := r.err(); err != nil {
@@ -112,6 +116,7 @@ func (g *Guard) redact(c *Conversation, text []byte) ([]byte, Result, error) {
 type redactor struct {
 	g       *Guard
 	conv    *Conversation
+	known   bool // pseudonyms only for values that conv knows
 	scanner *scanner
 	buf     []byte // text that is not decided yet, and some before it
 	done    int    // how much of buf is decided and written
@@ -196,7 +201,7 @@ func (r *redactor) replace(dst []byte, c candidate, value []byte) []byte {
 		return append(dst, '>')
 	case Pseudonymise:
 		if r.conv != nil {
-			return r.conv.appendPlaceholder(dst, label, value)
+			return r.conv.appendPlaceholder(dst, label, value, r.known)
 		}
 	}
 	return append(append(append(dst, '<'), label...), '>')

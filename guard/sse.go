@@ -51,6 +51,10 @@ type EventsConfig struct {
 	Conversation *Conversation
 	// Restore puts the values of the conversation's pseudonyms back.
 	Restore bool
+	// Known redacts values in texts that the policy pseudonymises and the
+	// conversation does not know, as [Conversation.RedactAnswer] does. The
+	// arguments of tools are for a program, and are not treated so.
+	Known bool
 	// Result, if not nil, gets what was found once the sequence has ended, in
 	// whatever way it does.
 	Result *Result
@@ -258,6 +262,7 @@ func (e *events) plain(in Event) ([]Event, error) {
 // leaves of the text. It reports whether it changed anything.
 func (e *events) leaves(in Event, doc any, path []string, index string) (changed bool, err error) {
 	visit := func(at []string, item any, set func(any)) error {
+		e.walker.r.known = e.cfg.Known && !inArguments(at)
 		var clean any
 		name := at[len(at)-1]
 		switch v := item.(type) {
@@ -269,10 +274,10 @@ func (e *events) leaves(in Event, doc any, path []string, index string) (changed
 				}
 				clean = text
 			} else {
-				clean = e.walker.named(name, v)
+				clean = e.restored(e.walker.named(name, v))
 			}
 		case json.Number:
-			if clean = e.walker.named(name, v.String()); clean == v.String() {
+			if clean = e.restored(e.walker.named(name, v.String())); clean == v.String() {
 				return nil
 			}
 		default:
@@ -308,6 +313,11 @@ func (e *events) leaves(in Event, doc any, path []string, index string) (changed
 	return changed, nil
 }
 
+// inArguments reports whether path leads into the arguments of a tool.
+func inArguments(path []string) bool {
+	return slices.ContainsFunc(path, func(name string) bool { return name == "input" || name == "args" || name == "arguments" })
+}
+
 // place is the position of item, with the index that an interface gives it.
 func place(i int, item any) string {
 	if m, ok := item.(map[string]any); ok && m["index"] != nil {
@@ -338,6 +348,7 @@ func (e *events) feed(name string, in Event, path []string, index, s string) (st
 		p = &piece{index: index, isArgs: name == "partial_json" || name == "arguments" || name == "delta" && strings.Contains(in.Name, "arguments")}
 		if !p.isArgs {
 			p.text = newRedactor(e.g, e.cfg.Conversation)
+			p.text.known = e.cfg.Known
 			p.restore = e.restorer()
 		}
 		e.pieces[key] = p
@@ -371,6 +382,17 @@ func (e *events) rest(key string, p *piece) (string, error) {
 	e.order = slices.DeleteFunc(e.order, func(k string) bool { return k == key })
 	rest, err := e.end(p)
 	return string(rest), err
+}
+
+// restored is s, which is no piece, with the values of pseudonyms.
+func (e *events) restored(s string) string {
+	if !e.cfg.Restore || e.cfg.Conversation == nil {
+		return s
+	}
+	if back, err := e.cfg.Conversation.RestoreJSON([]byte(s)); err == nil {
+		return string(back)
+	}
+	return string(e.cfg.Conversation.Restore([]byte(s)))
 }
 
 func (e *events) restorer() *restorer {

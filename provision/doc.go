@@ -68,6 +68,10 @@
 //	      password_file: /run/keystore-password       # for pkcs12 alone
 //	      reload: docker kill -s HUP postgres         # run by sh after a change
 //
+//	audit:                   # keys that sign audit logs; without this section Vault has none
+//	  mount: transit                                # the default
+//	  services: [mcp-hr]                            # required: whose logs, or: all
+//
 //	services:
 //	  mcp-hr:
 //	    role_id: mcp-hr-role-id-tamshai-v1            # required, 16 characters or more
@@ -119,7 +123,7 @@
 // # What is made of it
 //
 // In this order: the AppRole mount and its lockout, the KV mounts, the PKI, the
-// policies, the roles, the pipeline's policy and login, the initial values, the
+// keys for audit logs, the policies, the roles, the pipeline's policy and login, the initial values, the
 // database users.
 //
 // A service's own policy is named phoenix-SERVICE. It reads the secrets and
@@ -139,6 +143,12 @@
 // SANs gives any address, which is why peers are known by their names. A service
 // with leases of database users also has the role SERVICE-db, for certificates
 // whose common name is one of those users. See [Roll] for new authorities.
+//
+// A service of the audit section has the Ed25519 key transit/keys/SERVICE, which
+// can be neither exported nor deleted. Its own policy signs with that key alone
+// (bootstrap.Config.Signer: transit/sign/SERVICE) and reads its public half. On
+// a Vault that is rebuilt the keys are new: keep the public ones for as long as
+// logs are to be verified.
 //
 // # Users on databases
 //

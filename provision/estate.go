@@ -20,6 +20,7 @@ type Estate struct {
 	Pipeline Pipeline
 	Issuer   *IssuerRole // nil: there is no resident issuer
 	PKI      *PKI        // nil: certificates are none of its business
+	Audit    *AuditKeys  // nil: Vault signs no logs
 
 	Secrets  []Secret
 	Policies []Policy

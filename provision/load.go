@@ -91,6 +91,7 @@ func (l *loader) root(n *yaml.Node) {
 		field{"environment", func(n *yaml.Node) { e.Environment = l.name(n, "the environment") }},
 		field{"vault", l.vault},
 		field{"pki", l.pki},
+		field{"audit", l.auditKeys},
 		field{"networks", func(n *yaml.Node) {
 			l.texts(n, "networks", func(text string, at *yaml.Node) { e.Networks = append(e.Networks, l.name(at, "the network")) })
 		}},
@@ -570,14 +571,6 @@ func (l *loader) keycloak(n *yaml.Node) {
 			})
 		}},
 	)
-}
-
-func namesOf[T any](items []T, name func(T) string) []string {
-	out := make([]string, len(items))
-	for i, item := range items {
-		out[i] = name(item)
-	}
-	return out
 }
 
 func (l *loader) policyNames() []string {

@@ -32,7 +32,7 @@ func (e *Estate) Needs() []Need {
 			switch it.kind {
 			case "auth mount":
 				add(ToApply, path, "update", "sudo")
-			case "role", "jwt role", "secret", "database connection", "database role", "static role":
+			case "role", "jwt role", "secret", "database connection", "database role", "static role", "signing key":
 				add(ToApply, path, "create", "update")
 			default:
 				add(ToApply, path, "update")

@@ -25,6 +25,7 @@ const (
 	StageAuth     Stage = "auth"     // the AppRole mount and its lockout
 	StageKV       Stage = "kv"       // the KV mounts
 	StagePKI      Stage = "pki"      // the mounts of root and intermediate, and a role for each certificate
+	StageAudit    Stage = "audit"    // the transit mount, and a key for each service whose log is signed
 	StagePolicies Stage = "policies" // shared policies and one for each service
 	StageRoles    Stage = "roles"    // a role for each service
 	StagePipeline Stage = "pipeline" // the pipeline's policy and login
@@ -36,7 +37,7 @@ const (
 
 // Stages returns all stages in order.
 func Stages() []Stage {
-	return []Stage{StageAuth, StageKV, StagePKI, StagePolicies, StageRoles, StagePipeline, StageValues, StageDatabases}
+	return []Stage{StageAuth, StageKV, StagePKI, StageAudit, StagePolicies, StageRoles, StagePipeline, StageValues, StageDatabases}
 }
 
 // ParseStage returns the stage of that name.

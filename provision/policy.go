@@ -62,6 +62,7 @@ func (e *Estate) servicePolicy(s Service) map[string]rule {
 		rules["sys/leases/revoke/"+lease+"/*"] = can("update")
 	}
 	e.grantSign(rules, s)
+	e.grantAudit(rules, s)
 	role := e.rolePath(s.Name)
 	rules[role+"/secret-id/destroy"] = can("update")
 	rules[role+"/secret-id/lookup"] = can("update")
@@ -94,6 +95,11 @@ func (e *Estate) pipelinePolicy() map[string]rule {
 		rules[s.Mount+"/subkeys/"+s.Path] = can("read")
 	}
 	e.grantPKI(rules)
+	if a := e.Audit; a != nil {
+		for _, service := range a.Services {
+			rules[a.keyPath(service)] = can("read")
+		}
+	}
 	e.grantDatabases(rules)
 	if g := e.Pipeline.GitHub; g != nil {
 		rules["auth/"+g.Mount+"/config"] = can("read")

@@ -22,7 +22,7 @@ import (
 //     is, by its description.
 //   - An auth mount carries it in its description.
 //
-// KV mounts, PKI mounts and what they keep, and database connections are never
+// KV mounts, PKI mounts and what they keep, signing keys, and database connections are never
 // among them.
 func (v *view) leftovers(ctx context.Context) error {
 	e := v.Estate

@@ -27,6 +27,9 @@ func drawEstate(t *rapid.T) string {
 	if flip("issuer") {
 		fmt.Fprintf(&b, "  issuer: {role: phoenix-i%[1]d, role_id: role-id-of-the-issuer-%[1]d, services: all, cidrs: [127.0.0.0/8], secret_id_ttl: %[2]dd}\n", draw("issuer's role", 0, 1), draw("issuer's ttl", 1, 365))
 	}
+	if flip("audit") {
+		fmt.Fprintf(&b, "audit: {services: all, mount: %s}\n", rapid.SampledFrom([]string{"transit", "deep/transit"}).Draw(t, "audit's mount"))
+	}
 	paths := []string{"kv/a", "kv/b/c", "team/kv//a"}
 	b.WriteString("secrets:\n")
 	for _, path := range paths[:draw("secrets", 1, len(paths))] {

@@ -31,6 +31,9 @@ func (v *view) items() []item {
 	for _, it := range v.pkiItems() {
 		add(it)
 	}
+	for _, it := range v.auditItems() {
+		add(it)
+	}
 	for _, p := range e.Policies {
 		add(v.policy(StagePolicies, p.Name, e.sharedPolicy(p)))
 	}

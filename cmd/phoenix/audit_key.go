@@ -9,12 +9,17 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/urfave/cli/v3"
 
 	"github.com/tamshai/phoenix/auditlog"
+	"github.com/tamshai/phoenix/internal/vault"
 )
 
 func auditKeyCommand() *cli.Command {
@@ -40,9 +45,16 @@ is root on the host has the private key; only anchors tell then.`,
 			{
 				Name:      "public",
 				Usage:     "print the public half of a key",
-				ArgsUsage: "FILE",
-				Description: `Example:
-   phoenix audit key public /etc/phoenix/audit.key > audit.pub`,
+				ArgsUsage: "[FILE]",
+				Description: `Examples:
+   phoenix audit key public /etc/phoenix/audit.key > audit.pub
+   phoenix audit key public --vault transit/sign/mcp-hr > mcp-hr.pub
+
+With --vault every version of the key is printed, the oldest first: --key of
+the other commands takes them all. Print them again after the key was rotated.`,
+				Flags: append([]cli.Flag{
+					&cli.StringFlag{Name: "vault", Usage: "of the key `REF` in Vault's transit engine: mount/sign/key"},
+				}, vaultFlags()...),
 				Action: publicAuditKey,
 			},
 		},
@@ -115,7 +127,13 @@ func writeNew(path string, data []byte, mode fs.FileMode) (err error) {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-func publicAuditKey(_ context.Context, cmd *cli.Command) error {
+func publicAuditKey(ctx context.Context, cmd *cli.Command) error {
+	if ref := cmd.String("vault"); ref != "" {
+		if extra := cmd.Args().First(); extra != "" {
+			return usagef("unexpected argument %q; give a file or --vault", extra)
+		}
+		return publicVaultKey(ctx, cmd, ref)
+	}
 	path, err := keyFile(cmd)
 	if err != nil {
 		return err
@@ -129,6 +147,36 @@ func publicAuditKey(_ context.Context, cmd *cli.Command) error {
 	if err != nil {
 		return usagef("%s: %s; phoenix audit key new makes one", path, trimRoom(err))
 	}
+	return printKeys(keys)
+}
+
+func publicVaultKey(ctx context.Context, cmd *cli.Command, ref string) (err error) {
+	if _, _, err := vault.SplitSigner(ref); err != nil {
+		return usagef("--vault: %s", strings.TrimPrefix(err.Error(), "vault: "))
+	}
+	client, end, err := connect(ctx, cmd, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, end()) }()
+	ctx, cancel := context.WithTimeout(ctx, max(cmd.Duration("wait"), time.Second))
+	defer cancel()
+	var key *vault.SigningKey
+	err = client.Retry(ctx, ref, func(ctx context.Context) (err error) {
+		key, err = client.SigningKey(ctx, ref)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	var keys []ed25519.PublicKey
+	for _, version := range slices.Sorted(maps.Keys(key.Public)) {
+		keys = append(keys, key.Public[version])
+	}
+	return printKeys(keys)
+}
+
+func printKeys(keys []ed25519.PublicKey) error {
 	for _, key := range keys {
 		der, err := x509.MarshalPKIXPublicKey(key)
 		if err != nil {

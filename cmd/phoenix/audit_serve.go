@@ -17,8 +17,11 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/tamshai/phoenix/auditlog"
 	"github.com/tamshai/phoenix/auditlog/audithttp"
+	"github.com/tamshai/phoenix/bootstrap"
 	"github.com/tamshai/phoenix/internal/sdnotify"
+	"github.com/tamshai/phoenix/internal/vault"
 	"github.com/tamshai/phoenix/secrets"
 )
 
@@ -49,13 +52,18 @@ token), 503 (send it again later). GET /healthz and /metrics need no token.
 A client is service=NAME, and uid=NUMBER (may be repeated) or token-file=FILE
 (16 bytes or more, such as: openssl rand -hex 32), and perhaps environment=NAME
 and kong-user=FIELD, the custom field of Kong's entries that has the user. The
-service and environment of an event are those of its client.`,
+service and environment of an event are those of its client.
+
+With --vault-signer it boots as a service does, from the environment: VAULT_ADDR,
+the RoleID, the file with the SecretID. It takes events meanwhile, and while
+Vault is away; they are signed when there is a session.`,
 		Flags: append([]cli.Flag{
 			&cli.StringSliceFlag{Name: "listen", Usage: "`ADDRESS`: unix:PATH, or HOST:PORT; may be repeated", Value: []string{"127.0.0.1:8092"}},
 			&cli.StringSliceFlag{Name: "client", Usage: "who may record: `KEY=VALUE,…`, see above; may be repeated", Config: cli.StringConfig{TrimSpace: true}},
 			&cli.StringFlag{Name: "tls-cert", Usage: "serve TLS with the certificate in `FILE`", TakesFile: true},
 			&cli.StringFlag{Name: "tls-key", Usage: "and its key in `FILE`", TakesFile: true},
 			&cli.BoolFlag{Name: "plaintext", Usage: "listen without TLS at an address that is not loopback"},
+			&cli.StringFlag{Name: "vault-signer", Usage: "sign with the key `REF` in Vault, mount/sign/SERVICE, as that service"},
 		}, writerFlags()...),
 		DisableSliceFlagSeparator: true, // a client has commas in it
 		Action:                    auditServe,
@@ -81,14 +89,27 @@ func auditServe(ctx context.Context, cmd *cli.Command) (err error) {
 			return usagef("--listen %s is not loopback, and without TLS others could read tokens and events; give --tls-cert and --tls-key, or --plaintext if the network is yours alone", address)
 		}
 	}
+	ref := cmd.String("vault-signer")
+	service := ref[strings.LastIndex(ref, "/")+1:]
+	switch _, _, err := vault.SplitSigner(ref); {
+	case ref != "" && err != nil:
+		return usagef("--vault-signer: %s", strings.TrimPrefix(err.Error(), "vault: "))
+	case ref != "" && cmd.String("signing-key") != "":
+		return usagef("--signing-key and --vault-signer are two keys; give one")
+	}
 	log, signer, err := openLog(cmd, dir)
 	if err != nil {
 		return err
 	}
 	// What is queued, the last checkpoint and its anchor have ten seconds.
 	defer func() { err = errors.Join(err, log.Close(context.WithoutCancel(ctx))) }()
-	if err := log.Attach(signer); err != nil {
-		return err
+	if ref == "" {
+		if err := log.Attach(signer); err != nil {
+			return err
+		}
+	} else {
+		signing := signFromVault(ctx, log, service, ref)
+		defer func() { err = errors.Join(err, signing()) }()
 	}
 	server, err := audithttp.IngestServer(audithttp.IngestConfig{Log: log, Clients: clients, Logger: warnings(os.Stderr)})
 	if err != nil {
@@ -106,6 +127,38 @@ func auditServe(ctx context.Context, cmd *cli.Command) (err error) {
 		listeners = append(listeners, l)
 	}
 	return serveAll(ctx, server, listeners, cert, key)
+}
+
+// signFromVault boots as a service and has its key sign log from then on. The
+// function that it returns ends that; it is to be called when ctx has ended,
+// or before.
+func signFromVault(ctx context.Context, log *auditlog.Log, service, ref string) (end func() error) {
+	booting, cancel := context.WithCancel(ctx)
+	type booted struct {
+		s   *bootstrap.Session
+		err error
+	}
+	done := make(chan booted, 1)
+	go func() {
+		s, err := bootstrap.Start(booting, bootstrap.Config{Service: service, Signer: ref, Audit: log, Logger: warnings(os.Stderr)})
+		if err == nil {
+			err = log.Attach(s.Signer())
+		}
+		if err != nil && booting.Err() == nil {
+			fmt.Fprintf(os.Stderr, "phoenix: the log is not signed: %v\n", err)
+		}
+		done <- booted{s, err}
+	}()
+	return func() error {
+		cancel()
+		b := <-done
+		if b.s == nil {
+			return nil // it has been said
+		}
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		return b.s.Close(closing)
+	}
 }
 
 // serveAll serves until ctx ends, and then answers what has been asked.

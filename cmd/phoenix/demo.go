@@ -18,9 +18,10 @@ func demoCommand() *cli.Command {
 		Usage: "run the main job from an empty Vault, in seconds",
 		Description: `Provisions the Tamshai estate, issues one-use SecretIDs, boots three services,
 replays a spent SecretID, presents a tampered one, changes a secret under a
-running service, runs a Node service behind the agent, wipes Vault and comes back. It runs on the double of Vault, with
-nothing installed, or on real Vault in a process of its own. It touches no other
-Vault and prints no secret value.
+running service, runs a Node service behind the agent, keeps personal data from a
+model and its prompt from its users, wipes Vault and comes back. It runs on the
+double of Vault, with nothing installed, or on real Vault in a process of its own.
+It touches no other Vault and prints no secret value.
 
    phoenix demo
    phoenix demo --vault real`,

@@ -30,6 +30,7 @@ type policyFile struct {
 	AllowDomains []string                `yaml:"allow_domains"`
 	Names        map[string][]string     `yaml:"names"`
 	Answers      string                  `yaml:"answers"`
+	New          string                  `yaml:"new_in_answers"`
 	Tags         []string                `yaml:"tags"`
 	Prompts      map[string]string       `yaml:"prompts"`
 	Delimiters   string                  `yaml:"delimiters"`
@@ -49,6 +50,9 @@ const policySchema = `The policy file is YAML; each key may be left out, and no 
    tags           tags that are not for the user, besides the usual: [case_file]
    answers        what is done with whole answers that have such: block, redact;
                   block. Streams are stopped
+   new_in_answers what is done with personal data in answers that no request of
+                  the conversation had: redact, pass; redact. It holds for links
+                  too, unless allow_domains or actions: {URL: audit} lets them be
    delimiters     session or turn: what users, tools and documents say is put
                   between delimiters that nobody can guess, the same for a
                   session or new for each turn; none
@@ -76,6 +80,13 @@ func loadPolicy(path string) (httpguard.Config, error) {
 		c.Output.Redact = true
 	default:
 		return fail("answers: %q; use block or redact", file.Answers)
+	}
+	switch file.New {
+	case "", "redact":
+	case "pass":
+		c.PassNew = true
+	default:
+		return fail("new_in_answers: %q; use redact or pass", file.New)
 	}
 	switch file.Delimiters {
 	case "":

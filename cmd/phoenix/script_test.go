@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -54,6 +55,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("LISTENER", strings.TrimPrefix(server.Addr(), "https://"))
 			env.Setenv("VAULT_TOKEN", server.RootToken())
 			env.Setenv("ROOT", server.RootToken())
+			env.Setenv("UID", strconv.Itoa(os.Getuid()))
 			env.Setenv("VAULT_CACERT", filepath.Join(env.WorkDir, "ca.pem"))
 			env.Setenv("CLAUDE_API_KEY", "s3cr3t-claude-key")
 			env.Setenv("OTHER_KEY", "s3cr3t-other-key")
@@ -77,6 +79,7 @@ func TestScripts(t *testing.T) {
 			)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"post":      func(ts *testscript.TestScript, _ bool, args []string) { post(ts, args) },
 			"vault":     vaultCmd,
 			"nokeep":    noSecrets,
 			"mode":      mode,
@@ -185,8 +188,20 @@ func rootClient(ts *testscript.TestScript) *vault.Client {
 // noSecrets fails if one of the named files, or stdout or stderr of the last
 // command, holds a secret of the script.
 func noSecrets(ts *testscript.TestScript, _ bool, args []string) {
+	texts := map[string]string{}
 	for _, name := range append([]string{"stdout", "stderr"}, args...) {
-		text := ts.ReadFile(name)
+		if info, err := os.Stat(ts.MkAbs(name)); err != nil || !info.IsDir() {
+			texts[name] = ts.ReadFile(name)
+			continue
+		}
+		ts.Check(filepath.WalkDir(ts.MkAbs(name), func(path string, d os.DirEntry, err error) error {
+			if err == nil && d.Type().IsRegular() {
+				texts[path] = ts.ReadFile(path)
+			}
+			return err
+		}))
+	}
+	for name, text := range texts {
 		for _, mark := range []string{"s3cr3t", "hvs.", "hvb.", "SECRET_ID=", ts.Getenv("ROOT"), "AGE-SECRET"} {
 			if strings.Contains(text, mark) {
 				ts.Fatalf("%s holds a secret (%s…)", name, mark[:4])

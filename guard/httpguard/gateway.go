@@ -47,6 +47,11 @@ type Config struct {
 	// Output says what of an answer may go on, personal data apart; nil fields
 	// look for nothing. Its Redact holds for whole answers; a stream is stopped.
 	Output guard.OutputPolicy
+	// PassNew lets personal data in an answer go on that no request of the
+	// conversation had: the model made it up, or has it from somebody else.
+	// Otherwise it is redacted, links included, unless the guard's policy audits
+	// or allows it. The arguments of tools are not treated so.
+	PassNew bool
 	// Delimiters are put around what users, tools and documents say, and an
 	// answer that tells them is stopped. Nil: none.
 	Delimiters *guard.Delimiters

@@ -23,7 +23,7 @@ func (x *exchange) answer(doc []byte) ([]byte, error) {
 	if err := x.scanTexts(v); err != nil {
 		return nil, err
 	}
-	v, err := x.restore("", v)
+	v, err := x.restore("", v, !x.gateway.PassNew)
 	if err != nil {
 		return nil, err
 	}
@@ -52,19 +52,19 @@ func (x *exchange) scanTexts(v any) error {
 }
 
 // restore does to an answer what the guard's policy says, and then puts the
-// values of pseudonyms back.
-func (x *exchange) restore(key string, v any) (any, error) {
+// values of pseudonyms back. With known set, it puts back only what requests had.
+func (x *exchange) restore(key string, v any, known bool) (any, error) {
 	var err error
 	switch v := v.(type) {
 	case map[string]any:
 		for name, member := range v {
-			if v[name], err = x.restore(name, member); err != nil {
+			if v[name], err = x.restore(name, member, known && !arguments[name]); err != nil {
 				return nil, err
 			}
 		}
 	case []any:
 		for i, member := range v {
-			if v[i], err = x.restore(key, member); err != nil {
+			if v[i], err = x.restore(key, member, known); err != nil {
 				return nil, err
 			}
 		}
@@ -73,6 +73,9 @@ func (x *exchange) restore(key string, v any) (any, error) {
 			return v, nil
 		}
 		redact, restore := x.conv.Redact, func(b []byte) ([]byte, error) { return x.conv.Restore(b), nil }
+		if known {
+			redact = x.conv.RedactAnswer
+		}
 		if key == "arguments" && json.Valid([]byte(v)) {
 			redact, restore = x.conv.RedactJSON, x.conv.RestoreJSON
 		}
@@ -88,6 +91,9 @@ func (x *exchange) restore(key string, v any) (any, error) {
 	}
 	return v, nil
 }
+
+// arguments are the members with the arguments of a tool, which a program reads.
+var arguments = set(`input args arguments`)
 
 // texts are the members in which models write.
 var texts = set(`text content thinking reasoning_content refusal delta partial_json arguments output_text transcript`)
@@ -153,7 +159,7 @@ type held struct {
 
 func newStream(x *exchange, body io.ReadCloser) *stream {
 	s := &stream{x: x, body: body, writers: map[string]*lane{}}
-	s.next, s.stop = iter.Pull2(x.gateway.Guard.Events(body, guard.EventsConfig{Conversation: x.conv, Restore: true, Result: &s.result}))
+	s.next, s.stop = iter.Pull2(x.gateway.Guard.Events(body, guard.EventsConfig{Conversation: x.conv, Restore: true, Known: !x.gateway.PassNew, Result: &s.result}))
 	return s
 }
 
