@@ -56,6 +56,7 @@ func Run(ctx context.Context, cfg Config) error {
 		{"Call over mutual TLS while certificates are renewed", s.mutualTLS},
 		{"Run a Node service behind the agent", s.agent},
 		{"Keep personal data from a model, and its prompt from its users", s.aiGateway},
+		{"Change the audit log as root", s.auditTrail},
 		{"Wipe Vault and come back from nothing", s.comeBack},
 	}
 	for i, scene := range scenes {
@@ -200,7 +201,7 @@ func (s *stage) config(service string) bootstrap.Config {
 	return bootstrap.Config{
 		Service: service, Environment: s.estate.Environment, Addr: s.vault.addr(), CACertPEM: s.vault.ca(),
 		SecretIDFile: s.file(service), RequireWrapped: true, RequireProof: true, Spent: bootstrap.FailWhenSpent,
-		Identity: serviceCert(service), Roots: "pki-root",
+		Identity: serviceCert(service), Roots: "pki-root", Signer: s.estate.Audit.SignPath(service),
 		Secrets: wants[service], Poll: 100 * time.Millisecond, Audit: &narrator{stage: s, service: service},
 		LookupEnv: func(string) (string, bool) { return "", false },
 	}
