@@ -73,6 +73,11 @@
 //
 // # What is recorded
 //
+// Open the audit log first and give it to [Config.Audit]: attacks on the boot
+// itself are then in it, and no value that the session knows can be. With
+// [Config.Signer] it is signed by a key that never leaves Vault, from the first
+// record: attach [Session.Signer] to it. Close the session, then the log.
+//
 // Each step is an [auditlog.Event]; a step that cannot be recorded fails the
 // start. A SecretID that was tampered with is a security event and final.
 // Restart tickets are in bootstrap.ticket.* and session.ticket.written.

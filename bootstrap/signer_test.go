@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/tamshai/phoenix/auditlog"
 	"github.com/tamshai/phoenix/bootstrap"
+	"github.com/tamshai/phoenix/secrets"
+	"github.com/tamshai/phoenix/vaulttest"
 )
 
 // withKey makes a signing key that the service may use, and nothing else there.
@@ -196,4 +199,51 @@ func TestTheLogWhileVaultIsAway(t *testing.T) {
 			t.Errorf("%v %+v", r.Err(), r.Epochs)
 		}
 	})
+}
+
+// The log before everything, and signed by Vault as soon as there is a session.
+func ExampleSession_Signer() {
+	ctx := context.Background()
+	v, err := vaulttest.Start(vaulttest.Config{}) // in production: Vault, provisioned with an audit section
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer v.Close()
+	v.SigningKey("transit/mcp-hr")
+	roleID, secretID := v.AppRole("mcp-hr")
+	dir, err := os.MkdirTemp("", "")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer os.RemoveAll(dir)
+
+	log, err := auditlog.Open(dir, auditlog.Config{Service: "mcp-hr"})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	s, err := bootstrap.Start(ctx, bootstrap.Config{
+		Service: "mcp-hr", Addr: v.Addr(), RoleID: roleID, SecretID: secrets.NewString(secretID), Audit: log, Signer: "transit/sign/mcp-hr",
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	if err := log.Attach(s.Signer()); err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(s.Close(ctx), log.Close(ctx))
+
+	report, err := auditlog.Verify(ctx, os.DirFS(dir), auditlog.VerifyConfig{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(report.Err(), report.Epochs[0].Closed, report.Epochs[0].Unsealed)
+	// Output:
+	// <nil> <nil>
+	// <nil> true 0
 }

@@ -158,6 +158,12 @@ func (c *Config) complete() ([]host, error) {
 	return hosts, nil
 }
 
+// CheckAddr says what is wrong with a Config.Addr. Its error is an *Error.
+func CheckAddr(addr string) error {
+	_, err := parseAddr(addr)
+	return err
+}
+
 // parseAddr reads "host:port,host,[::1]:5433".
 func parseAddr(addr string) ([]host, error) {
 	if addr == "" {

@@ -23,6 +23,9 @@ func TestBadPeers(t *testing.T) {
 	ca, other := testpki.NewCA("ours"), testpki.NewCA("another domain")
 	sub := ca.Intermediate("intermediate")
 	now := time.Now()
+	below := func(change func(*x509.Certificate)) func(testpki.Spec) testpki.Pair {
+		return ca.Intermediate("limited", change).Issue
+	}
 	with := func(s testpki.Spec, change func(*testpki.Spec)) testpki.Spec { change(&s); return s }
 	good := func(s testpki.Spec) testpki.Spec { return s }
 	tests := map[string]struct {
@@ -39,6 +42,12 @@ func TestBadPeers(t *testing.T) {
 		}, tlsconfig.ReasonUnknownAuthority, tlsconfig.ReasonUnknownAuthority},
 		"self-signed":          {testpki.SelfSigned, tlsconfig.ReasonUnknownAuthority, tlsconfig.ReasonUnknownAuthority},
 		"another trust domain": {other.Issue, tlsconfig.ReasonUnknownAuthority, tlsconfig.ReasonUnknownAuthority},
+		"by an authority for other names": {below(func(c *x509.Certificate) {
+			c.PermittedDNSDomains, c.PermittedDNSDomainsCritical = []string{"stage.example"}, true
+		}), tlsconfig.ReasonInvalid, tlsconfig.ReasonInvalid},
+		"by an authority for servers":           {below(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }), tlsconfig.ReasonUsage, ""},
+		"by an authority that has expired":      {below(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Second) }), tlsconfig.ReasonExpired, tlsconfig.ReasonExpired},
+		"by a certificate that is no authority": {below(func(c *x509.Certificate) { c.IsCA, c.KeyUsage = false, x509.KeyUsageDigitalSignature }), tlsconfig.ReasonUnknownAuthority, tlsconfig.ReasonUnknownAuthority},
 		"expired": {func(s testpki.Spec) testpki.Pair {
 			return ca.Issue(with(s, func(s *testpki.Spec) { s.NotAfter = now.Add(-time.Second) }))
 		}, tlsconfig.ReasonExpired, tlsconfig.ReasonExpired},

@@ -103,6 +103,33 @@ func TestProbePostgresDefaults(t *testing.T) {
 	}
 }
 
+// What answers an SSLRequest with S and goes on in the clear, or not at all, has
+// no TLS.
+func TestProbePostgresThatIsOdd(t *testing.T) {
+	for _, tt := range []struct{ name, ssl, want string }{
+		{"S, and then in the clear", "SR\x00\x00\x00\x08\x00\x00\x00\x00", "no_tls"},
+		{"S, and then nothing", "S", "no_tls"},
+		{"an error", "E\x00\x00\x00\x22C28000\x00Mno pg_hba.conf entry\x00\x00", "no_tls"},
+		{"N", "N", "no_tls"},
+	} {
+		addr := accept(t, func(conn net.Conn) {
+			head := make([]byte, 8)
+			if _, err := io.ReadFull(conn, head); err != nil {
+				return
+			}
+			if string(head) == "\x00\x00\x00\x08\x04\xd2\x16\x2f" {
+				io.WriteString(conn, tt.ssl)
+			} else {
+				io.WriteString(conn, "E\x00\x00\x00\x22C28000\x00Mno pg_hba.conf entry\x00\x00")
+			}
+			io.CopyN(io.Discard, conn, 1)
+		})
+		if r := look(t, testpki.NewCA("root"), tlsconfig.Endpoint{Addr: addr, Protocol: tlsconfig.ProtocolPostgres}); codes(r) != tt.want || r.Accepted {
+			t.Errorf("%s: got %q, want %q: %+v", tt.name, codes(r), tt.want, r.Findings)
+		}
+	}
+}
+
 // A server that has no room for another client has not looked at its rules: it
 // is neither in the clear nor sound.
 func TestProbePostgresThatIsFull(t *testing.T) {

@@ -233,10 +233,12 @@ func (r *Revocation) add(set *crlSet, list *x509.RevocationList, authorities []*
 		if !sameKey(have.signer, signer) {
 			continue
 		}
+		// A PKI that was restored counts from lower: it is believed when the
+		// list from before has ended.
 		switch order := age(have.list, list); {
 		case bytes.Equal(have.list.Raw, list.Raw):
 			return false, nil
-		case order > 0:
+		case order > 0 && (now.Before(have.list.NextUpdate) || !list.ThisUpdate.After(have.list.ThisUpdate)):
 			return false, fmt.Errorf("the CRL of %q is older than the one before (number %v after %v); somebody replays it, or the PKI was restored from a backup", list.Issuer, list.Number, have.list.Number)
 		}
 		set.lists[i] = fresh

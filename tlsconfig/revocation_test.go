@@ -188,6 +188,54 @@ func TestHardAndSoft(t *testing.T) {
 	}
 }
 
+// A PKI that was restored from a backup counts its lists from a lower number.
+// They are not believed while the last one is good, and do not lock everybody
+// out after that. A list that is older in time never is.
+func TestListsOfARestoredPKI(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := testpki.NewCA("ours")
+		identity := tlsconfig.Static(material(t, ca.Issue(serverSpec), ca))
+		peer := ca.Issue(clientSpec)
+		var s shelf
+		replayed := ca.CRL(3, 100*time.Hour)
+		time.Sleep(time.Minute)
+		s.put(ca.CRL(9, 20*time.Minute, peer))
+		r := revocation(t, identity, &s)
+		server := tlsconfig.Config{Revocation: r}.Server(identity, tlsconfig.AllowTrusted())
+		judged := func() error {
+			config, err := server.GetConfigForClient(new(tls.ClientHelloInfo))
+			if err != nil {
+				return err
+			}
+			return config.VerifyConnection(tls.ConnectionState{PeerCertificates: peer.Chain})
+		}
+		time.Sleep(10 * time.Minute)
+		s.put(ca.CRL(4, 100*time.Hour))
+		if err := r.Refresh(t.Context()); err == nil || !strings.Contains(err.Error(), "restored from a backup") {
+			t.Errorf("while the last one is good: %v", err)
+		}
+		if err := judged(); reason(err) != tlsconfig.ReasonRevoked {
+			t.Error(err)
+		}
+		time.Sleep(10 * time.Minute)
+		restored := *s.text.Load()
+		s.put(replayed)
+		if err := r.Refresh(t.Context()); err == nil || !strings.Contains(err.Error(), "older than the one before") {
+			t.Errorf("an older one, after its end: %v", err)
+		}
+		if err := judged(); reason(err) != tlsconfig.ReasonRevoked {
+			t.Error(err)
+		}
+		s.text.Store(&restored)
+		if err := r.Refresh(t.Context()); err != nil {
+			t.Errorf("after its end: %v", err)
+		}
+		if err := judged(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // In a roll peers are certified by an authority beside ours before we are. Its
 // list counts when its certificate comes with it; one that was missed is
 // fetched after a twentieth of the interval.

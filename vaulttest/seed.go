@@ -100,6 +100,20 @@ func (s *Server) CertRole(path string, names ...string) {
 	})
 }
 
+// SigningKey makes an Ed25519 key: path is mount and key, as in transit/mcp-hr. A
+// transit engine is mounted at the path's first segment if nothing is.
+func (s *Server) SigningKey(path string) {
+	c := s.vault()
+	mount, key, ok := strings.Cut(strings.Trim(path, "/"), "/")
+	if !ok {
+		panic(fmt.Sprintf("vaulttest: %q is no key in a transit mount", path))
+	}
+	if !c.mounted(mount) {
+		c.must(opUpdate, "sys/mounts/"+mount, map[string]any{"type": "transit"})
+	}
+	c.must(opUpdate, mount+"/keys/"+key, map[string]any{"type": "ed25519"})
+}
+
 // SecretID returns a fresh SecretID of a role of auth/approle.
 func (s *Server) SecretID(role string) string {
 	resp := s.vault().must(opUpdate, "auth/approle/role/"+role+"/secret-id", nil)

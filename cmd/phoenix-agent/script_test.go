@@ -41,6 +41,9 @@ func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == plainHTTP {
 		os.Exit(serveHTTP(os.Args[1:]))
 	}
+	if filepath.Base(os.Args[0]) == pgLoad {
+		os.Exit(loadPostgres(os.Args[1:]))
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "phoenix-agent-test-")
 		if err != nil {

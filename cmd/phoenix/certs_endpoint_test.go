@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"io"
@@ -10,7 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/urfave/cli/v3"
+
 	"github.com/tamshai/phoenix/internal/testpki"
+	"github.com/tamshai/phoenix/provision"
 )
 
 // An endpoint keeps the old root only while it shows a chain to it, and what
@@ -40,7 +44,7 @@ func TestEndpointBehind(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			addr := endpoint(t, tt.pair, tt.answer)
 			for _, must := range []bool{true, false} {
-				e := rollEndpoint{name: "db", addr: addr, postgres: tt.postgres, must: must}
+				e := rollEndpoint{name: "db", addr: addr, server: "db", postgres: tt.postgres, must: must}
 				behind, unseen, err := endpointsBehind(t.Context(), []rollEndpoint{e}, old)
 				got := strings.Join(behind, "")
 				if !must && tt.blind {
@@ -56,6 +60,45 @@ func TestEndpointBehind(t *testing.T) {
 	nobody := rollEndpoint{name: "nobody", addr: "127.0.0.1:1", must: true}
 	if behind, _, err := endpointsBehind(t.Context(), []rollEndpoint{nobody}, old); len(behind) != 1 || !strings.Contains(behind[0], "cannot be looked at") || err != nil {
 		t.Errorf("nobody there: %q, %v", behind, err)
+	}
+}
+
+// A server of several names is asked for the one that the estate knows, also
+// where it is looked at under another address.
+func TestEndpointOfSeveralNames(t *testing.T) {
+	oldRoot, newRoot := testpki.NewCA("old"), testpki.NewCA("new")
+	pairs := map[string]testpki.Pair{"db": oldRoot.Intermediate("a").Issue(testpki.Spec{DNS: []string{"db"}}), "": newRoot.Intermediate("b").Issue(testpki.Spec{DNS: []string{"other"}})}
+	ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		pair := pairs[hello.ServerName]
+		cert, err := tls.X509KeyPair(pair.CertPEM(), pair.KeyPEM())
+		return &cert, err
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var server sync.WaitGroup
+	t.Cleanup(func() { ln.Close(); server.Wait() })
+	server.Go(func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_ = conn.(*tls.Conn).Handshake()
+			conn.Close()
+		}
+	})
+	host, at, _ := net.SplitHostPort(ln.Addr().String())
+	estate := &provision.Estate{Endpoints: []provision.Endpoint{{Name: "by address", Addr: "db:" + at}, {Name: "by identity", Addr: "10.0.0.1:" + at, Identity: []string{"10.0.0.1", "spiffe://a/db", "db"}}}}
+	cmd := &cli.Command{Flags: certsRollCommand().Flags, Action: func(ctx context.Context, cmd *cli.Command) error {
+		behind, unseen, err := endpointsBehind(ctx, rollEndpoints(cmd, estate), []*x509.Certificate{oldRoot.Cert})
+		if len(behind) != 2 || len(unseen) > 0 {
+			t.Errorf("behind: %q, unseen: %q", behind, unseen)
+		}
+		return err
+	}}
+	if err := cmd.Run(t.Context(), []string{"roll", "--host", host}); err != nil {
+		t.Fatal(err)
 	}
 }
 

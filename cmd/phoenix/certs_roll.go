@@ -83,7 +83,7 @@ func certsRoll(ctx context.Context, cmd *cli.Command) (err error) {
 	if estate.PKI == nil {
 		return usagef("%s has no section pki; add one", estate.File)
 	}
-	audit, err := openAudit(cmd, nil)
+	audit, err := openAudit(ctx, cmd, nil)
 	if err != nil {
 		return err
 	}
@@ -205,27 +205,36 @@ func rollEndpoints(cmd *cli.Command, estate *provision.Estate) []rollEndpoint {
 	var all []rollEndpoint
 	for _, text := range cmd.StringSlice("endpoint") {
 		addr, postgres := endpointAddr(text)
-		all = append(all, rollEndpoint{name: text, addr: addr, postgres: postgres, must: true})
+		all = append(all, rollEndpoint{name: text, addr: addr, server: hostOf(addr), postgres: postgres, must: true})
 	}
 	for _, e := range estate.Endpoints {
 		if e.Skip != "" || e.Public {
 			continue
 		}
-		addr := e.Addr
+		addr, server := e.Addr, hostOf(e.Addr)
+		if i := slices.IndexFunc(e.Identity, func(name string) bool { return !strings.Contains(name, ":") && net.ParseIP(name) == nil }); i >= 0 {
+			server = e.Identity[i]
+		}
 		if host := cmd.String("host"); host != "" {
 			_, port, _ := net.SplitHostPort(addr)
 			addr = net.JoinHostPort(host, port)
 		}
-		all = append(all, rollEndpoint{name: e.Name, addr: addr, postgres: e.Protocol == "postgres"})
+		all = append(all, rollEndpoint{name: e.Name, addr: addr, server: server, postgres: e.Protocol == "postgres"})
 	}
 	return all
+}
+
+func hostOf(addr string) string {
+	host, _, _ := net.SplitHostPort(addr)
+	return host
 }
 
 // A rollEndpoint is looked at before the old root goes.
 type rollEndpoint struct {
 	name, addr string
-	postgres   bool // TLS begins after an SSLRequest
-	must       bool // it must be seen
+	server     string // for SNI: what clients call it, wherever it is looked at
+	postgres   bool   // TLS begins after an SSLRequest
+	must       bool   // it must be seen
 }
 
 // lookers is how many endpoints are looked at at once.
@@ -350,10 +359,9 @@ func (e rollEndpoint) shown(ctx context.Context) (chain []*x509.Certificate, err
 			return nil, errors.New("PostgreSQL refuses TLS")
 		}
 	}
-	host, _, _ := net.SplitHostPort(e.addr)
 	enough := errors.New("the chain was seen")
 	err = tls.Client(raw, &tls.Config{
-		ServerName: host, MinVersion: tls.VersionTLS12,
+		ServerName: e.server, MinVersion: tls.VersionTLS12,
 		InsecureSkipVerify: true, //nolint:gosec // it is to show its chain, whatever that is
 		VerifyConnection: func(state tls.ConnectionState) error {
 			chain = state.PeerCertificates

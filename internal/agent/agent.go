@@ -88,6 +88,9 @@ func Run(cfg Config) (code int, err error) {
 	if err := sidecar.Probe(context.Background(), cfg.Sidecar); err != nil {
 		return 0, err
 	}
+	if err := cfg.probePostgres(context.Background()); err != nil {
+		return 0, err
+	}
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals, child.Forwarded()...)
 	signal.Notify(signals, syscall.SIGPIPE)
@@ -152,11 +155,17 @@ func serve(cfg *Config, p *plan, st *status, session *bootstrap.Session, signals
 	}
 	defer stop()
 	st.carries(sc)
+	dbs, err := startDatabases(cfg, session)
+	if err != nil {
+		return 0, err
+	}
+	defer dbs.close()
+	st.logsIn(dbs)
 	runner := child.New()
 	defer runner.Close()
 	s := &supervisor{
 		cfg: cfg, plan: p, holding: holding, changes: changes, runner: runner, status: st,
-		signals: signals, base: base, path: path, sidecar: sc,
+		signals: signals, base: base, path: path, sidecar: sc, databases: dbs,
 	}
 	return s.supervise(), nil
 }
@@ -183,6 +192,7 @@ func boot(cfg *Config, p *plan, st *status, signals <-chan os.Signal) (*bootstra
 	if ref := cfg.Sidecar.Users.Secret; ref != "" && !slices.Contains(b.Secrets, ref) {
 		b.Secrets = append(slices.Clone(b.Secrets), ref)
 	}
+	cfg.needPostgres(&b)
 	b.OnStatus = func(s bootstrap.Status) {
 		st.bootState(s)
 		if s.State == bootstrap.Waiting {

@@ -31,12 +31,15 @@
 // sidecar. It begins before the child starts. When the agent is told to end,
 // what comes in is drained before the child is told.
 //
+// PostgreSQL gets leased credentials and verified TLS in the same way: package
+// pgproxy. It serves the program until that has ended.
+//
 // # Where things are
 //
 // main.go is the command line; agent.go has the order of things. config.go says
 // what can be asked for; flags.go and file.go read it; plan.go turns it into
 // templates and references. inherit.go takes a SecretID out of the environment;
 // deliver.go writes files and environments; watch.go collects changes;
-// traffic.go starts the sidecar; supervise.go is the one loop that owns the child; health.go asks whether the
+// traffic.go starts the sidecar, postgres.go the databases; supervise.go is the one loop that owns the child; health.go asks whether the
 // child works; status.go is what probes, metrics and systemd see.
 package agent

@@ -80,6 +80,8 @@ type document struct {
 		CRL   string        `yaml:"crl"`
 	} `yaml:"identity"`
 	Sidecar sidecar.Config `yaml:",inline"` // serve, call, proxy, tunnel, users
+
+	Postgres []Postgres `yaml:"postgres"`
 }
 
 type fileEntry struct {
@@ -173,7 +175,7 @@ func (d *document) config(dir string) (Config, error) {
 		},
 		Pass: d.Pass, Window: d.Window, Command: d.Command, Restarts: DefaultRestarts, Grace: d.Grace, Jitter: d.Jitter,
 		Health: Health{Check: d.Health.Check, Interval: d.Health.Interval, Timeout: d.Health.Timeout}, Listen: d.Listen, MaxStale: d.MaxStale,
-		Identity: Identity(d.Identity), Sidecar: d.Sidecar,
+		Identity: Identity(d.Identity), Sidecar: d.Sidecar, Postgres: d.Postgres,
 	}
 	if d.SecretID.NoWait {
 		c.Boot.Spent = bootstrap.FailWhenSpent

@@ -41,6 +41,7 @@ type status struct {
 	code     int
 	problems map[string]error // by what they are of: files, hooks
 	traffic  *sidecar.Sidecar // nil if none is taken
+	dbs      databases
 	ending   bool
 }
 
@@ -59,6 +60,7 @@ func (s *status) bootState(st bootstrap.Status)     { s.set(func() { s.boot = st
 func (s *status) healthy(good bool)                 { s.set(func() { s.good = good }) }
 func (s *status) changed(n int)                     { s.set(func() { s.changes += n }) }
 func (s *status) carries(sc *sidecar.Sidecar)       { s.set(func() { s.traffic = sc }) }
+func (s *status) logsIn(dbs databases)              { s.set(func() { s.dbs = dbs }) }
 func (s *status) restarting()                       { s.set(func() { s.child = "restarting" }) }
 func (s *status) backoff(time.Duration)             { s.set(func() { s.child = "backing off"; s.crashes++ }) }
 func (s *status) stopping()                         { s.set(func() { s.child, s.ending = "stopping", true }) }
@@ -194,7 +196,7 @@ func (s *status) metrics(w http.ResponseWriter, _ *http.Request) {
 	}
 	s.mu.Lock()
 	starts, crashes, changes, failures, code, up := s.starts, s.crashes, s.changes, s.failures, s.code, s.pid != 0
-	session, traffic := s.session, s.traffic
+	session, traffic, dbs := s.session, s.traffic, s.dbs
 	s.mu.Unlock()
 	one("ready", "gauge", "Whether the agent would answer its readiness probe with 200.", flag(r.Ready))
 	one("child_up", "gauge", "Whether the program runs.", flag(up))
@@ -215,6 +217,7 @@ func (s *status) metrics(w http.ResponseWriter, _ *http.Request) {
 	if traffic != nil {
 		traffic.WriteMetrics(&b)
 	}
+	dbs.writeMetrics(&b)
 	_, _ = w.Write([]byte(b.String()))
 }
 

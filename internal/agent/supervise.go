@@ -32,6 +32,8 @@ type supervisor struct {
 	path    string           // the child's program
 	sidecar *sidecar.Sidecar // nil if there is none
 
+	databases databases
+
 	proc    *child.Process // nil while none runs
 	using   map[string]*secrets.Lease
 	health  *healthWatch
@@ -162,7 +164,10 @@ func (s *supervisor) start() {
 	using := s.holding.now()
 	spec := child.Spec{
 		Path: s.path, Args: s.cfg.Command, Files: standard(), Terminal: true, Around: secmem.Do,
-		Env: func() ([]string, error) { return s.plan.environment(view{s.holding.session, using}, s.base) },
+		Env: func() ([]string, error) {
+			env, err := s.plan.environment(view{s.holding.session, using}, s.base)
+			return s.databases.environment(env), err
+		},
 	}
 	proc, err := s.runner.Start(spec)
 	if err != nil {

@@ -67,10 +67,14 @@ func NewCA(name string) *CA {
 	return ca
 }
 
-// Intermediate returns an authority below ca.
-func (ca *CA) Intermediate(name string) *CA {
+// Intermediate returns an authority below ca, with any change to what it may do.
+func (ca *CA) Intermediate(name string, change ...func(*x509.Certificate)) *CA {
 	sub := &CA{key: newKey(), parent: ca}
-	sub.Cert = sign(ca.number(caTemplate(name)), ca.Cert, sub.key.Public(), ca.key)
+	t := ca.number(caTemplate(name))
+	for _, f := range change {
+		f(t)
+	}
+	sub.Cert = sign(t, ca.Cert, sub.key.Public(), ca.key)
 	return sub
 }
 

@@ -177,6 +177,18 @@ func (s *Stage) Issue(t TB) {
 	}
 }
 
+// Environ issues a new SecretID and returns the variables with which the service
+// finds its Vault.
+func (s *Stage) Environ(t TB) []string {
+	t.Helper()
+	s.Issue(t)
+	ca := s.file + ".ca.pem"
+	if err := os.WriteFile(ca, s.Vault.CACertPEM(), 0o600); err != nil {
+		t.Fatalf("%v", err)
+	}
+	return []string{"PHOENIX_SERVICE=" + Service, "VAULT_ADDR=" + s.Vault.Addr(), "VAULT_CACERT=" + ca, "VAULT_ROLE_ID=" + Service + "-role-id", "VAULT_SECRET_ID_FILE=" + s.file}
+}
+
 // Session starts the service's session, after filling in what finds the Vault.
 func (s *Stage) Session(t TB, cfg bootstrap.Config) *bootstrap.Session {
 	t.Helper()

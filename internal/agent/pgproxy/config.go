@@ -1,6 +1,7 @@
 package pgproxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -157,6 +158,22 @@ func (c *Config) complete() (address, error) {
 		c.Rand = rand.Float64
 	}
 	return a, nil
+}
+
+// Probe sees that a place to listen at can be had, and leaves it.
+func Probe(ctx context.Context, listen string) error {
+	a, err := parseListen(listen)
+	if err == nil && a.network == "unix" {
+		err = prepareSocket(a)
+	}
+	if err != nil {
+		return err
+	}
+	ln, err := new(net.ListenConfig).Listen(ctx, a.network, a.addr)
+	if err != nil {
+		return fmt.Errorf("pgproxy: it cannot listen at %s: %w", listen, err)
+	}
+	return ln.Close()
 }
 
 // prepareSocket makes the socket's directory if it is not there, sees that it is

@@ -306,7 +306,7 @@ func (p *Proxy) open(settings map[string]string) (*session, error) {
 		p.mu.Lock()
 		p.active--
 		p.mu.Unlock()
-		return nil, upstreamRefusal(err)
+		return nil, p.upstreamRefusal(err)
 	}
 	s := &session{p: p, g: g, server: conn, writing: true, gone: make(chan struct{})}
 	s.t.status = 'I'
@@ -361,12 +361,14 @@ func (p *Proxy) connect(settings map[string]string) (*generation, *dbconn.RawCon
 
 // upstreamRefusal is what a client is told of a login that failed. dbconn's
 // errors are free of credentials.
-func upstreamRefusal(err error) error {
+func (p *Proxy) upstreamRefusal(err error) error {
 	var r *refusal
 	var server *pgconn.PgError
 	switch {
 	case errors.As(err, &r):
 		return r
+	case p.life.Err() != nil:
+		return shutdown
 	case errors.Is(err, dbconn.ErrFull):
 		r = refuse("53300", "upstream", "the server has no connection left", "Raise max_connections, or lower the size of the pools.")
 	case errors.Is(err, dbconn.ErrRefused):

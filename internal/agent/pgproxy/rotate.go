@@ -99,8 +99,30 @@ func (p *Proxy) retire(g *generation, why *refusal) {
 		p.finish(g)
 		return
 	}
+	if why == shutdown {
+		for _, s := range sessions {
+			s.drain(why)
+		}
+		return
+	}
+	p.wg.Go(func() { p.drainPaced(sessions, why) })
+}
+
+// drainPaced ends one session after the other. All at once, they would come back
+// at once; and a pool that finds several dead connections in a row gives up.
+func (p *Proxy) drainPaced(sessions []*session, why *refusal) {
+	if len(sessions) == 0 {
+		return
+	}
+	tick := time.NewTicker(min(pace, p.cfg.DrainTimeout/time.Duration(2*len(sessions))+1))
+	defer tick.Stop()
 	for _, s := range sessions {
 		s.drain(why)
+		select {
+		case <-tick.C:
+		case <-p.life.Done():
+			return // Close drains the rest
+		}
 	}
 }
 
@@ -177,7 +199,8 @@ type brokenLease struct {
 }
 
 const (
-	rotateTimeout  = time.Minute // for one attempt
+	pace           = 25 * time.Millisecond // between two sessions that are drained
+	rotateTimeout  = time.Minute           // for one attempt
 	minGap, maxGap = time.Second, time.Minute
 )
 
