@@ -71,6 +71,7 @@ var rooms = []room{
 	{"internal/testpki", nil},                                   // for tests
 	{"internal/realpg", []string{"internal/testpki", pgx}},      // for tests
 	{"internal/realmongo", []string{"internal/testpki", mongo}}, // for tests
+	{"internal/reals3", nil},                                    // for tests
 	{"internal/certfile", []string{"secrets", "tlsconfig", pkcs12}},
 	{"bootstrap", []string{"secrets", "auditlog", "tlsconfig", "internal/vault", "internal/sealed", "internal/secmem", xsync}},
 	{"provision", []string{"secrets", "auditlog", "internal/vault", "internal/sealed", yaml, xsync, xtime, renameio}},
@@ -78,7 +79,7 @@ var rooms = []room{
 	{"vaulttest/conformance", []string{"vaulttest", "internal/realvault"}},
 	{"internal/realvault", []string{xsys}},
 	{"internal/doctor", []string{"bootstrap", "provision", "internal/vault", "secrets", hcl, xsync}},
-	{"internal/demo", []string{"bootstrap", "provision", "vaulttest", "internal/realvault", "internal/vault", "auditlog", "secrets", "tlsconfig", "guard", "guard/httpguard", "examples/tamshai", "examples/agent"}},
+	{"internal/demo", []string{"bootstrap", "provision", "vaulttest", "internal/realvault", "internal/vault", "auditlog", "secrets", "tlsconfig", "guard", "guard/httpguard", "examples/tamshai", "examples/agent", "dbconn", "internal/realpg", "internal/testpki"}},
 	{"internal/agent/pgproxy", []string{"dbconn", "secrets", "auditlog", pgx, xsys}},
 	{"internal/agent/...", []string{"bootstrap", "tlsconfig", "tlsconfig/assertion", "dbconn", "auditlog", "secrets", "internal/secmem", "internal/sdnotify", "internal/buildinfo", yaml, xsys}},
 	{"cmd/phoenix-agent", []string{"internal/agent"}},

@@ -52,6 +52,10 @@ type Inbound struct {
 	MaxConns  int           `yaml:"max_conns"`  // open connections, more wait; 0 means 10,000
 	Stall     time.Duration `yaml:"stall"`      // how long a transfer may stand still; 0 means 30 s
 	Answer    time.Duration `yaml:"answer"`     // how long the program may take to begin an answer; 0 means 5 min
+	// Upgrade are the protocols to which a connection may change; empty means
+	// websocket. Whoever has changed to one speaks to the program without the
+	// sidecar: in h2c, for example, a peer could set every header.
+	Upgrade []string `yaml:"upgrade"`
 }
 
 // A Peer is the caller's side of an edge.
@@ -90,8 +94,9 @@ type Call struct {
 	// without; "" means the host of To.
 	Host string `yaml:"host"`
 
-	Stall  time.Duration `yaml:"stall"`  // as Inbound.Stall
-	Answer time.Duration `yaml:"answer"` // as Inbound.Answer
+	Stall   time.Duration `yaml:"stall"`   // as Inbound.Stall
+	Answer  time.Duration `yaml:"answer"`  // as Inbound.Answer
+	Upgrade []string      `yaml:"upgrade"` // as Inbound.Upgrade
 
 	// User says how the callee is told on whose behalf the program calls; ""
 	// means AsAssertion. It is for nothing without Config.Users.

@@ -29,10 +29,12 @@ func (sc *Sidecar) call(cfg *Call) error {
 		IdleConnTimeout:       min(30*time.Second, sc.host.Drain/2),
 		ResponseHeaderTimeout: cfg.Answer,
 		ExpectContinueTimeout: time.Second,
+
+		MaxResponseHeaderBytes: maxAnswerHeader,
 	}, sc.host.Identity, serverName, edge.allow)
 	sc.transports = append(sc.transports, via)
 	h := newHop(&hop{
-		name: cfg.Peer, to: &url.URL{Scheme: "https", Host: cfg.To}, via: via, own: sc.users.headers(), stall: cfg.Stall,
+		name: cfg.Peer, to: &url.URL{Scheme: "https", Host: cfg.To}, via: via, own: sc.users.headers(), stall: cfg.Stall, upgrade: cfg.Upgrade,
 		log: sc.log, running: &sc.calling,
 	})
 	to := func(w http.ResponseWriter, r *http.Request, host string) {
