@@ -199,6 +199,12 @@ func boot(cfg *Config, p *plan, st *status, signals <-chan os.Signal) (*bootstra
 		return nil, err
 	}
 	b.Roots = cfg.Identity.Roots
+	if len(p.needs.Roots) > 0 {
+		b.Roots = p.needs.Roots[0] // the same, if there are both
+	}
+	if b.RootsPoll == 0 {
+		b.RootsPoll = b.Poll
+	}
 	for _, ref := range []string{cfg.Sidecar.Users.Secret, cfg.Audit.Token} {
 		if ref != "" && !slices.Contains(b.Secrets, ref) {
 			b.Secrets = append(slices.Clone(b.Secrets), ref)
