@@ -189,6 +189,12 @@ func boot(cfg *Config, p *plan, st *status, signals <-chan os.Signal) (*bootstra
 		return nil, err
 	}
 	b.Roots = cfg.Identity.Roots
+	if len(p.needs.Roots) > 0 {
+		b.Roots = p.needs.Roots[0] // the same, if there are both
+	}
+	if b.RootsPoll == 0 {
+		b.RootsPoll = b.Poll
+	}
 	if ref := cfg.Sidecar.Users.Secret; ref != "" && !slices.Contains(b.Secrets, ref) {
 		b.Secrets = append(slices.Clone(b.Secrets), ref)
 	}
