@@ -17,6 +17,7 @@ type catalog struct {
 	tables, protected int
 
 	roles       map[oid]pgRole
+	named       map[string]oid
 	memberships []membership
 	inherited   map[oid][]oid // filled by inherits
 	acts        []oid         // roles to judge, as reach tells
@@ -27,9 +28,11 @@ type catalog struct {
 	guarded   []*relation     // filled by protectedTables
 	reads     map[[2]oid]bool // filled by can
 	access    []access
-	uses      map[oid][]oid // what the rules of a relation read or write
+	uses      map[oid][]oid // what the rules of a relation read or write, that of a view included
+	ruled     map[oid][]oid // the same without that of a view
 	parents   map[oid][]oid
 	policies  map[oid][]policy // of tables with row-level security
+	lookups   map[oid][]lookup // by what they look things up in; filled by decides
 	functions []function
 	others    []other
 	writable  map[oid]map[string]bool // schemas in which an actor may create
@@ -62,6 +65,7 @@ type policy struct {
 	permissive   bool
 	roles        []oid
 	using, check string // expressions; "" if there is none
+	looks        []oid  // other relations that these name
 }
 
 // A function that an actor may call and that deserves a look.
@@ -117,7 +121,7 @@ func readCatalog(ctx context.Context, conn *pgx.Conn, name string) (_ *catalog, 
 	if _, err := tx.Exec(ctx, "SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL jit = off; SET LOCAL row_security = on"); err != nil {
 		return nil, err
 	}
-	c := &catalog{roles: map[oid]pgRole{}, inherited: map[oid][]oid{}, relations: map[oid]*relation{}, uses: map[oid][]oid{},
+	c := &catalog{roles: map[oid]pgRole{}, named: map[string]oid{}, inherited: map[oid][]oid{}, relations: map[oid]*relation{}, uses: map[oid][]oid{}, ruled: map[oid][]oid{},
 		parents: map[oid][]oid{}, policies: map[oid][]policy{}, writable: map[oid]map[string]bool{}, grants: map[grant][]oid{}}
 	for _, read := range []func(context.Context, pgx.Tx) error{
 		func(ctx context.Context, tx pgx.Tx) error { return c.readRoles(ctx, tx, name) },
@@ -145,7 +149,7 @@ func (c *catalog) readRoles(ctx context.Context, tx pgx.Tx, name string) error {
 		if err := row.Scan(&r.oid, &r.name, &r.super, &r.bypass, &r.createRole, &r.replication); err != nil {
 			return err
 		}
-		c.roles[r.oid] = r
+		c.roles[r.oid], c.named[r.name] = r, r.oid
 		switch r.name {
 		case name:
 			c.role = r
@@ -234,9 +238,13 @@ func (c *catalog) readRelations(ctx context.Context, tx pgx.Tx) error {
 	if err := pairs(c.parents, `SELECT inhrelid, inhparent FROM pg_inherits ORDER BY 1, 2`); err != nil {
 		return err
 	}
-	return pairs(c.uses, fmt.Sprintf(`SELECT DISTINCT r.ev_class, d.refobjid FROM pg_rewrite r
+	const rules = `SELECT DISTINCT r.ev_class, d.refobjid FROM pg_rewrite r
 		JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
-		WHERE r.ev_class >= %d AND d.refobjid <> r.ev_class ORDER BY 1, 2`, firstNormal))
+		WHERE r.ev_class >= %d AND d.refobjid <> r.ev_class %s ORDER BY 1, 2`
+	if err := pairs(c.uses, fmt.Sprintf(rules, firstNormal, "")); err != nil {
+		return err
+	}
+	return pairs(c.ruled, fmt.Sprintf(rules, firstNormal, "AND r.ev_type <> '1'"))
 }
 
 func (c *catalog) readAccess(ctx context.Context, tx pgx.Tx) error {
@@ -289,12 +297,13 @@ func (c *catalog) readAccess(ctx context.Context, tx pgx.Tx) error {
 
 func (c *catalog) readPolicies(ctx context.Context, tx pgx.Tx) error {
 	return each(ctx, tx, `SELECT p.polrelid, quote_ident(p.polname), p.polcmd::text, p.polpermissive, p.polroles,
-			coalesce(pg_get_expr(p.polqual, p.polrelid), ''), coalesce(pg_get_expr(p.polwithcheck, p.polrelid), '')
+			coalesce(pg_get_expr(p.polqual, p.polrelid), ''), coalesce(pg_get_expr(p.polwithcheck, p.polrelid), ''),
+			ARRAY(SELECT d.refobjid FROM pg_depend d WHERE d.classid = 'pg_policy'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> p.polrelid)
 		FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid WHERE c.relrowsecurity ORDER BY p.oid`, nil, func(row pgx.CollectableRow) error {
 		var p policy
 		var table oid
 		var command string
-		if err := row.Scan(&table, &p.name, &command, &p.permissive, &p.roles, &p.using, &p.check); err != nil {
+		if err := row.Scan(&table, &p.name, &command, &p.permissive, &p.roles, &p.using, &p.check, &p.looks); err != nil {
 			return err
 		}
 		p.command = rune(command[0])
@@ -322,7 +331,7 @@ func (c *catalog) readFunctions(ctx context.Context, tx pgx.Tx) error {
 }
 
 // otherSQL has a part for each kind of object that needs no more than its
-// privileges looked at. $1: the actors; $2: firstNormal; $3: superuserParameters.
+// privileges looked at. $1: the actors; $2: superuserParameters.
 const otherSQL = `WITH actor AS (SELECT oid, n FROM unnest($1::oid[]) WITH ORDINALITY a(oid, n))
 SELECT code, kind, actor, object, id, extra, fix FROM (
 	SELECT 'schema_create' AS code, 'schema' AS kind, a.oid AS actor, a.n, quote_ident(s.nspname) AS object, s.oid AS id, '' AS extra, '' AS fix
@@ -336,7 +345,7 @@ UNION ALL
 UNION ALL
 	SELECT 'parameter', 'parameter', a.oid, a.n, p.parname, p.oid, CASE WHEN has_parameter_privilege(a.oid, p.parname, 'ALTER SYSTEM') THEN 'ALTER SYSTEM' ELSE 'SET' END, ''
 	FROM actor a, pg_parameter_acl p
-	WHERE has_parameter_privilege(a.oid, p.parname, 'ALTER SYSTEM') OR (p.parname = ANY($3) AND has_parameter_privilege(a.oid, p.parname, 'SET'))
+	WHERE has_parameter_privilege(a.oid, p.parname, 'ALTER SYSTEM') OR (p.parname = ANY($2) AND has_parameter_privilege(a.oid, p.parname, 'SET'))
 UNION ALL
 	SELECT 'user_mapping', 'server', a.oid, a.n, quote_ident(m.srvname), m.srvid, CASE m.umuser WHEN 0 THEN 'PUBLIC' ELSE quote_ident(m.usename) END, ''
 	FROM actor a, pg_user_mappings m
@@ -370,24 +379,10 @@ UNION ALL
 		FROM actor a JOIN pg_roles r ON r.oid = a.oid, pg_db_role_setting s, unnest(s.setconfig) v
 		WHERE a.n = 1 AND s.setrole IN (0, a.oid) AND s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))) s
 	WHERE (name = 'role' AND value NOT IN ('none', s.role)) OR (name = 'lo_compat_privileges' AND value::bool)
-UNION ALL
-	SELECT DISTINCT 'function_owner', 'function', a.oid, a.n, format('%I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)), p.proowner,
-		format('%s on %I.%I', CASE d.classid WHEN 'pg_policy'::regclass THEN 'a policy' WHEN 'pg_trigger'::regclass THEN 'a trigger'
-			WHEN 'pg_rewrite'::regclass THEN 'a view or rule' WHEN 'pg_attrdef'::regclass THEN 'a default' ELSE 'a constraint' END, cn.nspname, c.relname), ''
-	FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-		JOIN pg_depend d ON d.refclassid = 'pg_proc'::regclass AND d.refobjid = p.oid
-		JOIN pg_class c ON c.oid = CASE d.classid
-			WHEN 'pg_policy'::regclass THEN (SELECT polrelid FROM pg_policy WHERE oid = d.objid)
-			WHEN 'pg_trigger'::regclass THEN (SELECT tgrelid FROM pg_trigger WHERE oid = d.objid)
-			WHEN 'pg_rewrite'::regclass THEN (SELECT ev_class FROM pg_rewrite WHERE oid = d.objid)
-			WHEN 'pg_attrdef'::regclass THEN (SELECT adrelid FROM pg_attrdef WHERE oid = d.objid)
-			WHEN 'pg_constraint'::regclass THEN (SELECT conrelid FROM pg_constraint WHERE oid = d.objid) END
-		JOIN pg_namespace cn ON cn.oid = c.relnamespace, actor a
-	WHERE p.oid >= $2 AND pg_has_role(a.oid, p.proowner, 'USAGE') AND NOT pg_has_role(a.oid, c.relowner, 'USAGE')
 ) found ORDER BY n, code, object, extra`
 
 func (c *catalog) readOthers(ctx context.Context, tx pgx.Tx) error {
-	return each(ctx, tx, otherSQL, []any{c.judged(), firstNormal, superuserParameters}, func(row pgx.CollectableRow) error {
+	scan := func(row pgx.CollectableRow) error {
 		var o other
 		err := row.Scan(&o.code, &o.kind, &o.actor, &o.object, &o.id, &o.extra, &o.fix)
 		c.others = append(c.others, o)
@@ -395,7 +390,11 @@ func (c *catalog) readOthers(ctx context.Context, tx pgx.Tx) error {
 			c.writable[o.actor][o.object] = true
 		}
 		return err
-	})
+	}
+	if err := each(ctx, tx, otherSQL, []any{c.judged(), superuserParameters}, scan); err != nil {
+		return err
+	}
+	return each(ctx, tx, ownedSQL, []any{c.judged(), firstNormal}, scan)
 }
 
 // readGrants reads who was granted what, of the roles whose rights the role has,
@@ -410,7 +409,7 @@ func (c *catalog) readGrants(ctx context.Context, tx pgx.Tx) error {
 		functions = append(functions, f.oid)
 	}
 	for _, a := range c.access {
-		if a.truncate || a.trigger || a.references || !c.relations[a.relation].isTable() {
+		if a.truncate || a.trigger || a.references || !c.relations[a.relation].isTable() || c.decides(a) != nil {
 			relations = append(relations, a.relation)
 		}
 	}

@@ -80,6 +80,13 @@ func (c *catalog) leave(role oid) string {
 	if step == nil {
 		step = c.held[role].last
 	}
+	for step != nil && step.member < firstNormal { // PostgreSQL's own roles stay as they are
+		if held := c.held[step.member].last; held != nil {
+			step = held
+			continue
+		}
+		break
+	}
 	if step == nil {
 		return ""
 	}
@@ -148,6 +155,7 @@ func (f *findings) predefined() {
 		{"pg_read_server_files", "server_files", Critical, "the files that hold the tables can be read, and those with keys and passwords", file},
 		{"pg_write_server_files", "server_files", Critical, "COPY … TO writes any file of the server, pg_hba.conf and postgresql.auto.conf included", may("pg_has_role", "pg_write_server_files", "USAGE")},
 		{"pg_read_all_data", "read_all_data", High, "every table without row-level security, every view and the password hashes in pg_authid can be read", "SELECT rolname, rolpassword FROM pg_catalog.pg_authid"},
+		{"pg_read_all_stats", "activity", Medium, "the statements of all others can be read while they run and after, with the values in them", "SELECT usename, query FROM pg_catalog.pg_stat_activity"},
 		{"pg_write_all_data", "write_all_data", High, "every table without row-level security can be written, those included that policies look things up in", may("pg_has_role", "pg_write_all_data", "USAGE")},
 	}
 	for _, k := range known {
@@ -226,19 +234,26 @@ func (f *findings) relation(a access) {
 		} else {
 			with("rls_disabled", High, "row-level security is off: "+a.verbs()+" meets every row", a.proof(r), fix, r.state)
 		}
-	case r.kind == 'f' && a.any:
-		with("foreign_table", High, "a foreign table has no policies: what the other server gives is all there", a.proof(r),
-			f.revoke(a.actor, r.oid, table, "SELECT", "INSERT", "UPDATE", "DELETE"), r.state)
+	case r.kind == 'f' && (a.any || a.owns):
+		fix := f.revoke(a.actor, r.oid, table, "SELECT", "INSERT", "UPDATE", "DELETE")
+		if a.owns {
+			fix += " " + f.give(a.actor, r.owner, "FOREIGN TABLE "+r.name)
+		}
+		with("foreign_table", High, "a foreign table has no policies: what the other server gives is all there", a.proof(r), strings.TrimSpace(fix), r.state)
 	case r.kind == 'v' && a.any:
 		f.view(a, r, with)
-	case r.kind == 'm' && a.sel:
+	case r.kind == 'm' && (a.sel || a.owns):
 		if source := f.stored(r.oid, nil); source != nil {
 			severity := High
 			if !source.protected {
 				severity = Medium
 			}
+			fix := f.revoke(a.actor, r.oid, table, "SELECT")
+			if a.owns {
+				fix += " " + f.give(a.actor, r.owner, "MATERIALIZED VIEW "+r.name)
+			}
 			with("materialized_view", severity, "it keeps rows of "+source.name+" as they were when it was last refreshed, and has no policies", a.proof(r),
-				f.revoke(a.actor, r.oid, table, "SELECT"), r.state)
+				strings.TrimSpace(fix), r.state)
 		}
 	}
 	if !a.owns && r.kind != 'm' {
@@ -252,9 +267,10 @@ func (f *findings) relation(a access) {
 			with("references", Medium, "a foreign key tells whether a key exists, whoever's row it is", may("has_any_column_privilege", r.name, "REFERENCES"), f.revoke(a.actor, r.oid, table, "REFERENCES"))
 		}
 	}
-	if r.isTable() && !a.owns {
+	if (r.isTable() || r.kind == 'v' && r.invoker) && !a.owns {
 		f.rule(a, r, with)
 	}
+	f.source(a, r, with)
 	if r.isTable() && r.protected && !a.owns {
 		f.policy(a, r)
 	}
@@ -397,6 +413,11 @@ func (c *catalog) bypasses(role oid, table *relation) string {
 		}
 		return ""
 	}
+	for _, server := range []string{"pg_execute_server_program", "pg_read_server_files", "pg_write_server_files"} {
+		if c.inherits(role, c.named[server]) {
+			return "which has the rights of " + server
+		}
+	}
 	for _, o := range c.protectedTables() {
 		if why := c.bypasses(role, o); why != "" {
 			return why
@@ -472,6 +493,14 @@ func (f *findings) other(o other) {
 		found.Object, found.Severity = me, High
 		found.Detail = "its sessions start as " + ident(o.extra) + ", and go on as that role after its own is dropped"
 		found.Proof = "SELECT session_user, current_user"
+		found.Fix = o.fix
+	case "domain_owner":
+		found.Severity, found.Detail = High, "a CHECK that is added to it is shown each value in "+o.extra+", whoever's row it is"
+		found.Proof = fmt.Sprintf("SELECT pg_catalog.pg_has_role(typowner, 'USAGE') FROM pg_catalog.pg_type WHERE oid = '%s'::pg_catalog.regtype", strings.ReplaceAll(o.object, "'", "''"))
+		found.Fix = f.give(o.actor, o.id, "DOMAIN "+o.object)
+	case "default_privileges":
+		found.Severity, found.Detail = Medium, "tables, views and copies that come to be will be open to "+o.extra+", before anybody has protected them"
+		found.Proof = "SELECT defaclacl FROM pg_catalog.pg_default_acl"
 		found.Fix = o.fix
 	case "function_owner":
 		found.Severity, found.Detail = High, o.extra+" calls it, so its owner decides what that does"

@@ -127,18 +127,27 @@ func (c *catalog) stored(view oid, seen []oid) *relation {
 	return source
 }
 
-// rule looks at the rules of a table that the actor writes to. They act with the
-// rights of the table's owner.
+// rule looks at the rules of a table or view that the actor writes to. They act
+// with the rights of its owner, on a view with security_invoker too.
 func (f *findings) rule(a access, r *relation, with with) {
 	if !a.insert && !a.update && !a.delete {
 		return
 	}
-	for _, o := range f.uses[r.oid] {
+	for _, o := range f.ruled[r.oid] {
 		t := f.relations[o]
-		if t == nil || !t.isTable() || !t.protected || f.inherits(a.actor, t.owner) {
+		if t == nil || f.inherits(a.actor, t.owner) {
 			continue
 		}
-		if why := f.bypasses(r.owner, t); why != "" {
+		why := ""
+		switch {
+		case t.isTable() && t.protected:
+			why = f.bypasses(r.owner, t)
+		case t.kind == 'v':
+			if hole := f.through(a.actor, t, nil); hole != nil && (hole.why != "" || hole.stored) {
+				why = "and leads on to " + hole.table.name + " with those of " + ident(f.roles[hole.view.owner].name)
+			}
+		}
+		if why != "" {
 			with("rule", High, "a rule on it touches "+t.name+" with the rights of "+ident(f.roles[r.owner].name)+", "+why, a.proof(r),
 				"-- see the rules with \\d+ "+r.name+", and write a trigger in place of the one that names "+t.name)
 			return

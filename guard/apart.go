@@ -40,6 +40,13 @@ func (l *level) spaced(i int) {
 	if len(v.spare.text[0]) < minApart {
 		return
 	}
+	l.readApart(next, start)
+}
+
+// readApart reads what was gathered in the spare buffers of next, from t[start]
+// on.
+func (l *level) readApart(next *level, start int) {
+	z, v := l.zone, &next.v
 	v.text, v.from, v.to, v.base = v.spare.text[0], v.spare.from[0], v.spare.to[0], 0
 	v.blob, v.blobStart, v.blobEnd, v.depth = l.v.blob, l.v.blobStart, l.v.blobEnd, l.v.depth+1
 	outer := z.outer
@@ -50,3 +57,124 @@ func (l *level) spaced(i int) {
 
 // endsApart reports whether c may stand right behind the last of the characters.
 func endsApart(c byte) bool { return isStop[c] || c == '\n' || c == ')' || c == '"' }
+
+// isApartSep marks what may stand between single characters, besides a space. Lists and
+// tables of numbers have commas, bars and new lines.
+var isApartSep = byteSet("-._/*~=")
+
+// parted reads characters that another separator parts, or two spaces, around t[i],
+// such as "2-1-9---0-9" and "2.1.9.-.0.9".
+func (l *level) parted(i int) {
+	t := l.t
+	if i < l.partedEnd || l.v.depth >= decodeDepth || i+4 >= len(t) {
+		return
+	}
+	c, size := t[i+1], 1
+	if c == ' ' && t[i+2] == ' ' {
+		size = 2
+	} else if !isApartSep[c] {
+		return
+	}
+	isSep := func(p int) bool { return p >= 0 && p+size <= len(t) && t[p] == c && t[p+size-1] == c }
+	stride := size + 1
+	if !isSep(i + 1 + stride) {
+		return // most numbers
+	}
+	start := i
+	for start >= stride && start-stride >= l.partedEnd && isSep(start-size) && (start == stride || isSep(start-stride-size) || !isAlnum(t[start-stride-1])) {
+		start -= stride
+	}
+	if start > 0 && isAlnum(t[start-1]) {
+		return
+	}
+	next := &l.zone.levels[l.v.depth+1]
+	v := &next.v
+	text, from, to := v.spare.text[0][:0], v.spare.from[0][:0], v.spare.to[0][:0]
+	p := start
+	for p < len(t) && len(text) < maxApart && (p+1 == len(t) || !isAlnum(t[p+1])) {
+		first, last := l.v.span(p, p+1)
+		text, from, to = append(text, t[p]), append(from, int32(first)), append(to, int32(last))
+		if !isSep(p + 1) {
+			p++
+			break
+		}
+		p += stride
+	}
+	v.spare.text[0], v.spare.from[0], v.spare.to[0] = text, from, to
+	l.partedEnd = p
+	if len(text) >= minApart {
+		l.readApart(next, start)
+	}
+}
+
+// codes reads a row of character codes around t[i], such as "32 31 39 2d",
+// 0x32,0x31 and U+0032 U+0031, in hexadecimal or decimal.
+func (l *level) codes(i int) {
+	t := l.t
+	if i < l.codesEnd || l.v.depth >= decodeDepth {
+		return
+	}
+	for i > 0 && (isAlnum(t[i-1]) || t[i-1] == '+') {
+		i--
+	}
+	for _, base := range [...]int{16, 10} {
+		// Most numbers are not the first of such a row.
+		if _, n := charCode(t[i:], base); n == 0 || i+n+2 >= len(t) || !isGap(t[i+n]) {
+			continue
+		}
+		next := &l.zone.levels[l.v.depth+1]
+		v := &next.v
+		text, from, to := v.spare.text[0][:0], v.spare.from[0][:0], v.spare.to[0][:0]
+		p := i
+		for len(text) < maxApart {
+			c, n := charCode(t[p:], base)
+			if n == 0 {
+				break
+			}
+			start, end := l.v.span(p, p+n)
+			text, from, to = append(text, c), append(from, int32(start)), append(to, int32(end))
+			p += n
+			gap := 0
+			for p+gap < len(t) && gap < 3 && isGap(t[p+gap]) {
+				gap++
+			}
+			if gap == 0 {
+				break
+			}
+			p += gap
+		}
+		v.spare.text[0], v.spare.from[0], v.spare.to[0] = text, from, to
+		if len(text) >= minApart {
+			l.codesEnd = max(l.codesEnd, p)
+			l.readApart(next, i)
+		}
+	}
+}
+
+// charCode reads the code of a printable ASCII character at the start of b: two
+// hexadecimal digits, with 0x before them or not, or four behind U+; or two or three
+// decimal ones. It returns its length, or 0.
+func charCode(b []byte, base int) (c byte, n int) {
+	width := 2
+	if base == 16 && len(b) > 2 {
+		switch {
+		case b[0] == '0' && b[1]|0x20 == 'x':
+			n = 2
+		case b[0]|0x20 == 'u' && b[1] == '+':
+			n, width = 2, 4
+		}
+	}
+	start, v := n, 0
+	for n < len(b) && n-start < 5 && isAlnum(b[n]) {
+		d := hexDigit(b[n])
+		if d < 0 || d >= base {
+			return 0, 0
+		}
+		v = v*base + d
+		n++
+	}
+	if base == 16 && n-start != width || base == 10 && (n-start < 2 || n-start > 3) || v < ' ' || v > '~' {
+		return 0, 0
+	}
+	return byte(v), n
+}

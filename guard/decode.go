@@ -42,7 +42,11 @@ func decodeBlob(dst, b []byte) []byte {
 	if len(b) < minBlob || len(b) > maxBlob {
 		return nil
 	}
-	if plain := decodeHex(dst, b); plain != nil {
+	digits := b
+	if b[0] == '0' && b[1]|0x20 == 'x' {
+		digits = b[2:]
+	}
+	if plain := decodeHex(dst, digits); plain != nil {
 		return plain
 	}
 	if plain := decodeBase64(dst, b); plain != nil {
@@ -79,7 +83,11 @@ func decodeBase64(dst, b []byte) []byte {
 	}
 	// Look at the first characters before decoding all.
 	var head [6]byte
-	if _, err := enc.Decode(head[:], b[:8]); err != nil || keepText(head[:]) == nil {
+	if _, err := enc.Decode(head[:], b[:8]); err != nil {
+		return nil
+	}
+	wide := head[0] != 0 && head[1] == 0 && head[3] == 0 && head[5] == 0 // UTF-16, little-endian
+	if !wide && keepText(head[:]) == nil {
 		return nil
 	}
 	dst = dst[:enc.DecodedLen(len(b))]
@@ -87,7 +95,15 @@ func decodeBase64(dst, b []byte) []byte {
 	if err != nil && n == 0 {
 		return nil
 	}
-	return keepText(dst[:n])
+	if dst = dst[:n]; wide {
+		for i := range n / 2 {
+			if dst[i] = dst[2*i]; dst[2*i+1] != 0 {
+				return nil
+			}
+		}
+		dst = dst[:n/2]
+	}
+	return keepText(dst)
 }
 
 func decodeBase32(dst, b []byte) []byte {

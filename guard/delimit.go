@@ -246,8 +246,9 @@ func looksFenced(text string) bool {
 			if c != '<' {
 				continue
 			}
-			rest := squeeze(string(l.text[i:min(i+80, len(l.text))]))
-			if after, ok := strings.CutPrefix(rest, squeeze(fenceTag)); ok && len(after) >= leakedNonce && isNonce(after[:leakedNonce]) {
+			tag := l.text[i:min(i+80, len(l.text))]
+			after, ok := strings.CutPrefix(squeeze(string(tag)), squeeze(fenceTag))
+			if ok && len(after) >= leakedNonce && isNonce(after[:leakedNonce]) && (strings.ContainsAny(after[:leakedNonce], "234567") || longestRun(tag) >= longWord) {
 				found = true
 				return false
 			}
@@ -257,13 +258,29 @@ func looksFenced(text string) bool {
 	return found
 }
 
+// longWord is longer than any word behind a tag that is none of a fence. Words
+// have no digits, and one nonce in eight has none among its first letters.
+const longWord = 24
+
 func isNonce(s string) bool {
 	for i := range len(s) {
 		if !(s[i] >= 'a' && s[i] <= 'z' || s[i] >= '2' && s[i] <= '7') {
 			return false
 		}
 	}
-	return strings.ContainsAny(s, "234567") // words have no digits
+	return true
+}
+
+// longestRun returns how many letters and digits stand together in b, at most.
+func longestRun(b []byte) int {
+	longest, run := 0, 0
+	for _, c := range b {
+		if run++; !isAlnum(c) {
+			run = 0
+		}
+		longest = max(longest, run)
+	}
+	return longest
 }
 
 // eachPiece calls f with the readings of text, a window at a time, until it

@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// unescape reads one escape at the start of b: %2D, &#45;, &#x2d;, &hyphen;,
-// \u002d, \u{2d}, \x2d, \n. It returns what it stands for and its length, or 0. For
+// unescape reads one escape at the start of b: %2D, %u002d, &#45;, &#x2d;,
+// &hyphen;, \u002d, \u{2d}, \x2d, \055, \n, \\u002d. It returns what it stands for and its length, or 0. For
 // an HTML tag that only changes how text looks, the length is negative.
 func unescape(b []byte) (r rune, size int) {
 	switch b[0] {
@@ -22,8 +22,13 @@ func unescape(b []byte) (r rune, size int) {
 	return unbackslash(b)
 }
 
-// unpercent reads %XX, and as many more as make a character of UTF-8.
+// unpercent reads %XX, and as many more as make a character of UTF-8, or %uXXXX.
 func unpercent(b []byte) (rune, int) {
+	if len(b) >= 6 && b[1]|0x20 == 'u' {
+		if v, ok := hexValue(b[2:6]); ok {
+			return v, 6
+		}
+	}
 	var buf [utf8.UTFMax]byte
 	n := 0
 	for n < len(buf) && len(b) >= 3*n+3 && b[3*n] == '%' {
@@ -99,6 +104,9 @@ var entityNames = map[string]rune{
 	"lsqb": '[', "rsqb": ']', "lcub": '{', "rcub": '}', "verbar": '|',
 }
 
+// maxEscapes is how many backslashes in a row are read.
+const maxEscapes = 15
+
 // unbackslash reads an escape of JSON, JavaScript, Go or C.
 func unbackslash(b []byte) (rune, int) {
 	if len(b) < 2 {
@@ -107,6 +115,21 @@ func unbackslash(b []byte) (rune, int) {
 	switch b[1] {
 	case 'n', 'r', 't':
 		return ' ', 2
+	case '\\': // what was escaped again, as JSON in a string of JSON is
+		for n := 2; n < len(b) && n <= maxEscapes; n++ {
+			if c := b[n]; c == 'u' || c == 'x' || c == 'U' {
+				if r, size := unbackslash(b[n-1:]); size > 0 {
+					return r, n - 1 + size
+				}
+			}
+			if b[n] != '\\' {
+				break
+			}
+		}
+	case '0', '1':
+		if len(b) >= 4 && b[2]-'0' < 8 && b[3]-'0' < 8 {
+			return rune(b[1]-'0')<<6 | rune(b[2]-'0')<<3 | rune(b[3]-'0'), 4
+		}
 	case '/', '"', '\'', '-', '.', '@', '_', '(', ')', '+':
 		return rune(b[1]), 2
 	case 'x':

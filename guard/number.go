@@ -193,11 +193,17 @@ var isGroupSep = byteSet(" -./:_+\n\t")
 // separator reads what is between two groups at t[p]. It returns its kind and
 // where the next group begins, or 0.
 func separator(t []byte, p int) (kind byte, next int) {
+	if p+2 < len(t) && t[p] == '*' && t[p+1] == '*' {
+		p += 2 // bold in Markdown
+	}
 	if p >= len(t) || !isGroupSep[t[p]] {
 		return 0, 0
 	}
 	kind = t[p]
 	next = p + 1
+	if next+2 < len(t) && t[next] == '*' && t[next+1] == '*' {
+		next += 2
+	}
 	if next < len(t) && !isAlnum(t[next]) {
 		switch c := t[next]; {
 		case isSpace(kind) && c == '-', isSpace(kind) && (c == '/' || c == ' ' || c == '_' || c == '.'), kind == '-' && isSpace(c):

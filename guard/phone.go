@@ -69,7 +69,7 @@ func (l *level) readPhone(start int) {
 			end, score, with = q, s, w
 		}
 		// To the next group.
-		r := q + phoneSep(t[q:])
+		r := q + ph.sep(t[q:])
 		if r < len(t) && t[r] == '(' && !ph.parens && ph.n <= 4 {
 			open, ph.parens = true, true
 			r++
@@ -82,6 +82,8 @@ func (l *level) readPhone(start int) {
 			ph.seps[ph.groups-1] = ')'
 		case t[q] == ' ' && r-q > 1 && t[q+1] == '-':
 			ph.seps[ph.groups-1] = '-'
+		case t[q] == '\t' || t[q] == '\n' || t[q] == '+':
+			ph.seps[ph.groups-1] = ' '
 		default:
 			ph.seps[ph.groups-1] = t[q]
 		}
@@ -100,13 +102,15 @@ func (l *level) readPhone(start int) {
 	l.national(p, end, score, &ph)
 }
 
-// phoneSep returns how long the separator of groups is at the start of b: up to
-// two characters, or a hyphen with white space around it.
-func phoneSep(b []byte) int {
+// sep returns how long the separator of groups is at the start of b: up to two
+// characters, or a hyphen with white space around it. What has a plus sign or
+// parentheses may go on in another line, and have plus signs for spaces as forms
+// of the web do.
+func (ph *phoneNumber) sep(b []byte) int {
 	n, marks := 0, 0
 	for n < len(b) && n < 3 {
 		switch c := b[n]; {
-		case c == ' ', c == '\n' && n > 0 && b[n-1] == '-':
+		case c == ' ', c == '\t', c == '\n' && n > 0 && b[n-1] == '-', (c == '\n' || c == '+') && n == 0 && (ph.plus || ph.parens):
 		case c == '-' || c == '.' || c == '/' || c == '_':
 			if marks++; marks > 1 {
 				return n

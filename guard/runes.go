@@ -103,10 +103,18 @@ func lookAlike(r rune) byte {
 			table = marks
 		}
 	case r >= 0x2460 && r < 0x27C0, r == 0x1F10C:
+		switch {
+		case r >= 0x2474 && r <= 0x247C: // in parentheses
+			return '1' + byte(r-0x2474)
+		case r >= 0x2488 && r <= 0x2490: // with a full stop
+			return '1' + byte(r-0x2488)
+		}
 		table = circled
 		if r == '➖' {
 			table = marks
 		}
+	case r >= 0x1F101 && r <= 0x1F10A: // digits with a comma
+		return '0' + byte(r-0x1F101)
 	case r >= 0x1F130 && r < 0x1F16A: // squared and negative circled letters
 		if c := (r - 0x1F130) % 32; c < 26 {
 			return 'A' + byte(c)

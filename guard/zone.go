@@ -88,7 +88,7 @@ func cutsNumber(b []byte, p int) bool {
 	if before == '\r' && p > 2 {
 		before = b[p-3]
 	}
-	return (isDigit(before) || before == '-') && (isDigit(b[p]) || b[p] == '-')
+	return (isDigit(before) || before == '-' || before == ')') && (isDigit(b[p]) || b[p] == '-')
 }
 
 // wordByte has a 1 for what ordinary words are made of: letters, and bytes of

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
-	"sync"
+	"time"
 
 	"github.com/urfave/cli/v3"
 
@@ -13,45 +15,56 @@ import (
 )
 
 func auditFlag() cli.Flag {
-	return &cli.StringFlag{Name: "audit-log", Usage: "append audit events to `FILE`, a JSON object on a line", Sources: cli.EnvVars("PHOENIX_AUDIT_LOG"), TakesFile: true}
+	return &cli.StringFlag{Name: "audit-log", Usage: "record audit events in the log `DIR`, which phoenix audit reads", Sources: cli.EnvVars("PHOENIX_AUDIT_LOG"), TakesFile: true}
 }
 
 // auditor records events where --audit-log says, or on another writer.
 type auditor struct {
 	auditlog.Recorder
-	mu   sync.Mutex
-	file *os.File // nil: none
+	log *auditlog.Log // nil: none
 }
+
+// auditPatience is how long one command waits for another that writes to the
+// same log.
+const auditPatience = 10 * time.Second
 
 // openAudit opens what --audit-log names. Without it events are written to
 // other as text; if that is nil, nowhere.
-func openAudit(cmd *cli.Command, other io.Writer) (*auditor, error) {
-	path := cmd.String("audit-log")
+func openAudit(ctx context.Context, cmd *cli.Command, other io.Writer) (*auditor, error) {
+	dir := cmd.String("audit-log")
 	switch {
-	case path == "" && other == nil:
+	case dir == "" && other == nil:
 		return &auditor{Recorder: auditlog.Slog(nil)}, nil
-	case path == "":
+	case dir == "":
 		return &auditor{Recorder: auditlog.Slog(slog.New(slog.NewTextHandler(other, nil)))}, nil
 	}
-	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		return nil, usagef("--audit-log: %v", err)
+	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+		return nil, usagef("--audit-log: %s is a file; name a directory, which is made if it is not there", dir)
 	}
-	return &auditor{Recorder: auditlog.Slog(slog.New(slog.NewJSONHandler(f, nil))), file: f}, nil
+	waiting, cancel := context.WithTimeout(ctx, auditPatience)
+	defer cancel()
+	for {
+		log, err := auditlog.Open(dir, auditlog.Config{SegmentSize: 1 << 20, Logger: warnings(os.Stderr)})
+		if err == nil {
+			return &auditor{Recorder: log, log: log}, nil
+		}
+		if !errors.Is(err, auditlog.ErrLocked) {
+			return nil, usagef("--audit-log: %s", trimRoom(err))
+		}
+		select {
+		case <-waiting.Done():
+			return nil, fmt.Errorf("--audit-log: %s", trimRoom(err))
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
-// Append returns when the event is on the disk.
-func (a *auditor) Append(ctx context.Context, e auditlog.Event) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if err := a.Recorder.Append(ctx, e); err != nil || a.file == nil {
-		return err
-	}
-	return a.file.Sync()
-}
-
+// Close releases the log, every event of which is on the disk already.
 func (a *auditor) Close() {
-	if a.file != nil {
-		_ = a.file.Close() // every event has been synced
+	if a.log == nil {
+		return
+	}
+	if err := a.log.Close(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, "phoenix: --audit-log:", trimRoom(err))
 	}
 }

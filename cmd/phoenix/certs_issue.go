@@ -118,7 +118,7 @@ func certsIssue(ctx context.Context, cmd *cli.Command) (err error) {
 	if err != nil {
 		return err
 	}
-	audit, err := openAudit(cmd, nil)
+	audit, err := openAudit(ctx, cmd, nil)
 	if err != nil {
 		return err
 	}

@@ -83,7 +83,7 @@ func certsRoll(ctx context.Context, cmd *cli.Command) (err error) {
 	if estate.PKI == nil {
 		return usagef("%s has no section pki; add one", estate.File)
 	}
-	audit, err := openAudit(cmd, nil)
+	audit, err := openAudit(ctx, cmd, nil)
 	if err != nil {
 		return err
 	}

@@ -62,6 +62,7 @@ func TestDBScripts(t *testing.T) {
 			"sql":    func(ts *testscript.TestScript, _ bool, args []string) { psql(ts, "-c", args[0]) },
 			"psql":   func(ts *testscript.TestScript, _ bool, args []string) { psql(ts, "-f", ts.MkAbs(args[0])) },
 			"nokeep": noSecrets,
+			"expand": expand,
 		},
 	})
 }

@@ -165,7 +165,7 @@ func examineService(ctx context.Context, cmd *cli.Command, progress func(doctor.
 		ClientCertFile: cmd.String("client-cert"), ClientKeyFile: cmd.String("client-key"), Timeout: timeout,
 	}
 	if cmd.Bool("login") {
-		audit, err := openAudit(cmd, os.Stderr)
+		audit, err := openAudit(ctx, cmd, os.Stderr)
 		if err != nil {
 			return doctor.Report{}, "", err
 		}

@@ -23,7 +23,7 @@ func guardServeCommand() *cli.Command {
 		Name:  "serve",
 		Usage: "stand between programs and a model: personal data stays here, prompts stay secret",
 		Description: `Example:
-   phoenix guard serve --upstream https://api.anthropic.com --prompt payroll=prompt.txt --audit-log guard.jsonl
+   phoenix guard serve --upstream https://api.anthropic.com --prompt payroll=prompt.txt --audit-log /var/log/guard
    ANTHROPIC_BASE_URL=http://127.0.0.1:8089 node server.js
 
 It understands the interfaces of Anthropic, OpenAI and Gemini. Requests leave
@@ -78,7 +78,7 @@ func serveGuard(ctx context.Context, cmd *cli.Command) error {
 			return usagef("--prompt: %v", err)
 		}
 	}
-	audit, err := openAudit(cmd, os.Stderr)
+	audit, err := openAudit(ctx, cmd, os.Stderr)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tamshai/phoenix/auditlog"
 )
 
 // An unchanged program that is pointed at phoenix guard serve: its personal
@@ -43,7 +45,7 @@ func TestGuardServe(t *testing.T) {
 	}
 	write("prompt.txt", prompt)
 	policy := write("policy.yaml", "prompts: {payroll: prompt.txt}\ndelimiters: session\nactions: {IBAN_CODE: block}\n")
-	journal := filepath.Join(dir, "audit.jsonl")
+	journal := filepath.Join(dir, "audit")
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -94,8 +96,16 @@ func TestGuardServe(t *testing.T) {
 	if code := <-ended; code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	log, err := os.ReadFile(journal)
-	if err != nil || strings.Contains(string(log), "219-09") || strings.Contains(string(log), "3704") || !strings.Contains(string(log), "US_SSN") || strings.Count(string(log), "\n") != 5 {
-		t.Errorf("the audit log: %v\n%s", err, log)
+	var log strings.Builder
+	for e, err := range auditlog.Read(os.DirFS(journal), nil) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Kind == auditlog.KindEvent {
+			fmt.Fprintf(&log, "%s\n", e.JSON)
+		}
+	}
+	if strings.Contains(log.String(), "219-09") || strings.Contains(log.String(), "3704") || !strings.Contains(log.String(), "US_SSN") || strings.Count(log.String(), "\n") != 5 {
+		t.Errorf("the audit log:\n%s", &log)
 	}
 }

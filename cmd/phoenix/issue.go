@@ -99,7 +99,7 @@ func issueTo(ctx context.Context, cmd *cli.Command, estate *provision.Estate, se
 	if err != nil {
 		return err
 	}
-	audit, err := openAudit(cmd, os.Stderr)
+	audit, err := openAudit(ctx, cmd, os.Stderr)
 	if err != nil {
 		return err
 	}

@@ -53,7 +53,7 @@ func watchIssue(ctx context.Context, cmd *cli.Command, estate *provision.Estate)
 	if err != nil {
 		return err
 	}
-	audit, err := openAudit(cmd, os.Stderr)
+	audit, err := openAudit(ctx, cmd, os.Stderr)
 	if err != nil {
 		return err
 	}

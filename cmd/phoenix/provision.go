@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/tamshai/phoenix/dbconn"
 	"github.com/tamshai/phoenix/provision"
 )
 
@@ -70,7 +71,8 @@ const planSchema = `--json prints one object:
    estate, owner, vault, version   what was compared
    drift    bool: the exit code is 1
    reads    number of requests
-   notes    list of what could not be found out and is no drift
+   notes    list of what could not be found out, or is odd about the estate's
+            statements for database users, and is no drift
    changes  list of {stage, action, kind, name, settings, note}, action being
             create, change, ok, prune or unseen, settings a list of
             {name, old, new}; only with --verbose those that are ok`
@@ -107,7 +109,26 @@ func withPlan(ctx context.Context, cmd *cli.Command, use func(context.Context, *
 	if err != nil {
 		return err
 	}
+	plan.Notes = append(plan.Notes, lintRoles(estate)...)
 	return use(ctx, cmd, plan)
+}
+
+// lintRoles says what in the estate's own statements for database users leads
+// past row-level security, or leaves sessions behind. Those of phoenix do not.
+func lintRoles(e *provision.Estate) (notes []string) {
+	if e.Users == nil {
+		return nil
+	}
+	for _, r := range e.Users.Roles {
+		if r.Member == "" { // not PostgreSQL
+			continue
+		}
+		path := e.Users.Mount + "/roles/" + r.Name
+		for _, f := range dbconn.LintStatements(dbconn.VaultRole{Name: path, Creation: r.Creation, Revocation: r.Revocation, Member: r.Member}) {
+			notes = append(notes, fmt.Sprintf("%s: %s: %s; write: %s", path, f.Code, f.Detail, f.Fix))
+		}
+	}
+	return notes
 }
 
 func showPlan(_ context.Context, cmd *cli.Command, plan *provision.Plan) error {
@@ -193,7 +214,7 @@ func printChange(w io.Writer, colour func(provision.Action, string) string, c pr
 }
 
 func apply(ctx context.Context, cmd *cli.Command, plan *provision.Plan) error {
-	audit, err := openAudit(cmd, nil)
+	audit, err := openAudit(ctx, cmd, nil)
 	if err != nil {
 		return err
 	}

@@ -188,8 +188,20 @@ func rootClient(ts *testscript.TestScript) *vault.Client {
 // noSecrets fails if one of the named files, or stdout or stderr of the last
 // command, holds a secret of the script.
 func noSecrets(ts *testscript.TestScript, _ bool, args []string) {
+	texts := map[string]string{}
 	for _, name := range append([]string{"stdout", "stderr"}, args...) {
-		text := ts.ReadFile(name)
+		if info, err := os.Stat(ts.MkAbs(name)); err != nil || !info.IsDir() {
+			texts[name] = ts.ReadFile(name)
+			continue
+		}
+		ts.Check(filepath.WalkDir(ts.MkAbs(name), func(path string, d os.DirEntry, err error) error {
+			if err == nil && d.Type().IsRegular() {
+				texts[path] = ts.ReadFile(path)
+			}
+			return err
+		}))
+	}
+	for name, text := range texts {
 		for _, mark := range []string{"s3cr3t", "hvs.", "hvb.", "SECRET_ID=", ts.Getenv("ROOT"), "AGE-SECRET"} {
 			if strings.Contains(text, mark) {
 				ts.Fatalf("%s holds a secret (%s…)", name, mark[:4])

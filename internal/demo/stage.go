@@ -55,7 +55,9 @@ func Run(ctx context.Context, cfg Config) error {
 		{"Change a secret under a running service", s.change},
 		{"Call over mutual TLS while certificates are renewed", s.mutualTLS},
 		{"Run a Node service behind the agent", s.agent},
+		{"Write to PostgreSQL while the database's users come and go", s.database},
 		{"Keep personal data from a model, and its prompt from its users", s.aiGateway},
+		{"Change the audit log as root", s.auditTrail},
 		{"Wipe Vault and come back from nothing", s.comeBack},
 	}
 	for i, scene := range scenes {
@@ -75,6 +77,7 @@ type stage struct {
 	begin  time.Time // of the scene
 	dir    string    // for SecretIDs: a tmpfs where there is one
 	estate *provision.Estate
+	users  *provision.DatabaseUsers // of the estate, which leaves them out
 	vault  backend
 
 	out      sync.Mutex        // for what follows, and for the output
@@ -92,7 +95,8 @@ func newStage(cfg Config) (*stage, error) {
 	// Vault fetches GitHub's keys when that login is set up, and a
 	// demonstration works without a network.
 	estate.Pipeline.GitHub = nil
-	estate.Users = nil // no database runs here
+	users := estate.Users
+	estate.Users = nil // until a database runs
 	base := ""
 	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
 		base = "/dev/shm"
@@ -101,7 +105,7 @@ func newStage(cfg Config) (*stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &stage{cfg: cfg, begin: time.Now(), dir: dir, estate: estate, values: map[string]string{},
+	s := &stage{cfg: cfg, begin: time.Now(), dir: dir, estate: estate, users: users, values: map[string]string{},
 		sessions: map[string]*bootstrap.Session{}, spent: map[string][]byte{}}
 	s.vault = &double{}
 	if cfg.Real {
@@ -148,14 +152,14 @@ func (s *stage) operator() (*vault.Client, error) {
 	return client.WithToken(s.vault.rootToken())
 }
 
-// apply makes Vault as the estate says.
-func (s *stage) apply(ctx context.Context) (*provision.Plan, *provision.Result, error) {
+// apply makes Vault as the estate says, in all stages or some.
+func (s *stage) apply(ctx context.Context, only ...provision.Stage) (*provision.Plan, *provision.Result, error) {
 	client, err := s.operator()
 	if err != nil {
 		return nil, nil, err
 	}
 	defer client.Close()
-	plan, err := provision.NewPlan(ctx, client, s.estate, provision.PlanConfig{LookupEnv: s.pipelineEnv})
+	plan, err := provision.NewPlan(ctx, client, s.estate, provision.PlanConfig{Only: only, LookupEnv: s.pipelineEnv})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -200,7 +204,7 @@ func (s *stage) config(service string) bootstrap.Config {
 	return bootstrap.Config{
 		Service: service, Environment: s.estate.Environment, Addr: s.vault.addr(), CACertPEM: s.vault.ca(),
 		SecretIDFile: s.file(service), RequireWrapped: true, RequireProof: true, Spent: bootstrap.FailWhenSpent,
-		Identity: serviceCert(service), Roots: "pki-root",
+		Identity: serviceCert(service), Roots: "pki-root", Signer: s.estate.Audit.SignPath(service),
 		Secrets: wants[service], Poll: 100 * time.Millisecond, Audit: &narrator{stage: s, service: service},
 		LookupEnv: func(string) (string, bool) { return "", false },
 	}

@@ -1,4 +1,5 @@
-// Package realpg runs private PostgreSQL clusters as child processes, for tests.
+// Package realpg runs private PostgreSQL clusters as child processes, for
+// tests and the demonstration.
 //
 //	pg := realpg.Start(t, realpg.Config{
 //		HBA: []string{"hostssl all all all scram-sha-256 clientcert=verify-full"},

@@ -96,21 +96,39 @@ func (s *Server) Standby(t TB) *Server {
 	})
 }
 
+// Run starts a cluster for a program that has no testing.T; the caller closes it.
+func Run(ctx context.Context, cfg Config) (*Server, error) {
+	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+	defer cancel()
+	s := &Server{cfg: cfg}
+	if err := s.start(ctx, (*Server).create); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("real PostgreSQL: %w", err)
+	}
+	return s, nil
+}
+
+// Close ends the server and removes all that it had.
+func (s *Server) Close() {
+	s.halt(syscall.SIGQUIT)
+	if s.dir != "" {
+		_ = os.RemoveAll(s.dir)
+	}
+	if s.lock != nil {
+		_ = s.lock.Close()
+	}
+}
+
 func start(t TB, cfg Config, fill func(*Server, context.Context) error) *Server {
 	t.Helper()
 	s := &Server{cfg: cfg}
 	t.Cleanup(func() {
-		s.halt(syscall.SIGQUIT)
 		if t.Failed() {
+			s.halt(syscall.SIGQUIT)
 			lines := strings.Split(strings.TrimSpace(s.Log()), "\n")
 			t.Logf("end of PostgreSQL's log:\n%s", strings.Join(lines[max(0, len(lines)-30):], "\n"))
 		}
-		if s.dir != "" {
-			_ = os.RemoveAll(s.dir)
-		}
-		if s.lock != nil {
-			_ = s.lock.Close()
-		}
+		s.Close()
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), opTimeout)
 	defer cancel()
@@ -360,6 +378,11 @@ func (s *Server) connect(ctx context.Context, database string) (*pgx.Conn, error
 	return pgx.Connect(ctx, s.AdminDSN(database))
 }
 
+// Open is Connect for a program.
+func (s *Server) Open(ctx context.Context, database string) (*pgx.Conn, error) {
+	return s.connect(ctx, database)
+}
+
 // Connect returns a connection of the superuser, to be closed by the caller.
 func (s *Server) Connect(t TB, database string) *pgx.Conn {
 	t.Helper()
@@ -373,13 +396,24 @@ func (s *Server) Connect(t TB, database string) *pgx.Conn {
 // Exec runs statements as the superuser, each string by itself.
 func (s *Server) Exec(t TB, database string, statements ...string) {
 	t.Helper()
-	conn := s.Connect(t, database)
-	defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
+	if err := s.Do(t.Context(), database, statements...); err != nil {
+		t.Fatalf("real PostgreSQL: %v", err)
+	}
+}
+
+// Do is Exec for a program.
+func (s *Server) Do(ctx context.Context, database string, statements ...string) error {
+	conn, err := s.connect(ctx, database)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	for _, sql := range statements {
-		if _, err := conn.PgConn().Exec(t.Context(), sql).ReadAll(); err != nil {
-			t.Fatalf("real PostgreSQL: %s: %v", sql, err)
+		if _, err := conn.PgConn().Exec(ctx, sql).ReadAll(); err != nil {
+			return fmt.Errorf("%s: %w", sql, err)
 		}
 	}
+	return nil
 }
 
 // Stop ends the server in an orderly way: it breaks off what is under way.

@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -46,7 +47,19 @@ func (i identity) strip(h http.Header) {
 // forwarded are the headers in which callers say what they know of theirs.
 var forwarded = []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"}
 
-// upgrades reports whether a request asks for another protocol.
-func upgrades(r *http.Request) bool {
-	return r.Header.Get("Upgrade") != "" && strings.Contains(strings.ToLower(strings.Join(r.Header["Connection"], ",")), "upgrade")
+// upgrades reports whether a request asks for another protocol that it may have.
+// If it may not, it asks no more.
+func upgrades(r *http.Request, allowed []string) bool {
+	want := r.Header.Values("Upgrade")
+	if len(want) == 0 {
+		return false
+	}
+	if len(allowed) == 0 {
+		allowed = []string{"websocket"}
+	}
+	if len(want) == 1 && slices.ContainsFunc(allowed, func(one string) bool { return strings.EqualFold(one, want[0]) }) {
+		return true
+	}
+	r.Header.Del("Upgrade")
+	return false
 }

@@ -24,7 +24,7 @@ func (sc *Sidecar) serve(cfg *Inbound) error {
 	sc.idle = append(sc.idle, via.CloseIdleConnections)
 	in := &inbound{sc: sc, at: cfg.At, edges: newEdges(cfg)}
 	in.hop = newHop(&hop{
-		name: "the program behind " + cfg.At, to: programURL(cfg.To), via: via, own: sc.users.headers(), stall: cfg.Stall, maxBody: cfg.MaxBody,
+		name: "the program behind " + cfg.At, to: programURL(cfg.To), via: via, own: sc.users.headers(), stall: cfg.Stall, maxBody: cfg.MaxBody, upgrade: cfg.Upgrade,
 		log: sc.log, running: &sc.serving,
 	})
 	sc.edges = append(sc.edges, in.edges...)
@@ -35,7 +35,7 @@ func (sc *Sidecar) serve(cfg *Inbound) error {
 		return err
 	}
 	sc.drainers = append(sc.drainers, drainer)
-	raw, err := listen(sc.serveCtx, cfg.At)
+	raw, err := Listen(sc.serveCtx, cfg.At)
 	if err != nil {
 		return err
 	}

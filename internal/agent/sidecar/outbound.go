@@ -29,10 +29,12 @@ func (sc *Sidecar) call(cfg *Call) error {
 		IdleConnTimeout:       min(30*time.Second, sc.host.Drain/2),
 		ResponseHeaderTimeout: cfg.Answer,
 		ExpectContinueTimeout: time.Second,
+
+		MaxResponseHeaderBytes: maxAnswerHeader,
 	}, sc.host.Identity, serverName, edge.allow)
 	sc.transports = append(sc.transports, via)
 	h := newHop(&hop{
-		name: cfg.Peer, to: &url.URL{Scheme: "https", Host: cfg.To}, via: via, own: sc.users.headers(), stall: cfg.Stall,
+		name: cfg.Peer, to: &url.URL{Scheme: "https", Host: cfg.To}, via: via, own: sc.users.headers(), stall: cfg.Stall, upgrade: cfg.Upgrade,
 		log: sc.log, running: &sc.calling,
 	})
 	to := func(w http.ResponseWriter, r *http.Request, host string) {
@@ -67,7 +69,7 @@ func (sc *Sidecar) tlsTo(peer string) (c tlsconfig.Config, serverName string) {
 
 // out listens for the program.
 func (sc *Sidecar) out(at string, stall time.Duration, handler http.HandlerFunc) error {
-	l, err := listen(sc.callCtx, at)
+	l, err := Listen(sc.callCtx, at)
 	if err != nil {
 		return err
 	}

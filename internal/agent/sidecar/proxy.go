@@ -26,6 +26,7 @@ type hop struct {
 	own     identity // headers that the client may not set
 	stall   time.Duration
 	maxBody int64 // 0: none
+	upgrade []string
 	log     *slog.Logger
 	proxy   *httputil.ReverseProxy
 	running *gate
@@ -68,7 +69,13 @@ func (h *hop) pass(w http.ResponseWriter, r *http.Request, p *passing) {
 	}
 	defer h.running.leave()
 	if r.Method == http.MethodConnect {
+		w.Header().Set("Connection", "close") // what follows may be no request
 		answer(w, http.StatusMethodNotAllowed, "CONNECT would hide from the agent what it has to see; send the request itself")
+		return
+	}
+	if r.Method == "PRI" { // net/http hands over how HTTP/2 begins
+		w.Header().Set("Connection", "close")
+		answer(w, http.StatusHTTPVersionNotSupported, "HTTP/2 is agreed upon in the handshake")
 		return
 	}
 	if h.maxBody > 0 {
@@ -78,7 +85,7 @@ func (h *hop) pass(w http.ResponseWriter, r *http.Request, p *passing) {
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, h.maxBody)
 	}
-	if upgrades(r) {
+	if upgrades(r, h.upgrade) {
 		w.Header().Del("Connection") // a new protocol is not for closing
 	}
 	guard, r := watched(w, r, h.stall)
@@ -289,8 +296,13 @@ func program(to string, answer time.Duration) *http.Transport {
 		MaxIdleConnsPerHost:   256,
 		ResponseHeaderTimeout: answer,
 		ExpectContinueTimeout: time.Second,
+
+		MaxResponseHeaderBytes: maxAnswerHeader,
 	}
 }
+
+// maxAnswerHeader bounds the header of an answer, in bytes.
+const maxAnswerHeader = 256 << 10
 
 func programURL(to string) *url.URL {
 	if strings.HasPrefix(to, "unix:") {

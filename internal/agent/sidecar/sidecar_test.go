@@ -250,8 +250,8 @@ func TestUpgrade(t *testing.T) {
 		defer conn.Close()
 		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
 		_, _ = io.Copy(conn, buf)
-	}, nil)
-	addr, _ := w.caller(hr, nil)
+	}, func(c *sidecar.Config, _ *sidecar.Host) { c.Serve[0].Upgrade = []string{"websocket", "echo"} })
+	addr, _ := w.caller(hr, func(c *sidecar.Config, _ *sidecar.Host) { c.Call[0].Upgrade = []string{"Echo"} })
 	// After a rotation the callee asks clients to leave, but not by this.
 	w.rotate("mcp-hr")
 	conn, err := net.Dial("tcp", addr)

@@ -1,0 +1,125 @@
+package dbconn
+
+import (
+	"slices"
+	"strings"
+)
+
+// This file is about what a role owns or writes, and others' rights run through.
+
+// ownedSQL looks for functions that run with others' rights, for domains of
+// others' columns, and for default privileges. $1: the actors; $2: firstNormal.
+//
+// What calls a function depends on it (pg_depend), or on an operator, aggregate,
+// domain or SQL function that does.
+const ownedSQL = `WITH RECURSIVE actor AS (SELECT oid, n FROM unnest($1::oid[]) WITH ORDINALITY a(oid, n)),
+dep AS (
+	SELECT p.oid AS root, 'pg_proc'::regclass::oid AS classid, p.oid AS objid
+	FROM pg_proc p WHERE p.oid >= $2 AND EXISTS (SELECT FROM actor a WHERE pg_has_role(a.oid, p.proowner, 'USAGE'))
+UNION
+	SELECT dep.root, CASE WHEN k.contypid <> 0 THEN 'pg_type'::regclass::oid ELSE d.classid END, CASE WHEN k.contypid <> 0 THEN k.contypid ELSE d.objid END
+	FROM dep JOIN pg_depend d ON d.refclassid = dep.classid AND d.refobjid = dep.objid
+		LEFT JOIN pg_constraint k ON d.classid = 'pg_constraint'::regclass AND k.oid = d.objid
+	WHERE dep.classid IN ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass) AND d.deptype <> 'e'
+)
+SELECT code, kind, actor, object, id, extra, fix FROM (
+	SELECT DISTINCT 'function_owner' AS code, 'function' AS kind, a.oid AS actor, a.n, format('%I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)) AS object, p.proowner AS id, t.what AS extra, '' AS fix
+	FROM dep JOIN pg_proc p ON p.oid = dep.root JOIN pg_namespace n ON n.oid = p.pronamespace, actor a, LATERAL (
+		SELECT c.relowner AS by, format('%s on %I.%I', CASE dep.classid WHEN 'pg_policy'::regclass THEN 'a policy' WHEN 'pg_trigger'::regclass THEN 'a trigger' WHEN 'pg_rewrite'::regclass THEN 'a view or rule'
+			WHEN 'pg_attrdef'::regclass THEN 'a default' WHEN 'pg_constraint'::regclass THEN 'a constraint' WHEN 'pg_statistic_ext'::regclass THEN 'a statistic' ELSE 'an index, or the type of a column,' END, cn.nspname, c.relname) AS what
+		FROM pg_class c JOIN pg_namespace cn ON cn.oid = c.relnamespace
+		WHERE c.oid = CASE dep.classid
+			WHEN 'pg_policy'::regclass THEN (SELECT polrelid FROM pg_policy WHERE oid = dep.objid)
+			WHEN 'pg_trigger'::regclass THEN (SELECT tgrelid FROM pg_trigger WHERE oid = dep.objid)
+			WHEN 'pg_rewrite'::regclass THEN (SELECT ev_class FROM pg_rewrite WHERE oid = dep.objid)
+			WHEN 'pg_attrdef'::regclass THEN (SELECT adrelid FROM pg_attrdef WHERE oid = dep.objid)
+			WHEN 'pg_constraint'::regclass THEN (SELECT conrelid FROM pg_constraint WHERE oid = dep.objid)
+			WHEN 'pg_statistic_ext'::regclass THEN (SELECT stxrelid FROM pg_statistic_ext WHERE oid = dep.objid)
+			WHEN 'pg_class'::regclass THEN coalesce((SELECT indrelid FROM pg_index WHERE indexrelid = dep.objid), dep.objid) END
+			AND (dep.classid <> 'pg_class'::regclass OR c.relkind IN ('r', 'p', 'm'))
+		UNION ALL SELECT e.evtowner, format('the event trigger %I', e.evtname) FROM pg_event_trigger e WHERE dep.classid = 'pg_event_trigger'::regclass AND e.oid = dep.objid
+		UNION ALL SELECT f.proowner, format('the SECURITY DEFINER function %I.%I', fn.nspname, f.proname) FROM pg_proc f JOIN pg_namespace fn ON fn.oid = f.pronamespace
+			WHERE dep.classid = 'pg_proc'::regclass AND f.oid = dep.objid AND f.oid <> dep.root AND f.prosecdef
+	) t
+	WHERE pg_has_role(a.oid, p.proowner, 'USAGE') AND NOT pg_has_role(a.oid, t.by, 'USAGE')
+UNION ALL
+	SELECT DISTINCT 'domain_owner', 'domain', a.oid, a.n, format('%I.%I', n.nspname, d.typname), d.typowner, (SELECT min(format('%I.%I', cn.nspname, c.relname))
+		FROM pg_attribute t JOIN pg_class c ON c.oid = t.attrelid JOIN pg_namespace cn ON cn.oid = c.relnamespace
+		WHERE t.atttypid IN (d.oid, d.typarray) AND t.attnum > 0 AND NOT t.attisdropped AND c.relkind IN ('r', 'p', 'm') AND NOT pg_has_role(a.oid, c.relowner, 'USAGE')), ''
+	FROM pg_type d JOIN pg_namespace n ON n.oid = d.typnamespace, actor a
+	WHERE d.typtype = 'd' AND d.oid >= $2 AND pg_has_role(a.oid, d.typowner, 'USAGE')
+UNION ALL
+	SELECT 'default_privileges', 'default privileges', a.oid, a.n, t.target, d.oid, x.grantee || ': ' || x.rights, format('ALTER DEFAULT PRIVILEGES %s REVOKE ALL ON TABLES FROM %s;', t.target, x.grantee)
+	FROM pg_default_acl d JOIN pg_roles o ON o.oid = d.defaclrole LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace, actor a,
+		LATERAL (SELECT format('FOR ROLE %I', o.rolname) || coalesce(' IN SCHEMA ' || quote_ident(n.nspname), '') AS target) t,
+		LATERAL (SELECT CASE e.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(e.grantee)) END AS grantee, string_agg(e.privilege_type, ', ' ORDER BY e.privilege_type) AS rights
+			FROM aclexplode(d.defaclacl) e WHERE e.grantee = 0 OR pg_has_role(a.oid, e.grantee, 'USAGE') GROUP BY e.grantee) x
+	WHERE d.defaclobjtype = 'r' AND NOT pg_has_role(a.oid, d.defaclrole, 'USAGE') AND (n.oid IS NULL OR has_schema_privilege(a.oid, n.oid, 'USAGE'))
+) found WHERE extra IS NOT NULL ORDER BY n, code, object, extra`
+
+// A lookup is a policy that names another relation.
+type lookup struct {
+	policy *policy
+	table  *relation // that the policy is of
+}
+
+// decides returns a policy that holds an actor and that depends on what the actor
+// may do with a relation; nil if there is none, or if more is told about it.
+func (c *catalog) decides(a access) *lookup {
+	r := c.relations[a.relation]
+	switch {
+	case r.isTable() && r.protected && !a.owns && (a.insert || a.update || a.delete):
+	case !r.isTable() && a.owns:
+	default:
+		return nil
+	}
+	if c.lookups == nil {
+		c.lookups = map[oid][]lookup{}
+		for table, policies := range c.policies {
+			for i := range policies {
+				var seen []oid
+				c.looks(policies[i].looks, &seen)
+				for _, o := range seen {
+					c.lookups[o] = append(c.lookups[o], lookup{&policies[i], c.relations[table]})
+				}
+			}
+		}
+	}
+	var found *lookup
+	for i := range c.lookups[a.relation] {
+		l := &c.lookups[a.relation][i]
+		if l.table == nil || l.table == r || c.inherits(a.actor, l.table.owner) || !c.can(a.actor, l.table.oid) ||
+			!slices.ContainsFunc(l.policy.roles, func(to oid) bool { return to == public || c.inherits(a.actor, to) }) {
+			continue
+		}
+		if found == nil || l.table.name+l.policy.name < found.table.name+found.policy.name {
+			found = l
+		}
+	}
+	return found
+}
+
+// looks adds relations, and those that views among them read.
+func (c *catalog) looks(relations []oid, seen *[]oid) {
+	for _, o := range relations {
+		if !slices.Contains(*seen, o) {
+			*seen = append(*seen, o)
+			c.looks(c.uses[o], seen)
+		}
+	}
+}
+
+// source looks at what policies look things up in.
+func (f *findings) source(a access, r *relation, with with) {
+	l := f.decides(a)
+	if l == nil {
+		return
+	}
+	what := "the policy " + l.policy.name + " of " + l.table.name + " looks things up in it, and the role "
+	if a.owns {
+		with("policy_source", High, what+"can put anything in its place", "SELECT pg_catalog.pg_has_role(relowner, 'USAGE') FROM pg_catalog.pg_class WHERE oid = "+"'"+strings.ReplaceAll(r.name, "'", "''")+"'::pg_catalog.regclass",
+			f.give(a.actor, r.owner, strings.ToUpper(r.kindName())+" "+r.name), r.state)
+		return
+	}
+	with("policy_source", Medium, what+"may write there: what it writes decides which rows it sees", a.proof(r), f.revoke(a.actor, r.oid, "TABLE "+r.name, "INSERT", "UPDATE", "DELETE"))
+}

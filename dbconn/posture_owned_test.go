@@ -1,0 +1,97 @@
+package dbconn_test
+
+import "testing"
+
+// ownHoles are ways around that go over what the role owns or may change, and that
+// others' rights then run through.
+var ownHoles = []hole{
+	{name: "rule on an invoker view", setup: []string{`CREATE VIEW hr.form WITH (security_invoker = true) AS SELECT 0 AS id`,
+		`CREATE RULE form AS ON INSERT TO hr.form DO INSTEAD UPDATE hr.salaries SET amount = 0 WHERE id = NEW.id`, `GRANT INSERT ON hr.form TO me`},
+		steal: []string{`INSERT INTO hr.form VALUES (2)`}, check: `SELECT amount = 0 FROM hr.salaries WHERE id = 2`, found: []string{"rule hr.form"}, after: "rule hr.form"},
+	{name: "rule on a view of views", setup: []string{`CREATE VIEW hr.all_of_them AS TABLE hr.salaries`, `CREATE TABLE hr.inbox (id int, tenant text)`, `ALTER TABLE hr.inbox ENABLE ROW LEVEL SECURITY`,
+		`CREATE POLICY own ON hr.inbox USING (tenant = current_setting('app.tenant', true))`,
+		`CREATE RULE r AS ON INSERT TO hr.inbox DO ALSO UPDATE hr.all_of_them SET amount = 0 WHERE id = NEW.id`, `GRANT INSERT ON hr.inbox TO me`},
+		steal: []string{`INSERT INTO hr.inbox VALUES (2, 'acme')`}, check: `SELECT amount = 0 FROM hr.salaries WHERE id = 2`, found: []string{"rule hr.inbox"}, after: "rule hr.inbox"},
+
+	{name: "event trigger", setup: []string{`CREATE SCHEMA mine AUTHORIZATION me`, `CREATE TABLE mine.loot (tenant text)`, `ALTER TABLE mine.loot OWNER TO me`, `ALTER TABLE mine.loot ENABLE ROW LEVEL SECURITY`,
+		`CREATE FUNCTION mine.watch() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'`, `CREATE EVENT TRIGGER watch ON ddl_command_end EXECUTE FUNCTION mine.watch()`, `ALTER FUNCTION mine.watch() OWNER TO me`},
+		steal: []string{`CREATE OR REPLACE FUNCTION mine.watch() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO mine.loot SELECT tenant FROM hr.salaries; END'`,
+			`/*admin*/ CREATE TABLE hr.innocent (n int)`, `SELECT string_agg(tenant, ' ') FROM mine.loot`}, undo: []string{`DROP TABLE hr.innocent`},
+		found: []string{"function_owner mine.watch()", "schema_create mine", "table_owner mine.loot"}},
+	{name: "operator of a policy", setup: []string{`CREATE SCHEMA mine AUTHORIZATION me`, `CREATE FUNCTION mine.same(text, text) RETURNS bool LANGUAGE sql AS 'SELECT $1 = $2'`,
+		`CREATE OPERATOR hr.=== (LEFTARG = text, RIGHTARG = text, FUNCTION = mine.same)`, `DROP POLICY own ON hr.salaries`,
+		`CREATE POLICY own ON hr.salaries USING (tenant OPERATOR(hr.===) current_setting('app.tenant', true))`, `ALTER FUNCTION mine.same(text, text) OWNER TO me`},
+		steal: []string{`BEGIN`, `CREATE OR REPLACE FUNCTION mine.same(text, text) RETURNS bool LANGUAGE sql AS 'SELECT true'`, all}, found: []string{"function_owner mine.same(text, text)", "schema_create mine"}},
+	{name: "function of a function", setup: []string{`CREATE SCHEMA mine AUTHORIZATION me`, `CREATE FUNCTION mine.within() RETURNS text LANGUAGE sql AS $$ SELECT current_setting('app.tenant', true) $$`,
+		`CREATE FUNCTION hr.tenant() RETURNS text BEGIN ATOMIC SELECT mine.within(); END`, `DROP POLICY own ON hr.salaries`, `CREATE POLICY own ON hr.salaries USING (tenant = hr.tenant())`, `ALTER FUNCTION mine.within() OWNER TO me`},
+		steal: []string{`BEGIN`, `CREATE OR REPLACE FUNCTION mine.within() RETURNS text LANGUAGE sql AS $$ SELECT 'globex' $$`, all}, found: []string{"function_owner mine.within()", "schema_create mine"}},
+	{name: "function of a domain", setup: []string{`CREATE SCHEMA mine AUTHORIZATION me`, `CREATE TABLE mine.loot (value text)`, `ALTER TABLE mine.loot OWNER TO me`, `ALTER TABLE mine.loot ENABLE ROW LEVEL SECURITY`,
+		`CREATE FUNCTION mine.ok(text) RETURNS bool LANGUAGE sql AS 'SELECT true'`, `CREATE DOMAIN hr.tenant AS text CHECK (mine.ok(VALUE))`,
+		`CREATE TABLE hr.tenants (tenant hr.tenant)`, `ALTER TABLE hr.tenants ENABLE ROW LEVEL SECURITY`, `ALTER FUNCTION mine.ok(text) OWNER TO me`},
+		steal: []string{`CREATE OR REPLACE FUNCTION mine.ok(text) RETURNS bool LANGUAGE sql AS 'INSERT INTO mine.loot VALUES ($1) RETURNING true'`,
+			`/*admin*/ INSERT INTO hr.tenants VALUES ('globex')`, `SELECT string_agg(value, ' ') FROM mine.loot`}, found: []string{"function_owner mine.ok(text)", "schema_create mine", "table_owner mine.loot"}},
+	{name: "function of an index", setup: []string{`CREATE SCHEMA mine AUTHORIZATION me`, `CREATE TABLE mine.loot (value text)`, `ALTER TABLE mine.loot OWNER TO me`, `ALTER TABLE mine.loot ENABLE ROW LEVEL SECURITY`,
+		`CREATE FUNCTION mine.key(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN $1; END'`,
+		`CREATE INDEX ON hr.salaries (mine.key(tenant))`, `ALTER FUNCTION mine.key(text) OWNER TO me`},
+		steal: []string{`CREATE OR REPLACE FUNCTION mine.key(text) RETURNS text LANGUAGE plpgsql AS 'BEGIN EXECUTE format(''INSERT INTO mine.loot VALUES (%L)'', $1); RETURN $1; END'`,
+			`/*admin*/ INSERT INTO hr.salaries VALUES (8, 'globex', 8)`, `SELECT string_agg(value, ' ') FROM mine.loot`}, found: []string{"function_owner mine.key(text)", "schema_create mine", "table_owner mine.loot"}},
+
+	{name: "domain owner", setup: []string{`CREATE DOMAIN hr.tenant AS text`, `CREATE TABLE hr.tenants (tenant hr.tenant)`, `INSERT INTO hr.tenants VALUES ('globex')`, `ALTER TABLE hr.tenants ENABLE ROW LEVEL SECURITY`,
+		`CREATE SCHEMA mine AUTHORIZATION me`, `ALTER DOMAIN hr.tenant OWNER TO me`},
+		steal: []string{`CREATE FUNCTION mine.tell(text) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'told: %', $1; END $$`,
+			`/*error*/ ALTER DOMAIN hr.tenant ADD CHECK (mine.tell(VALUE))`}, found: []string{"domain_owner hr.tenant", "schema_create mine"}},
+
+	{name: "view of a policy", setup: []string{`CREATE SCHEMA mine AUTHORIZATION me`, `CREATE VIEW mine.allowed AS SELECT current_setting('app.tenant', true) AS tenant`, `ALTER VIEW mine.allowed OWNER TO me`,
+		`DROP POLICY own ON hr.salaries`, `CREATE POLICY own ON hr.salaries USING (tenant IN (SELECT tenant FROM mine.allowed))`},
+		steal: []string{`BEGIN`, `CREATE OR REPLACE VIEW mine.allowed AS SELECT 'globex'::text AS tenant`, all}, found: []string{"policy_source mine.allowed", "schema_create mine"}},
+	{name: "members write themselves in", setup: []string{`CREATE TABLE hr.members (who name, tenant text)`, `INSERT INTO hr.members VALUES ('me ', 'acme')`, `ALTER TABLE hr.members ENABLE ROW LEVEL SECURITY`,
+		`CREATE POLICY own ON hr.members USING (who = current_user)`, `GRANT SELECT, INSERT ON hr.members TO me`,
+		`DROP POLICY own ON hr.salaries`, `CREATE POLICY own ON hr.salaries USING (tenant IN (SELECT tenant FROM hr.members WHERE who = current_user))`},
+		steal: []string{`BEGIN`, `INSERT INTO hr.members VALUES (current_user, 'globex')`, all}, found: []string{"policy_source hr.members"}},
+
+	{name: "default privileges", setup: []string{`ALTER DEFAULT PRIVILEGES FOR ROLE keeper IN SCHEMA hr GRANT SELECT, TRUNCATE ON TABLES TO me`},
+		steal: []string{`/*admin*/ SET ROLE keeper; CREATE TABLE hr.tomorrow AS SELECT 'globex'::text AS tenant; RESET ROLE`, `SELECT tenant FROM hr.tomorrow`}, undo: []string{`DROP TABLE hr.tomorrow`},
+		found: []string{"default_privileges FOR ROLE keeper IN SCHEMA hr"}},
+	{name: "default privileges to a group", setup: []string{`CREATE ROLE staff`, `GRANT staff TO me`, `ALTER DEFAULT PRIVILEGES FOR ROLE keeper GRANT ALL ON TABLES TO staff`},
+		steal: []string{`/*admin*/ SET ROLE keeper; CREATE TABLE hr.tomorrow AS SELECT 'globex'::text AS tenant; RESET ROLE`, `SELECT tenant FROM hr.tomorrow`}, undo: []string{`DROP TABLE hr.tomorrow`},
+		found: []string{"default_privileges FOR ROLE keeper"}},
+	{name: "others' statements", setup: []string{`GRANT pg_monitor TO me`},
+		steal: []string{`/*admin*/ SELECT amount FROM hr.salaries WHERE tenant = 'globex'`, `SELECT string_agg(query, ' ') FROM pg_stat_activity WHERE usename = 'postgres'`}, found: []string{"activity pg_read_all_stats"}},
+	{name: "owner of a copy", setup: []string{seed, `CREATE MATERIALIZED VIEW hr.m AS SELECT * FROM hr.salaries`, `ALTER MATERIALIZED VIEW hr.m OWNER TO me`, `REVOKE ALL ON hr.m FROM me`},
+		steal: []string{`GRANT SELECT ON hr.m TO me`, `SELECT string_agg(tenant, ' ') FROM hr.m`}, undo: []string{`REVOKE ALL ON hr.m FROM me`}, found: []string{"materialized_view hr.m"}},
+	{name: "definer who reads files", setup: []string{`CREATE ROLE filer`, `GRANT pg_read_server_files TO filer`, `GRANT TEMPORARY ON DATABASE db TO filer`, `GRANT CREATE, USAGE ON SCHEMA hr TO filer`, `/*admin*/ INSERT INTO hr.salaries VALUES (2, 'globex', 1)`,
+		`COPY hr.salaries TO '$sockets/$database.copy'`,
+		`CREATE FUNCTION hr.load(file text) RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$ DECLARE said text;
+			BEGIN CREATE TEMP TABLE lines (line text); EXECUTE format('COPY pg_temp.lines FROM %L (DELIMITER ''|'')', file); SELECT string_agg(line, ' ') INTO said FROM pg_temp.lines; DROP TABLE pg_temp.lines; RETURN said; END $$`,
+		`ALTER FUNCTION hr.load(text) OWNER TO filer`},
+		steal: []string{`SELECT hr.load('$sockets/$database.copy')`}, found: []string{"definer hr.load(text)"}},
+}
+
+func TestPostureOwned(t *testing.T) {
+	l := newLab(t, 15)
+	testHoles(t, l, ownHoles)
+	testClean(t, l, ownClean)
+}
+
+// ownClean look like the above, and are none.
+var ownClean = []hole{
+	{name: "harmless owner", setup: []string{
+		`CREATE SCHEMA mine`, `GRANT USAGE ON SCHEMA mine TO me`,
+		// Its functions are its own affair.
+		`CREATE FUNCTION mine.f(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $1'`, `ALTER FUNCTION mine.f(text) OWNER TO me`,
+		`CREATE FUNCTION mine.g() RETURNS text BEGIN ATOMIC SELECT mine.f('x'); END`, `ALTER FUNCTION mine.g() OWNER TO me`,
+		// A domain that no table has.
+		`CREATE DOMAIN mine.d AS text`, `ALTER DOMAIN mine.d OWNER TO me`,
+		// A lookup that it can only read.
+		`CREATE TABLE hr.members (who name, tenant text)`, `ALTER TABLE hr.members ENABLE ROW LEVEL SECURITY`, `CREATE POLICY own ON hr.members USING (who = current_user)`,
+		`INSERT INTO hr.members VALUES ('me_harmless_owner', 'acme')`, `GRANT SELECT ON hr.members TO me`,
+		`CREATE POLICY also ON hr.salaries USING (tenant IN (SELECT tenant FROM hr.members WHERE who = current_user))`,
+		// Default privileges of others, and on what is no table.
+		`ALTER DEFAULT PRIVILEGES FOR ROLE keeper IN SCHEMA hr GRANT SELECT ON TABLES TO bypasser`,
+		`ALTER DEFAULT PRIVILEGES FOR ROLE keeper IN SCHEMA hr GRANT USAGE ON SEQUENCES TO me`,
+		// Its rules act with the rights of an owner who meets policies.
+		`CREATE ROLE poster`, `GRANT USAGE ON SCHEMA hr TO poster`, `GRANT SELECT, UPDATE ON hr.salaries TO poster`,
+		`CREATE VIEW hr.form WITH (security_invoker = true) AS SELECT 0 AS id`, `CREATE RULE form AS ON INSERT TO hr.form DO INSTEAD UPDATE hr.salaries SET amount = 0 WHERE id = NEW.id`,
+		`ALTER VIEW hr.form OWNER TO poster`, `GRANT INSERT ON hr.form TO me`,
+	}},
+}
