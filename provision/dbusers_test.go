@@ -245,6 +245,18 @@ func TestConnectionServesNobodyBeforeItsRotation(t *testing.T) {
 	w.apply(e, provision.PlanConfig{})
 }
 
+// An older Vault would leave the authority out, and trust that of its system.
+func TestOldVaultIsSentNoCA(t *testing.T) {
+	w, _ := onDouble(t)
+	w.double.Inject(vaulttest.Fault{Path: "sys/health", Status: 200, Body: `{"initialized":true,"sealed":false,"standby":false,"version":"1.15.6"}`})
+	only := provision.PlanConfig{Only: []provision.Stage{provision.StageDatabases}}
+	_, err := w.tryPlan(w.client, w.estate(withUsers), only)
+	if !errors.Is(err, provision.ErrRefused) || !strings.Contains(err.Error(), "write ca: {vault_file: PATH} for the connection postgres") {
+		t.Errorf("%v", err)
+	}
+	w.plan(w.estate(strings.Replace(withUsers, "postgres: {password: {env: VAULT_POSTGRES_PASSWORD}}", "postgres: {password: {env: VAULT_POSTGRES_PASSWORD}, ca: {vault_file: /vault/ca.pem}}", 1)), only)
+}
+
 func TestDatabaseUsersErrors(t *testing.T) {
 	const head = `owner: o
 servers:

@@ -95,7 +95,8 @@
 //	      addr: postgres:5432                       # the default: the server's name and port
 //	      database: postgres                        # where Vault logs in; the default; admin for mongodb
 //	      ca: pki                                   # the default with a PKI: its roots; or {file: ca.pem},
-//	                                                # which is sent, or {vault_file: /vault/ca.pem}, on Vault's host
+//	                                                # which is sent, or {vault_file: /vault/ca.pem}, on Vault's host;
+//	                                                # Vault before 1.18 needs the last
 //	    mongodb:                                    # one that demands client certificates
 //	      password: {env: VAULT_MONGODB_PASSWORD}
 //	      ca: {vault_file: /vault/tls/ca.crt}
