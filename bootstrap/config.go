@@ -85,8 +85,8 @@ type Config struct {
 	// Issuer is the PKI role of [Session.Issuer], like "pki/sign/mcp-hr-db"; ""
 	// means Identity's.
 	Issuer string
-	// Roots is the PKI mount whose self-signed issuers Identity and Issuer
-	// trust: the one with the roots, if the roles are in another. "" means the
+	// Roots is the PKI mount of [Session.Roots], whose self-signed issuers
+	// Identity and Issuer trust: the one with the roots, if the roles are in another. "" means the
 	// mount of Identity's role, or else of Issuer's; if that knows no root, what
 	// the newest certificate's chain ends in is trusted.
 	Roots string

@@ -31,6 +31,17 @@ import (
 // Without Config.Identity it stays empty, and every handshake is refused.
 func (s *Session) Identity() tlsconfig.Identity { return s.identity }
 
+// Roots are the self-signed issuers of [Config.Roots], or of the mount that it
+// stands for: whom the operator trusts at this moment, which in a roll are the
+// old and the new. Nobody may change them. replaced is closed when there are
+// others. There are none, for ever, without Config.Roots, Identity and Issuer.
+func (s *Session) Roots() (roots []*x509.Certificate, replaced <-chan struct{}) {
+	if s.roots == nil {
+		return nil, nil
+	}
+	return s.roots.Watch()
+}
+
 // An identity publishes the newest certificate with the newest roots.
 type identity struct {
 	tlsconfig.Live
@@ -166,17 +177,13 @@ func (cfg *Config) checkTrust() error {
 	if cfg.Issuer == "" && cfg.Identity != nil {
 		cfg.Issuer = cfg.Identity.Role
 	}
-	if cfg.Issuer == "" {
-		if cfg.Roots != "" {
-			return bad("set Config.Identity or Config.Issuer too", "Roots %q are for nothing", cfg.Roots)
+	if cfg.Issuer != "" {
+		mount, role, ok := pkiRole(cfg.Issuer)
+		if !ok {
+			return bad("write it as mount/sign/role, like pki/sign/mcp-hr-db", "the issuer %q is malformed", cfg.Issuer)
 		}
-		return nil
+		cfg.Issuer = mount + "/sign/" + role
 	}
-	mount, role, ok := pkiRole(cfg.Issuer)
-	if !ok {
-		return bad("write it as mount/sign/role, like pki/sign/mcp-hr-db", "the issuer %q is malformed", cfg.Issuer)
-	}
-	cfg.Issuer = mount + "/sign/" + role
 	if cfg.Roots != "" && secrets.CheckPath(cfg.Roots) != nil {
 		return bad("write it without slashes at its ends, like pki-root", "the mount of the roots %q is malformed", cfg.Roots)
 	}

@@ -229,7 +229,6 @@ func TestIdentityThatCannotBeHad(t *testing.T) {
 		"a malformed mount":        {func(cfg *bootstrap.Config) { cfg.Roots = "/pki" }, bootstrap.ErrConfig, "without slashes at its ends"},
 		"a malformed issuer":       {func(cfg *bootstrap.Config) { cfg.Issuer = "pki/mcp-hr" }, bootstrap.ErrConfig, "mount/sign/role"},
 		"a malformed role":         {func(cfg *bootstrap.Config) { cfg.Identity.Role = "pki/creds/mcp-hr" }, bootstrap.ErrConfig, "mount/sign/role"},
-		"roots for nothing":        {func(cfg *bootstrap.Config) { cfg.Identity = nil }, bootstrap.ErrConfig, "Config.Identity or Config.Issuer"},
 		"declared twice":           {func(cfg *bootstrap.Config) { cfg.Certs = []bootstrap.CertRequest{*cfg.Identity} }, bootstrap.ErrConfig, "give each a Name"},
 	}
 	for name, test := range tests {
@@ -260,5 +259,29 @@ func TestNoIdentity(t *testing.T) {
 	s := v.start(v.config(v.wrapped()))
 	if m := s.Identity().Current(); m == nil || m.Leaf() != nil {
 		t.Errorf("an identity nobody asked for: %v", m)
+	}
+	if roots, replaced := s.Roots(); roots != nil || replaced != nil {
+		t.Errorf("%d roots nobody asked for", len(roots))
+	}
+}
+
+// A service that makes no certificate of its own follows the roots all the same.
+func TestRootsAlone(t *testing.T) {
+	v := onReal(t)
+	p := v.twoTier(nil)
+	cfg := v.config(v.wrapped())
+	cfg.Roots, cfg.RootsPoll = p.root, 50*time.Millisecond
+	s := v.start(cfg)
+	first, replaced := s.Roots()
+	if len(first) != 1 || first[0].Subject.CommonName != "root a" {
+		t.Fatalf("at first there are %d", len(first))
+	}
+	p.addRoot("b")
+	<-replaced
+	if both, _ := s.Roots(); len(both) != 2 {
+		t.Errorf("in a roll there are %d", len(both))
+	}
+	if s.Identity().Current().Leaf() != nil {
+		t.Error("it has an identity")
 	}
 }

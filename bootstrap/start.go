@@ -204,7 +204,7 @@ func (s *Session) load(ctx context.Context, l *login) error {
 		})
 	}
 	s.issuer.client.Store(l.client)
-	if s.cfg.Issuer != "" {
+	if s.cfg.Issuer != "" || s.cfg.Roots != "" {
 		if err := s.keepRoots(ctx); err != nil {
 			group.Go(func() error { return err }) // which ends the others
 			return group.Wait()

@@ -64,8 +64,9 @@ type policy struct {
 	command      rune   // r, a, w, d, or * for all
 	permissive   bool
 	roles        []oid
-	using, check string // expressions; "" if there is none
-	looks        []oid  // other relations that these name
+	using, check string   // expressions; "" if there is none
+	looks        []oid    // other relations that these name
+	notNull      []string // columns of the table, quoted
 }
 
 // A function that an actor may call and that deserves a look.
@@ -298,12 +299,13 @@ func (c *catalog) readAccess(ctx context.Context, tx pgx.Tx) error {
 func (c *catalog) readPolicies(ctx context.Context, tx pgx.Tx) error {
 	return each(ctx, tx, `SELECT p.polrelid, quote_ident(p.polname), p.polcmd::text, p.polpermissive, p.polroles,
 			coalesce(pg_get_expr(p.polqual, p.polrelid), ''), coalesce(pg_get_expr(p.polwithcheck, p.polrelid), ''),
-			ARRAY(SELECT d.refobjid FROM pg_depend d WHERE d.classid = 'pg_policy'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> p.polrelid)
+			ARRAY(SELECT d.refobjid FROM pg_depend d WHERE d.classid = 'pg_policy'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> p.polrelid),
+			ARRAY(SELECT quote_ident(a.attname) FROM pg_attribute a WHERE a.attrelid = p.polrelid AND a.attnum > 0 AND a.attnotnull)
 		FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid WHERE c.relrowsecurity ORDER BY p.oid`, nil, func(row pgx.CollectableRow) error {
 		var p policy
 		var table oid
 		var command string
-		if err := row.Scan(&table, &p.name, &command, &p.permissive, &p.roles, &p.using, &p.check, &p.looks); err != nil {
+		if err := row.Scan(&table, &p.name, &command, &p.permissive, &p.roles, &p.using, &p.check, &p.looks, &p.notNull); err != nil {
 			return err
 		}
 		p.command = rune(command[0])

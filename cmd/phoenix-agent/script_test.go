@@ -205,6 +205,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"fetch":  fetch,
 	"hammer": hammer,
 	"token":  token,
+	"post":   post,
 	// run NAME CMD ARG…: starts a program in the background; NAME.out and
 	// NAME.log are its standard output and error.
 	"run": func(ts *testscript.TestScript, _ bool, args []string) {
@@ -480,8 +481,19 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 		w, ctx := of(ts), context.Background()
 		mount := w.service + "-pki"
 		ts.Check(w.request(ctx, "POST", "sys/mounts/"+mount, obj{"type": "pki"}))
-		ts.Check(w.request(ctx, "POST", mount+"/root/generate/internal", obj{"common_name": "test root", "ttl": "24h"}))
+		ts.Check(w.request(ctx, "POST", mount+"/root/generate/internal", obj{"common_name": "test root", "issuer_name": "first", "ttl": "24h"}))
 		ts.Check(w.request(ctx, "POST", mount+"/roles/web", obj{"allowed_domains": "svc.test,localhost", "allow_bare_domains": true, "ttl": args[0], "key_type": "any", "not_before_duration": "1s"}))
+	},
+	// roll add|remove: the first or the last phase of a roll of SERVICE-pki.
+	"roll": func(ts *testscript.TestScript, _ bool, args []string) {
+		w, ctx := of(ts), context.Background()
+		mount := w.service + "-pki"
+		if args[0] == "add" {
+			ts.Check(w.request(ctx, "POST", mount+"/root/generate/internal", obj{"common_name": "next root", "issuer_name": "next", "ttl": "24h"}))
+			return
+		}
+		ts.Check(w.request(ctx, "POST", mount+"/config/issuers", obj{"default": "next"}))
+		ts.Check(w.request(ctx, "DELETE", mount+"/issuer/first", nil))
 	},
 	// gone PID-FILE: the process whose PID is in the file ends.
 	"gone": func(ts *testscript.TestScript, _ bool, args []string) {

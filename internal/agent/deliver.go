@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
@@ -124,7 +125,24 @@ func hold(ctx context.Context, session *bootstrap.Session, needs render.Needs, c
 		}
 		h.wg.Go(func() { h.followCert(ctx, c.String(), replaced) })
 	}
+	for _, mount := range needs.Roots { // one at most
+		_, replaced := session.Roots()
+		h.wg.Go(func() { h.followRoots(ctx, mount, replaced) })
+	}
 	return h, nil
+}
+
+// followRoots tells of other roots.
+func (h *holdings) followRoots(ctx context.Context, mount string, replaced <-chan struct{}) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-replaced:
+		}
+		_, replaced = h.session.Roots()
+		h.changed(mount)
+	}
 }
 
 // followCert tells of each renewal of a certificate.
@@ -250,6 +268,14 @@ func (v view) Cert(c render.Cert) (render.Certificate, error) {
 		return render.Certificate{}, err
 	}
 	return render.Certificate{Cert: cert.Leaf, Chain: cert.Chain, CA: cert.CA, Key: cert.Key, NotAfter: cert.NotAfter}, nil
+}
+
+func (v view) Roots(string) (text []byte, _ error) {
+	roots, _ := v.session.Roots()
+	for _, c := range roots {
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
+	}
+	return text, nil
 }
 
 // certRequests are what the templates need, as the session is asked for it.

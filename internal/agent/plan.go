@@ -80,6 +80,11 @@ func newPlan(c *Config) (*plan, error) {
 			return nil, usage("-on-change %s: nothing uses it; there are %s", ref, strings.Join(p.needs.Refs(), ", "))
 		}
 	}
+	if n := len(p.needs.Roots); n > 1 {
+		return nil, usage("the templates use the roots of %s; one mount has those to trust", strings.Join(p.needs.Roots, " and "))
+	} else if n == 1 && c.Identity.Role != "" && p.needs.Roots[0] != c.Identity.rootsMount() {
+		return nil, usage("the templates use the roots of %s, and the identity trusts those of %s; give the identity the same, as its roots", p.needs.Roots[0], c.Identity.rootsMount())
+	}
 	if c.Once && len(p.needs.Leases) > 0 {
 		return nil, usage("-once cannot hand out the lease %s: it ends with the session; use exec", p.needs.Leases[0])
 	}

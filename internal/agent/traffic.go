@@ -56,6 +56,15 @@ func (c *Config) checkTraffic() error {
 	return nil
 }
 
+// rootsMount is the mount with the roots that it trusts.
+func (id *Identity) rootsMount() string {
+	if id.Roots != "" {
+		return id.Roots
+	}
+	role := strings.Split(id.Role, "/")
+	return strings.Join(role[:max(0, len(role)-2)], "/")
+}
+
 // request is what the session asks Vault for; nil without a role.
 func (id *Identity) request(service string) (*bootstrap.CertRequest, error) {
 	if id.Role == "" {

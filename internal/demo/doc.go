@@ -2,7 +2,8 @@
 // estate, services boot from one-use SecretIDs, attacks on the boot are
 // refused, a secret changes under a running service, a model is kept from
 // personal data and its users from its prompt, users on a database come and go
-// under load, and everything comes back after Vault was wiped.
+// under load, root changes an audit log and is found out, and everything comes
+// back after Vault was wiped.
 //
 // It runs what production runs, on the double of Vault or on real Vault. A
 // scene that does not turn out as it should is an error. No secret value is

@@ -57,6 +57,7 @@ func Run(ctx context.Context, cfg Config) error {
 		{"Run a Node service behind the agent", s.agent},
 		{"Write to PostgreSQL while the database's users come and go", s.database},
 		{"Keep personal data from a model, and its prompt from its users", s.aiGateway},
+		{"Change the audit log as root", s.auditTrail},
 		{"Wipe Vault and come back from nothing", s.comeBack},
 	}
 	for i, scene := range scenes {
@@ -203,7 +204,7 @@ func (s *stage) config(service string) bootstrap.Config {
 	return bootstrap.Config{
 		Service: service, Environment: s.estate.Environment, Addr: s.vault.addr(), CACertPEM: s.vault.ca(),
 		SecretIDFile: s.file(service), RequireWrapped: true, RequireProof: true, Spent: bootstrap.FailWhenSpent,
-		Identity: serviceCert(service), Roots: "pki-root",
+		Identity: serviceCert(service), Roots: "pki-root", Signer: s.estate.Audit.SignPath(service),
 		Secrets: wants[service], Poll: 100 * time.Millisecond, Audit: &narrator{stage: s, service: service},
 		LookupEnv: func(string) (string, bool) { return "", false },
 	}

@@ -42,17 +42,18 @@ type RootsKeeper struct {
 	stop   context.CancelFunc
 	wg     sync.WaitGroup
 
-	looking sync.Mutex // one look at a time
-	mu      sync.Mutex
-	issuers map[string]*x509.Certificate // by the issuer's id, which never changes its certificate
-	roots   []*x509.Certificate
-	problem error
+	looking  sync.Mutex // one look at a time
+	mu       sync.Mutex
+	issuers  map[string]*x509.Certificate // by the issuer's id, which never changes its certificate
+	roots    []*x509.Certificate
+	replaced chan struct{} // closed when roots are not the newest any more
+	problem  error
 }
 
 // KeepRoots reads the roots of a mount, waiting out what may pass, and follows
 // them until Close. The client needs no token.
 func KeepRoots(ctx context.Context, client *Client, cfg RootsConfig) (*RootsKeeper, error) {
-	k := &RootsKeeper{cfg: cfg, client: client}
+	k := &RootsKeeper{cfg: cfg, client: client, replaced: make(chan struct{})}
 	err := k.client.Retry(ctx, cfg.Mount+"/issuers", func(ctx context.Context) error {
 		_, err := k.look(ctx)
 		return err
@@ -76,9 +77,15 @@ func (k *RootsKeeper) Close() {
 
 // Current returns the newest roots; nobody may change them.
 func (k *RootsKeeper) Current() []*x509.Certificate {
+	roots, _ := k.Watch()
+	return roots
+}
+
+// Watch is Current with a channel that is closed when there are others.
+func (k *RootsKeeper) Watch() (roots []*x509.Certificate, replaced <-chan struct{}) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.roots
+	return k.roots, k.replaced
 }
 
 func (k *RootsKeeper) follow(ctx context.Context) {
@@ -143,6 +150,8 @@ func (k *RootsKeeper) look(ctx context.Context) (changed bool, err error) {
 		return false, nil
 	}
 	k.roots = roots
+	close(k.replaced)
+	k.replaced = make(chan struct{})
 	return true, nil
 }
 

@@ -36,12 +36,14 @@
 // One that is in a transaction goes on. After [Config.DrainTimeout] those that
 // are left are cut off, with FATAL 25P03 if they sat in a transaction and 08006 if
 // something was running. When the last one has ended the lease is released, and
-// its source can revoke it.
+// its source can revoke it. What belongs to a session ends with it, as at a restart
+// of the server: prepared statements, LISTEN, temporary tables, advisory locks.
 //
 // # When somebody goes
 //
 // A client that is gone while its statement runs has it cancelled. One that has
 // closed its sending half alone gets the answers to what it has sent, for
-// [Config.HalfClosed] at most. A client whose server is gone gets FATAL 08006,
-// unless the server has said why itself.
+// [Config.HalfClosed] at most; on TCP the two look the same until something is
+// written. A client whose server is gone gets FATAL 08006, unless the server has
+// said why itself.
 package pgproxy

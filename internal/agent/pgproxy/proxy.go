@@ -458,6 +458,9 @@ func (p *Proxy) cancel(st *startup) {
 	s := p.sessions[st.pid]
 	p.mu.Unlock()
 	if s == nil || subtle.ConstantTimeCompare(st.key, s.key[:]) != 1 {
+		p.mu.Lock()
+		p.counts.Refused["cancel"]++
+		p.mu.Unlock()
 		return
 	}
 	p.count(&p.counts.Cancels)

@@ -24,6 +24,7 @@ import (
 
 // What programs do works through the proxy as without it.
 func TestClients(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, realpg.Config{}, nil)
 	lease := w.leases.current()
 
@@ -176,7 +177,7 @@ func TestClients(t *testing.T) {
 		if n, err := raw.Read(make([]byte, 1)); err == nil {
 			t.Errorf("a cancel request was answered with %d bytes", n)
 		}
-		if w.running("pg_sleep(3600)") != 1 || w.Stats().Cancels != 0 {
+		if w.running("pg_sleep(3600)") != 1 || w.Stats().Cancels != 0 || w.Stats().Refused["cancel"] != 1 {
 			t.Error("a cancel request with a wrong key was passed on")
 		}
 		if err := conn.PgConn().CancelRequest(t.Context()); err != nil {
@@ -214,6 +215,7 @@ func psql(w *world, more, query string) (string, error) {
 }
 
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, realpg.Config{}, func(c *pgproxy.Config) { c.User = "app"; c.MaxConns = 2; c.StartTimeout = time.Minute })
 	for _, tt := range []struct{ name, more, code, reason string }{
 		{"a foreign database", "dbname=template1", "3D000", "database"},

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
+	"golang.org/x/sys/unix"
 
 	"github.com/tamshai/phoenix/dbconn"
 )
@@ -190,7 +191,7 @@ func (s *session) up() {
 	switch over := s.settle(); {
 	case over:
 		_ = s.server.SetReadDeadline(past)
-	case !errors.Is(err, io.EOF) && s.t.working():
+	case s.t.working() && (!errors.Is(err, io.EOF) || hungUp(s.client)):
 		s.p.count(&s.p.counts.ClientGone)
 		s.abandon()
 	default:
@@ -305,6 +306,25 @@ func (s *session) leave() {
 	_ = s.server.SetDeadline(now.Add(goodbye))
 	_, _ = s.server.Write(terminate)
 	_ = s.server.Close()
+}
+
+// hungUp reports whether the other end of a Unix socket is closed altogether,
+// which the kernel tells from a closed sending half. On TCP only a write shows it.
+func hungUp(c net.Conn) (gone bool) {
+	unixConn, ok := c.(*net.UnixConn)
+	if !ok {
+		return false
+	}
+	raw, err := unixConn.SyscallConn()
+	if err != nil {
+		return true
+	}
+	_ = raw.Control(func(fd uintptr) {
+		fds := []unix.PollFd{{Fd: int32(fd)}} //nolint:gosec // G115: a descriptor is small
+		n, err := unix.Poll(fds, 0)
+		gone = err == nil && n == 1 && fds[0].Revents&unix.POLLHUP != 0
+	})
+	return gone
 }
 
 // A reader reads from a socket into buffers that it takes only when there is

@@ -6,13 +6,11 @@ import (
 	"net"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgproto3"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tamshai/phoenix/auditlog"
 	"github.com/tamshai/phoenix/internal/agent/pgproxy"
@@ -34,6 +32,7 @@ func query(sql string) *pgproto3.Query { return &pgproto3.Query{String: sql} }
 // A session ends at a rotation when it is between two transactions and owes
 // nothing, and not before.
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, realpg.Config{}, nil)
 	first := w.leases.current()
 
@@ -147,6 +146,7 @@ func TestDrain(t *testing.T) {
 
 // COPY in the extended protocol: the Sync behind the Execute is not answered.
 func TestDrainAfterExtendedCopy(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, realpg.Config{}, nil)
 	_, front := login(t, w)
 	send(t, front, &pgproto3.Parse{Query: "COPY entries FROM STDIN"}, &pgproto3.Bind{}, &pgproto3.Execute{}, &pgproto3.Sync{})
@@ -165,6 +165,7 @@ func TestDrainAfterExtendedCopy(t *testing.T) {
 }
 
 func TestDeadline(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, realpg.Config{}, func(c *pgproxy.Config) { c.DrainTimeout = 200 * time.Millisecond })
 	_, works := login(t, w)
 	send(t, works, query("SELECT pg_sleep(3600)"))
@@ -202,7 +203,16 @@ func (message) query(sql string) []byte {
 }
 
 func TestClientGoes(t *testing.T) {
-	w := newWorld(t, realpg.Config{}, func(c *pgproxy.Config) { c.HalfClosed = 300 * time.Millisecond })
+	t.Parallel()
+	w := newWorld(t, realpg.Config{}, func(c *pgproxy.Config) { c.HalfClosed = time.Hour })
+	t.Run("on TCP while its statement runs", func(t *testing.T) {
+		tcp := w.another(func(c *pgproxy.Config) { c.Listen, c.HalfClosed = "127.0.0.1:0", 50*time.Millisecond })
+		conn := tcp.connect("")
+		go conn.Exec(t.Context(), "SELECT pg_sleep(3601)") //nolint:errcheck // it fails
+		eventually(t, "the statement runs", func() bool { return w.running("pg_sleep(3601)") == 1 })
+		_ = conn.PgConn().Conn().(*net.TCPConn).CloseWrite()
+		eventually(t, "the statement was cancelled", func() bool { return w.running("pg_sleep(3601)") == 0 })
+	})
 	t.Run("while its statement runs", func(t *testing.T) {
 		conn, front := login(t, w)
 		send(t, front, query("SELECT pg_sleep(3600)"))
@@ -261,6 +271,7 @@ func TestClientGoes(t *testing.T) {
 }
 
 func TestServerGoes(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, realpg.Config{}, nil)
 	_, idle := login(t, w)
 	_, works := login(t, w)
@@ -284,6 +295,7 @@ func TestServerGoes(t *testing.T) {
 
 // A source whose leases stop working is asked for another one, and not without end.
 func TestRevokedEarly(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, realpg.Config{}, nil)
 	lease := w.leases.current()
 	w.pg.Exec(t, "postgres", fmt.Sprintf(`DROP ROLE "%s"`, lease.Username()))
@@ -331,6 +343,7 @@ func liar(t *testing.T, answer []byte, hold bool) string {
 // Whatever stands in the server's place, a client gets an answer in time and no
 // session.
 func TestLyingServer(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, realpg.Config{}, nil)
 	for name, addr := range map[string]string{
 		"nobody":              "127.0.0.1:1",
@@ -354,6 +367,7 @@ func TestLyingServer(t *testing.T) {
 }
 
 func TestClose(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, realpg.Config{}, nil)
 	second := w.another(func(*pgproxy.Config) {})
 	_, idle := login(t, second)
@@ -384,59 +398,6 @@ func TestClose(t *testing.T) {
 	}
 	if n := w.leases.current().Holders(); n != 1 { // that of the first proxy
 		t.Errorf("the lease has %d holders", n)
-	}
-}
-
-// 32 workers see nothing of rotations, with a pool that connects again.
-func TestRotationsUnderLoad(t *testing.T) {
-	w := newWorld(t, realpg.Config{}, nil)
-	pool, err := pgxpool.New(t.Context(), w.dsn("pool_max_conns=16"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pool.Close()
-	var stop atomic.Bool
-	var done, failed atomic.Int64
-	var wg sync.WaitGroup
-	for worker := range 32 {
-		wg.Go(func() {
-			for n := 0; !stop.Load(); n++ {
-				if err := write(t.Context(), pool, worker, n); err != nil {
-					failed.Add(1)
-					t.Errorf("worker %d: %v", worker, err)
-					return
-				}
-				done.Add(1)
-			}
-		})
-	}
-	for n := range 10 {
-		w.leases.next()
-		w.events.await(t, "database.rotation", auditlog.Success, n+1)
-		w.events.await(t, "database.drained", "", n+1)
-		before := done.Load()
-		eventually(t, "work goes on", func() bool { return done.Load() > before+100 || failed.Load() > 0 })
-	}
-	stop.Store(true)
-	wg.Wait()
-	admin := w.pg.Connect(t, "postgres")
-	defer admin.Close(context.Background())
-	if rows := one[int64](t, admin, "SELECT count(DISTINCT (worker, n)) FROM entries"); rows != done.Load() || rows != one[int64](t, admin, "SELECT count(*) FROM entries") {
-		t.Errorf("%d writes made %d rows", done.Load(), rows)
-	}
-	if s := w.Stats(); s.Cut != 0 || s.Drained == 0 {
-		t.Errorf("the figures are %+v", s)
-	}
-}
-
-// write does what an application does with a pool: it tries again when the
-// connection had been ended before the statement.
-func write(ctx context.Context, pool *pgxpool.Pool, worker, n int) error {
-	for {
-		_, err := pool.Exec(ctx, "INSERT INTO entries VALUES ($1, $2, '')", worker, n)
-		if code(err) != "57P01" {
-			return err
-		}
 	}
 }
 

@@ -25,6 +25,7 @@ func packet(code uint32, body string) []byte {
 
 // What is no startup gets an answer that says so, if it can be given one.
 func TestBadStartups(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, realpg.Config{}, func(c *pgproxy.Config) { c.StartTimeout = 100 * time.Millisecond })
 	tcp := w.another(func(c *pgproxy.Config) { c.Listen, c.StartTimeout = "127.0.0.1:0", 100*time.Millisecond })
 	good := "user\x00app\x00database\x00postgres\x00\x00"
@@ -72,6 +73,7 @@ func TestBadStartups(t *testing.T) {
 
 // Who is not of the agent's processes is kept out by the kernel's word.
 func TestPeers(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, realpg.Config{}, nil)
 	if out, err := psql(w, "", "SELECT 1"); err != nil || out != "1" {
 		t.Errorf("a child: %q, %v", out, err)
@@ -99,6 +101,7 @@ func TestPeers(t *testing.T) {
 }
 
 func TestConfig(t *testing.T) {
+	t.Parallel()
 	for listen, ok := range map[string]bool{
 		"unix:/run/phoenix/pg": true, "unix:/run/phoenix/pg/.s.PGSQL.5433": true, "127.0.0.1:5432": true, "[::1]:0": true,
 		"": false, "5432": false, ":5432": false, "0.0.0.0:5432": false, "localhost:5432": false, "10.0.0.1:5432": false, "127.0.0.1:": false, "127.0.0.1:70000": false,

@@ -8,11 +8,13 @@
 //	lease "database/creds/mcp-hr"                 .Username, .Password, .Field "name"
 //	lease "database/creds/mcp-hr#username"        one field of it
 //	cert "pki/sign/mcp-hr" "mcp-hr" "localhost"   .Cert, .Key, .Chain, .CA: PEM
+//	roots "pki-root"                              all authorities to trust, in PEM
 //
 // The arguments are literals, so that [Template.Needs] can tell what has to be
 // declared before anything is fetched, also in branches that are not taken.
 // The names of a certificate are DNS names and addresses, the first one is its
-// common name; "ttl=24h" asks for a lifetime.
+// common name; "ttl=24h" asks for a lifetime. .CA is what its own chain ends in:
+// where peers are verified, use roots, which in a roll are the old and the new.
 //
 // A value can be printed, also by printf, and goes through urlpath (percent
 // encoding, for what stands in front of a URL's @), urlquery, base64, json,

@@ -20,6 +20,7 @@ type Needs struct {
 	Secrets []string // "mount/path#field"
 	Leases  []string // "mount/creds/role"
 	Certs   []Cert
+	Roots   []string // mounts: "pki-root"
 }
 
 // Cert asks for a certificate.
@@ -49,6 +50,9 @@ func (n *Needs) Merge(other Needs) {
 	for _, c := range other.Certs {
 		n.addCert(c)
 	}
+	for _, mount := range other.Roots {
+		addOnce(&n.Roots, mount)
+	}
 }
 
 func (n *Needs) addCert(c Cert) {
@@ -64,9 +68,9 @@ func addOnce(list *[]string, s string) {
 }
 
 // Refs names everything that is needed, as a change of it is named: the
-// references as they are, certificates by Cert.String.
+// references as they are, certificates by Cert.String, roots by their mount.
 func (n Needs) Refs() []string {
-	refs := slices.Concat(n.Secrets, n.Leases)
+	refs := slices.Concat(n.Secrets, n.Leases, n.Roots)
 	for _, c := range n.Certs {
 		refs = append(refs, c.String())
 	}
@@ -248,11 +252,14 @@ func (w *walker) branch(n *parse.BranchNode) {
 	w.walk(n.ElseList)
 }
 
+// sources are the functions that refer to something in Vault.
+var sources = []string{"secret", "lease", "cert", "roots"}
+
 func (w *walker) command(n *parse.CommandNode) {
 	first, ok := n.Args[0].(*parse.IdentifierNode)
-	if !ok || !slices.Contains([]string{"secret", "lease", "cert"}, first.Ident) {
+	if !ok || !slices.Contains(sources, first.Ident) {
 		for i, arg := range n.Args {
-			if name, ok := arg.(*parse.IdentifierNode); ok && i > 0 && slices.Contains([]string{"secret", "lease", "cert"}, name.Ident) {
+			if name, ok := arg.(*parse.IdentifierNode); ok && i > 0 && slices.Contains(sources, name.Ident) {
 				w.bad(n, "put %s and its reference in parentheses: (%s \"…\")", name.Ident, name.Ident)
 			}
 			w.walk(arg)
@@ -291,6 +298,13 @@ func (w *walker) declare(function string, args []string) error {
 			return err
 		}
 		addOnce(&needs.Secrets, args[0])
+		return nil
+	}
+	if function == "roots" {
+		if secrets.CheckPath(args[0]) != nil {
+			return fmt.Errorf("the mount %q of the roots is malformed; write it without slashes at its ends, like pki-root", args[0])
+		}
+		addOnce(&needs.Roots, args[0])
 		return nil
 	}
 	ref, field, cut := strings.Cut(args[0], "#")

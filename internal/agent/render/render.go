@@ -24,6 +24,7 @@ type Source interface {
 	Secret(ref string) (secrets.Secret, error)
 	Lease(ref string) (*secrets.Lease, error)
 	Cert(c Cert) (Certificate, error)
+	Roots(mount string) (pem []byte, err error)
 }
 
 // Certificate is what a template sees of a certificate, in PEM.
@@ -243,6 +244,10 @@ func (r *rendering) funcs() template.FuncMap {
 			return r.lease(ref)
 		},
 		"cert": r.cert,
+		"roots": func(mount string) (string, error) {
+			text, err := r.src.Roots(mount)
+			return string(text), err
+		},
 		// Go's own, which would escape the placeholder.
 		"urlquery": text(url.QueryEscape),
 		"html":     text(template.HTMLEscapeString),

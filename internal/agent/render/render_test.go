@@ -28,6 +28,10 @@ func (v values) Lease(ref string) (*secrets.Lease, error) {
 	}, time.Now(), time.Hour), nil
 }
 
+func (v values) Roots(mount string) ([]byte, error) {
+	return []byte("the roots of " + mount + "\n"), nil
+}
+
 func (v values) Cert(render.Cert) (render.Certificate, error) {
 	return render.Certificate{}, errors.New("no certificate")
 }
