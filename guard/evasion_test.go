@@ -105,3 +105,27 @@ func TestEvasions(t *testing.T) {
 		}
 	}
 }
+
+// Base64 and base32 need not have a digit or padding, nor a word before them.
+func TestEncodingsOfLetters(t *testing.T) {
+	g := newGuard(t, guard.Policy{})
+	for _, text := range []string{"NDMwLTAzLTMyMDY", "see NDMwLTAzLTMyMDY there", "MFXGIIDDMFWGYIBUGE2TKNJVGI3DOMI", "call me at KzEgNDgwIDgxNyAzNjcz."} {
+		if got := found(g, text); len(got) != 1 {
+			t.Errorf("%q: %q", text, got)
+		}
+	}
+	for shift := range 20 {
+		text := strings.Repeat(" ", shift) + "NDMwLTAzLTMyMDY" + strings.Repeat(".", shift)
+		if got := found(g, text); len(got) != 1 {
+			t.Errorf("%q: %q", text, got)
+		}
+		for _, size := range []int{1, 3} {
+			differ(t, text, "letters", streamed(t, g, text, func(int) int { return size }), redacted(t, g, text))
+		}
+	}
+	for _, text := range []string{"internationalization", "SomeLongFunctionNameInAProgram", "AN_UPPER_CASE_NAME_OF_A_CONSTANT", strings.Repeat("abcdefgh", 2000)} {
+		if got := found(g, text); len(got) != 0 {
+			t.Errorf("%.50q: %q", text, got)
+		}
+	}
+}
