@@ -245,6 +245,29 @@ func TestConnectionServesNobodyBeforeItsRotation(t *testing.T) {
 	w.apply(e, provision.PlanConfig{})
 }
 
+// A roll waits until Vault itself trusts the new root on its way to a database.
+func TestRollWaitsForConnections(t *testing.T) {
+	w, _ := onDouble(t)
+	e := w.estate(withUsers)
+	w.apply(e, provision.PlanConfig{})
+	roll := func(through provision.RollPhase) *provision.RollReport {
+		t.Helper()
+		r, err := provision.Roll(t.Context(), w.client, e, provision.RollConfig{Through: through, Settle: -1, Patience: -1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	r := roll(provision.RollReissue)
+	if r.Phase != provision.RollReissue || len(r.Waiting) != 2 || !strings.Contains(r.Waiting[0], "does not trust the new root; run phoenix provision apply -f estate.yaml --only databases") {
+		t.Fatalf("%s, waiting for %q", r.Phase, r.Waiting)
+	}
+	w.apply(e, provision.PlanConfig{Only: []provision.Stage{provision.StageDatabases}})
+	if r := roll(provision.RollReissue); r.Phase != provision.RollRemove {
+		t.Errorf("%s, waiting for %q", r.Phase, r.Waiting)
+	}
+}
+
 // An older Vault would leave the authority out, and trust that of its system.
 func TestOldVaultIsSentNoCA(t *testing.T) {
 	w, _ := onDouble(t)

@@ -179,13 +179,17 @@ func (v *view) databaseCA(ctx context.Context, c DatabaseConnection, hasRoots bo
 		if err != nil {
 			return "", err
 		}
-		var text strings.Builder
-		for _, root := range roots(all) {
-			text.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.cert.Raw}))
-		}
-		return strings.TrimSpace(text.String()), nil
+		return rootsPEM(roots(all)), nil
 	}
 	return "", nil
+}
+
+func rootsPEM(roots []pkiIssuer) string {
+	var text strings.Builder
+	for _, root := range roots {
+		text.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.cert.Raw}))
+	}
+	return strings.TrimSpace(text.String())
 }
 
 // rootCredential has Vault replace the password that came from outside, and

@@ -160,6 +160,9 @@
 // the server's certificate comes from the PKI: apply the others, start the
 // server, apply all.
 //
+// A roll of the PKI waits until each connection that was sent the roots has the
+// new one, which the next application of the stage sends.
+//
 // The password is sent when a connection is made, and never again. The
 // connection serves no role until Vault has replaced that password by one of its
 // own. That one dies with Vault: on a Vault that is rebuilt, apply stops at the

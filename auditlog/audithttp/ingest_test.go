@@ -216,7 +216,7 @@ func TestWhoMayRecord(t *testing.T) {
 	services := map[string]int{}
 	var refused []string
 	for _, e := range kept(t, d.log) {
-		if e.Action == "auditlog.ingest.refused" {
+		if e.Action == "ingest.refused" {
 			refused = append(refused, string(e.Outcome)+" "+e.Attributes["count"])
 			continue
 		}
@@ -292,7 +292,7 @@ func TestWhatIsNoEvent(t *testing.T) {
 	var got []string
 	rejections := 0
 	for _, e := range kept(t, d.log) {
-		if e.Action == "auditlog.ingest.rejected" {
+		if e.Action == "ingest.rejected" {
 			if rejections++; e.Service != "mcp-gateway" || len(e.Attributes["sha256"]) != 64 || e.Attributes["reason"] == "" {
 				t.Errorf("%+v", e)
 			}
