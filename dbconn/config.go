@@ -105,7 +105,7 @@ func (c *Config) complete() ([]host, error) {
 		return nil, err
 	}
 	switch {
-	case c.Database == "" || strings.ContainsRune(c.Database, 0):
+	case c.Database == "":
 		return nil, badConfig("set Database", "no database is named")
 	case c.Leases == nil:
 		return nil, badConfig("set Leases to the session's source, or to FromKV", "there is no source of credentials")
@@ -115,8 +115,10 @@ func (c *Config) complete() ([]host, error) {
 		return nil, badConfig("set it between 1 and 65536, or leave it 0", "MaxConns is %d", c.MaxConns)
 	case c.DrainTimeout < 0 || c.ConnectTimeout < 0:
 		return nil, badConfig("set a positive time, or leave it 0", "a timeout is negative")
-	case strings.ContainsRune(c.ApplicationName, 0):
-		return nil, badConfig("leave out the NUL", "ApplicationName holds a NUL")
+	case !showable(c.ApplicationName), !showable(c.Database):
+		return nil, badConfig("leave them out", "ApplicationName or Database holds control characters")
+	case c.TLS.AnyServerName:
+		return nil, badConfig("leave it false", "TLS.AnyServerName would take any service of the authority for the server")
 	case c.TargetSessionAttrs != "" && validators[c.TargetSessionAttrs] == nil && c.TargetSessionAttrs != "any":
 		return nil, badConfig("any, read-write, read-only, primary, standby and prefer-standby are known", "TargetSessionAttrs is %q", c.TargetSessionAttrs)
 	}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/tamshai/phoenix/secrets"
 )
@@ -122,8 +123,16 @@ func set(values map[string]string, key, value string) error {
 	if _, twice := values[key]; twice {
 		return badDSN("give it once", "%s stands there twice, and the last one would win", known(key))
 	}
+	if key != "password" && !showable(value) {
+		return badDSN("leave them out", "%s holds control characters, which would forge lines where it is shown", known(key))
+	}
 	values[key] = value
 	return nil
+}
+
+// showable reports whether a text says in a log what it seems to say.
+func showable(text string) bool {
+	return !strings.ContainsFunc(text, func(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) })
 }
 
 // known shows a parameter's name if it is one: in a malformed string, a part of
@@ -247,6 +256,9 @@ func parseURL(rest string) (map[string]string, error) {
 		if err := set(values, "port", strings.Join(ports, ",")); err != nil {
 			return nil, err
 		}
+	}
+	if strings.Contains(database, "@") {
+		return nil, badDSN("write / in a password as %2F, and @ as %40", "there is an @ after the host: a part of the password would be taken for the database")
 	}
 	if database != "" {
 		if err := put("dbname", database); err != nil {

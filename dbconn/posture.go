@@ -133,6 +133,8 @@ func PostureCodes() map[string]string {
 		"policy_source":       "writes, or owns, what a policy that holds it looks things up in",
 		"function_owner":      "owns a function that others' policies, triggers, views, indexes or constraints call",
 		"domain_owner":        "owns the type of others' columns, and can have a CHECK see all their values",
+		"large_object":        "was granted a large object of somebody else's",
+		"server_owner":        "owns a foreign server that others' stored credentials are sent to",
 		"default_privileges":  "will reach tables that are made from now on, before they are protected",
 		"activity":            "sees what others' sessions run, values included",
 		"server_function":     "may run a function that reads or writes behind the tables",

@@ -331,6 +331,10 @@ func (f *findings) function(fn function) {
 		found := base
 		found.Code, found.Severity, found.Detail, found.Fix = code, severity, detail, fix
 		found.Proof = may("has_function_privilege", fn.name, "EXECUTE")
+		if fn.behind {
+			found.Detail += "; an operator or a cast calls it, for whoever may not name it"
+			found.Proof = fmt.Sprintf("SELECT pg_catalog.has_function_privilege(%d::pg_catalog.oid, 'EXECUTE')", fn.oid)
+		}
 		f.add(fn.actor, found, fn.state)
 	}
 	target := strings.ToUpper(fn.kind) + " " + fn.name
@@ -438,6 +442,14 @@ func (c *catalog) protectedTables() []*relation {
 	return c.guarded
 }
 
+// unquote is the name that quote_ident quoted.
+func unquote(name string) string {
+	if inner, is := strings.CutPrefix(name, `"`); is {
+		return strings.ReplaceAll(strings.TrimSuffix(inner, `"`), `""`, `"`)
+	}
+	return name
+}
+
 // other words what a query told by itself.
 func (f *findings) other(o other) {
 	found := Finding{Code: o.code, Kind: o.kind, Object: o.object}
@@ -498,6 +510,14 @@ func (f *findings) other(o other) {
 		found.Severity, found.Detail = High, "a CHECK that is added to it is shown each value in "+o.extra+", whoever's row it is"
 		found.Proof = fmt.Sprintf("SELECT pg_catalog.pg_has_role(typowner, 'USAGE') FROM pg_catalog.pg_type WHERE oid = '%s'::pg_catalog.regtype", strings.ReplaceAll(o.object, "'", "''"))
 		found.Fix = f.give(o.actor, o.id, "DOMAIN "+o.object)
+	case "large_object":
+		found.Severity, found.Detail = Medium, "it is granted to "+o.extra+": large objects have no policies"
+		found.Proof = "SELECT pg_catalog.lo_get(" + o.object + ")"
+		found.Fix = o.fix
+	case "server_owner":
+		found.Severity, found.Detail = High, "its owner can have it lead elsewhere, where the stored credentials of "+o.extra+" are then sent, and rows come from that they take for theirs"
+		found.Proof = fmt.Sprintf("SELECT pg_catalog.pg_has_role(srvowner, 'USAGE') FROM pg_catalog.pg_foreign_server WHERE srvname = '%s'", strings.ReplaceAll(unquote(o.object), "'", "''"))
+		found.Fix = f.give(o.actor, o.id, "SERVER "+o.object)
 	case "default_privileges":
 		found.Severity, found.Detail = Medium, "tables, views and copies that come to be will be open to "+o.extra+", before anybody has protected them"
 		found.Proof = "SELECT defaclacl FROM pg_catalog.pg_default_acl"

@@ -8,7 +8,8 @@ import (
 // This file is about what a role owns or writes, and others' rights run through.
 
 // ownedSQL looks for functions that run with others' rights, for domains of
-// others' columns, and for default privileges. $1: the actors; $2: firstNormal.
+// others' columns, for default privileges, for large objects, and for servers that
+// others' credentials are for. $1: the actors; $2: firstNormal.
 //
 // What calls a function depends on it (pg_depend), or on an operator, aggregate,
 // domain or SQL function that does.
@@ -55,6 +56,15 @@ UNION ALL
 		LATERAL (SELECT CASE e.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(e.grantee)) END AS grantee, string_agg(e.privilege_type, ', ' ORDER BY e.privilege_type) AS rights
 			FROM aclexplode(d.defaclacl) e WHERE e.grantee = 0 OR pg_has_role(a.oid, e.grantee, 'USAGE') GROUP BY e.grantee) x
 	WHERE d.defaclobjtype = 'r' AND NOT pg_has_role(a.oid, d.defaclrole, 'USAGE') AND (n.oid IS NULL OR has_schema_privilege(a.oid, n.oid, 'USAGE'))
+UNION ALL
+	SELECT DISTINCT 'large_object', 'large object', a.oid, a.n, l.oid::text, l.oid, CASE e.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(e.grantee)) END,
+		format('REVOKE ALL ON LARGE OBJECT %s FROM %s;', l.oid, CASE e.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(e.grantee)) END)
+	FROM pg_largeobject_metadata l, aclexplode(l.lomacl) e, actor a
+	WHERE (e.grantee = 0 OR pg_has_role(a.oid, e.grantee, 'USAGE')) AND NOT pg_has_role(a.oid, l.lomowner, 'USAGE')
+UNION ALL
+	SELECT 'server_owner', 'server', a.oid, a.n, quote_ident(s.srvname), s.srvowner, string_agg(quote_ident(m.usename), ', ' ORDER BY m.usename), ''
+	FROM pg_foreign_server s JOIN pg_user_mappings m ON m.srvid = s.oid AND m.umuser <> 0, actor a
+	WHERE pg_has_role(a.oid, s.srvowner, 'USAGE') AND NOT pg_has_role(a.oid, m.umuser, 'USAGE') GROUP BY a.oid, a.n, s.srvname, s.srvowner
 ) found WHERE extra IS NOT NULL ORDER BY n, code, object, extra`
 
 // A lookup is a policy that names another relation.

@@ -1,6 +1,9 @@
 package dbconn_test
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 // ownHoles are ways around that go over what the role owns or may change, and that
 // others' rights then run through.
@@ -65,6 +68,19 @@ var ownHoles = []hole{
 			BEGIN CREATE TEMP TABLE lines (line text); EXECUTE format('COPY pg_temp.lines FROM %L (DELIMITER ''|'')', file); SELECT string_agg(line, ' ') INTO said FROM pg_temp.lines; DROP TABLE pg_temp.lines; RETURN said; END $$`,
 		`ALTER FUNCTION hr.load(text) OWNER TO filer`},
 		steal: []string{`SELECT hr.load('$sockets/$database.copy')`}, found: []string{"definer hr.load(text)"}},
+
+	{name: "definer behind an operator", setup: []string{`CREATE SCHEMA hidden`, `CREATE FUNCTION hidden.look(text, text) RETURNS text LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$ SELECT string_agg(tenant, $2) FROM hr.salaries $$`,
+		`CREATE OPERATOR hr.<?> (LEFTARG = text, RIGHTARG = text, FUNCTION = hidden.look)`},
+		steal: []string{`SELECT ''::text OPERATOR(hr.<?>) ' '::text`}, found: []string{"definer hidden.look(text, text)"}},
+	{name: "definer behind a cast", setup: []string{`CREATE SCHEMA hidden`, `CREATE TYPE hr.wish AS (n int)`, `CREATE FUNCTION hidden.look(hr.wish) RETURNS text LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$ SELECT string_agg(tenant, ' ') FROM hr.salaries $$`,
+		`CREATE CAST (hr.wish AS text) WITH FUNCTION hidden.look(hr.wish)`},
+		steal: []string{`SELECT CAST(ROW(1)::hr.wish AS text)`}, found: []string{"definer hidden.look(hr.wish)"}},
+	{name: "large object of everybody", setup: []string{`SELECT lo_from_bytea(4721, 'globex')`, `GRANT SELECT ON LARGE OBJECT 4721 TO PUBLIC`},
+		steal: []string{`SELECT convert_from(lo_get(4721), 'UTF8')`}, found: []string{"large_object 4721"}},
+	{name: "server owner", setup: append(slices.Clip(remote), `ALTER SERVER here OWNER TO me`, `CREATE USER MAPPING FOR keeper SERVER here OPTIONS (user 'bypasser_login', password 'x')`, `GRANT SELECT ON hr.far TO keeper`,
+		`GRANT USAGE ON FOREIGN DATA WRAPPER postgres_fdw TO me`),
+		steal: []string{`/*admin*/ SET ROLE keeper; SELECT count(*) FROM hr.far; RESET ROLE`, `ALTER SERVER here OPTIONS (SET dbname 'postgres')`}, check: `SELECT 'dbname=postgres' = ANY (srvoptions) FROM pg_foreign_server`,
+		undo: []string{`ALTER SERVER here OPTIONS (SET dbname '$database')`}, found: []string{"server_owner here"}},
 }
 
 func TestPostureOwned(t *testing.T) {
@@ -82,6 +98,11 @@ var ownClean = []hole{
 		`CREATE FUNCTION mine.g() RETURNS text BEGIN ATOMIC SELECT mine.f('x'); END`, `ALTER FUNCTION mine.g() OWNER TO me`,
 		// A domain that no table has.
 		`CREATE DOMAIN mine.d AS text`, `ALTER DOMAIN mine.d OWNER TO me`,
+		// What it owns itself, and what is for others.
+		`SELECT lo_from_bytea(4722, 'mine')`, `ALTER LARGE OBJECT 4722 OWNER TO me`, `SELECT lo_from_bytea(4723, 'keeper''s')`, `GRANT SELECT ON LARGE OBJECT 4723 TO keeper`,
+		`CREATE EXTENSION postgres_fdw`, `CREATE SERVER own FOREIGN DATA WRAPPER postgres_fdw`, `ALTER SERVER own OWNER TO me`, `CREATE USER MAPPING FOR bypasser SERVER own`, `DROP USER MAPPING FOR bypasser SERVER own`,
+		`CREATE SCHEMA hidden`, `CREATE FUNCTION hidden.look(text, text) RETURNS text LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$ SELECT string_agg(tenant, $2) FROM hr.salaries $$`,
+		`CREATE OPERATOR hidden.<?> (LEFTARG = text, RIGHTARG = text, FUNCTION = hidden.look)`,
 		// A lookup that it can only read.
 		`CREATE TABLE hr.members (who name, tenant text)`, `ALTER TABLE hr.members ENABLE ROW LEVEL SECURITY`, `CREATE POLICY own ON hr.members USING (who = current_user)`,
 		`INSERT INTO hr.members VALUES ('me_harmless_owner', 'acme')`, `GRANT SELECT ON hr.members TO me`,

@@ -60,6 +60,8 @@ func TestConfigIsChecked(t *testing.T) {
 		"unknown attributes":   func(c *dbconn.Config) { c.TargetSessionAttrs = "master" },
 		"a server's setting":   func(c *dbconn.Config) { c.Settings = []string{"row_security"} },
 		"a setting twice":      func(c *dbconn.Config) { c.Settings = []string{"app.a", "app.a"} },
+		"any server":           func(c *dbconn.Config) { c.TLS.AnyServerName = true },
+		"a line in the name":   func(c *dbconn.Config) { c.Database = "d\nlevel=error" },
 		"a setting with SQL":   func(c *dbconn.Config) { c.Settings = []string{"app.a'; --"} },
 	}
 	for name, breaks := range tests {

@@ -111,7 +111,11 @@ func (l *level) parted(i int) {
 // 0x32,0x31 and U+0032 U+0031, in hexadecimal or decimal.
 func (l *level) codes(i int) {
 	t := l.t
-	if i < l.codesEnd || l.v.depth >= decodeDepth {
+	if i < l.codesEnd || l.v.depth >= decodeDepth || i+3 >= len(t) {
+		return
+	}
+	// The first code of a row is two or three digits, or has 0x or U+00 before it.
+	if !isGap(t[i+2]) && !isGap(t[i+3]) && t[i+1]|0x20 != 'x' && (i == 0 || t[i-1] != '+') {
 		return
 	}
 	for i > 0 && (isAlnum(t[i-1]) || t[i-1] == '+') {

@@ -205,6 +205,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"fetch":  fetch,
 	"hammer": hammer,
 	"token":  token,
+	"post":   post,
 	// run NAME CMD ARG…: starts a program in the background; NAME.out and
 	// NAME.log are its standard output and error.
 	"run": func(ts *testscript.TestScript, _ bool, args []string) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -110,6 +111,20 @@ func fetch(ts *testscript.TestScript, _ bool, args []string) {
 		}
 		return nil
 	})
+}
+
+// post CODE SOCKET PATH BODY: posts to a unix socket.
+func post(ts *testscript.TestScript, _ bool, args []string) {
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", args[1])
+	}}}
+	resp, err := client.Post("http://agent"+args[2], "application/json", strings.NewReader(args[3]))
+	ts.Check(err)
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(resp.Body)
+	if fmt.Sprint(resp.StatusCode) != args[0] {
+		ts.Fatalf("%s: %s", resp.Status, body)
+	}
 }
 
 // hammer URL FILE REGEXP COUNT: posts from eight sides until the file matches so

@@ -91,6 +91,11 @@ func Run(cfg Config) (code int, err error) {
 	if err := cfg.probePostgres(context.Background()); err != nil {
 		return 0, err
 	}
+	log, err := cfg.openAudit()
+	if err != nil {
+		return 0, err
+	}
+	defer cfg.closeAudit(log)
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals, child.Forwarded()...)
 	signal.Notify(signals, syscall.SIGPIPE)
@@ -118,6 +123,11 @@ func Run(cfg Config) (code int, err error) {
 			cfg.Logger.Warn("the session is not closed cleanly", "error", err)
 		}
 	}()
+	stopAudit, err := startAudit(&cfg, log, session)
+	if err != nil {
+		return 0, err
+	}
+	defer stopAudit()
 	return serve(&cfg, p, st, session, signals, base, path)
 }
 
@@ -195,8 +205,10 @@ func boot(cfg *Config, p *plan, st *status, signals <-chan os.Signal) (*bootstra
 	if b.RootsPoll == 0 {
 		b.RootsPoll = b.Poll
 	}
-	if ref := cfg.Sidecar.Users.Secret; ref != "" && !slices.Contains(b.Secrets, ref) {
-		b.Secrets = append(slices.Clone(b.Secrets), ref)
+	for _, ref := range []string{cfg.Sidecar.Users.Secret, cfg.Audit.Token} {
+		if ref != "" && !slices.Contains(b.Secrets, ref) {
+			b.Secrets = append(slices.Clone(b.Secrets), ref)
+		}
 	}
 	cfg.needPostgres(&b)
 	b.OnStatus = func(s bootstrap.Status) {

@@ -69,6 +69,7 @@ type Config struct {
 
 	Identity Identity       // what the agent is to others, for Sidecar
 	Sidecar  sidecar.Config // the traffic that it takes
+	Audit    Audit          // where it records
 	Postgres []Postgres     // the databases that the child logs in to without a password
 
 	Logger *slog.Logger // nil discards
@@ -250,7 +251,7 @@ func (c *Config) check() error {
 		}
 		seen[f.Path] = true
 	}
-	return errors.Join(checkHealth(c.Health.Check), checkListen(c.Listen), c.checkTraffic(), c.checkPostgres())
+	return errors.Join(checkHealth(c.Health.Check), checkListen(c.Listen), c.checkTraffic(), c.Audit.check(c.Once), c.checkPostgres())
 }
 
 func fill(d *time.Duration, value time.Duration) {

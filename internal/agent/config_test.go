@@ -22,6 +22,13 @@ func parse(args ...string) (agent.Config, error) {
 }
 
 func TestUsage(t *testing.T) {
+	config := func(text string) string {
+		file := filepath.Join(t.TempDir(), "agent.yaml")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
 	for want, args := range map[string][]string{
 		"no command to run":                {},
 		"-help lists the flags":            {"-bogus", "--", "x"},
@@ -54,6 +61,10 @@ func TestUsage(t *testing.T) {
 		"plain requests could be of":       {"-identity", "pki/sign/a", "-serve", ":1=127.0.0.1:2,peer=a:report,peer=b:report", "--", "x"},
 		"listens at 127.0.0.1:1 already":   {"-identity", "pki/sign/a", "-proxy", "127.0.0.1:1", "-call", "127.0.0.1:1=b:2,peer=a", "--", "x"},
 		"it listens for nothing":           {"-once", "-file", "/a=m/p#f", "-identity", "pki/sign/a", "-call", "127.0.0.1:1=b:2,peer=a"},
+		"no folder":                        {"-config", config("audit: {signer: transit/sign/a}"), "--", "x"},
+		"record in the program's name":     {"-config", config("audit: {dir: /a, listen: ':1', token: m/p#f}"), "--", "x"},
+		"whoever is on this host":          {"-config", config("audit: {dir: /a, listen: '127.0.0.1:1'}"), "--", "x"},
+		"names no field":                   {"-config", config("audit: {dir: /a, listen: '127.0.0.1:1', token: m/p}"), "--", "x"},
 		"the configuration cannot be read": {"-config", "/no/such/file", "--", "x"},
 	} {
 		_, err := parse(args...)

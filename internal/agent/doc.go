@@ -39,7 +39,8 @@
 // main.go is the command line; agent.go has the order of things. config.go says
 // what can be asked for; flags.go and file.go read it; plan.go turns it into
 // templates and references. inherit.go takes a SecretID out of the environment;
-// deliver.go writes files and environments; watch.go collects changes;
-// traffic.go starts the sidecar, postgres.go the databases; supervise.go is the one loop that owns the child; health.go asks whether the
+// deliver.go writes files and environments; watch.go collects changes; audit.go
+// opens the audit log; traffic.go starts the sidecar, postgres.go the databases;
+// supervise.go is the one loop that owns the child; health.go asks whether the
 // child works; status.go is what probes, metrics and systemd see.
 package agent

@@ -72,6 +72,12 @@ type document struct {
 	Listen   string        `yaml:"listen"`
 	MaxStale time.Duration `yaml:"max_stale"`
 
+	Audit struct {
+		Dir    string `yaml:"dir"`
+		Signer string `yaml:"signer"`
+		Listen string `yaml:"listen"`
+		Token  string `yaml:"token"`
+	} `yaml:"audit"`
 	Identity struct {
 		Role  string        `yaml:"role"`
 		Names []string      `yaml:"names"`
@@ -175,7 +181,7 @@ func (d *document) config(dir string) (Config, error) {
 		},
 		Pass: d.Pass, Window: d.Window, Command: d.Command, Restarts: DefaultRestarts, Grace: d.Grace, Jitter: d.Jitter,
 		Health: Health{Check: d.Health.Check, Interval: d.Health.Interval, Timeout: d.Health.Timeout}, Listen: d.Listen, MaxStale: d.MaxStale,
-		Identity: Identity(d.Identity), Sidecar: d.Sidecar, Postgres: d.Postgres,
+		Identity: Identity(d.Identity), Sidecar: d.Sidecar, Audit: Audit(d.Audit), Postgres: d.Postgres,
 	}
 	if d.SecretID.NoWait {
 		c.Boot.Spent = bootstrap.FailWhenSpent

@@ -139,7 +139,7 @@ func (c *Config) Check() error {
 			bad("serve: %q is no place to listen at; write it like :3101", in.At)
 		}
 		take(what, in.At)
-		if err := local(in.To); err != nil {
+		if err := Local(in.To); err != nil {
 			bad("%s: to %w: others would reach the program past the sidecar", what, err)
 		}
 		if in.At == in.To {
@@ -202,7 +202,7 @@ func (c *Config) Check() error {
 			bad("%s: nothing leads to it; give it a port with at, or set proxy", what)
 		}
 		if call.At != "" {
-			if err := local(call.At); err != nil {
+			if err := Local(call.At); err != nil {
 				bad("%s: at %w: others could call in the program's name", what, err)
 			}
 			take(what, call.At)
@@ -226,7 +226,7 @@ func (c *Config) Check() error {
 		if host, _, err := net.SplitHostPort(t.To); err != nil || host == "" {
 			bad("%s: to %q is no address; write it like mongodb:27017", what, t.To)
 		}
-		if err := local(t.At); err != nil {
+		if err := Local(t.At); err != nil {
 			bad("%s: at %w: others could connect in the program's name", what, err)
 		}
 		take(what, t.At)
@@ -237,7 +237,7 @@ func (c *Config) Check() error {
 	}
 	problems = append(problems, c.checkUsers()...)
 	if c.Proxy != "" {
-		if err := local(c.Proxy); err != nil {
+		if err := Local(c.Proxy); err != nil {
 			bad("proxy %w: others could call in the program's name", err)
 		}
 		take("proxy", c.Proxy)
@@ -268,8 +268,8 @@ func place(text string) (network, address string, err error) {
 	return "tcp", text, nil
 }
 
-// local refuses a place that others than this host's programs can reach.
-func local(text string) error {
+// Local refuses a place that others than this host's programs can reach.
+func Local(text string) error {
 	network, address, err := place(text)
 	if err != nil || network == "unix" {
 		return err

@@ -35,7 +35,7 @@ func (sc *Sidecar) serve(cfg *Inbound) error {
 		return err
 	}
 	sc.drainers = append(sc.drainers, drainer)
-	raw, err := listen(sc.serveCtx, cfg.At)
+	raw, err := Listen(sc.serveCtx, cfg.At)
 	if err != nil {
 		return err
 	}

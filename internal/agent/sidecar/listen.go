@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// listen listens at a place, on a unix socket for the agent's user alone.
-func listen(ctx context.Context, at string) (net.Listener, error) {
+// Listen listens at a place, on a unix socket for the agent's user alone.
+func Listen(ctx context.Context, at string) (net.Listener, error) {
 	network, address, err := place(at)
 	if err != nil {
 		return nil, wrong("%w", err)

@@ -69,7 +69,7 @@ func (sc *Sidecar) tlsTo(peer string) (c tlsconfig.Config, serverName string) {
 
 // out listens for the program.
 func (sc *Sidecar) out(at string, stall time.Duration, handler http.HandlerFunc) error {
-	l, err := listen(sc.callCtx, at)
+	l, err := Listen(sc.callCtx, at)
 	if err != nil {
 		return err
 	}

@@ -57,7 +57,7 @@ func Probe(ctx context.Context, cfg Config) error {
 	}
 	var problems []error
 	for _, at := range cfg.places() {
-		l, err := listen(ctx, at)
+		l, err := Listen(ctx, at)
 		if err != nil {
 			problems = append(problems, err)
 			continue

@@ -32,7 +32,7 @@ type tunnel struct {
 }
 
 func (sc *Sidecar) tunnel(cfg *Tunnel) error {
-	l, err := listen(sc.callCtx, cfg.At)
+	l, err := Listen(sc.callCtx, cfg.At)
 	if err != nil {
 		return err
 	}
