@@ -365,7 +365,13 @@ func (l *level) tryForm(f *form, c []byte, gs []group, g, j, start int, left byt
 	score := l.rate(rec, start, rec.score, rec.with)
 	// Numbers side by side, as in "Suite 680 36 4022 Oakridge Lane".
 	aside := own == ' ' && f.numeric && l.context(start).has(l.zone.det.unlike.bit)
-	if score == rec.score && (glued || aside) {
+	switch {
+	case score != rec.score:
+	case aside:
+		score = min(score, 0.3)
+	case glued && own == '-' && j > g+1: // "value599-34-5017"
+		score = min(score, 0.5)
+	case glued:
 		score = min(score, 0.3)
 	}
 	l.add(rec, start, end, score)

@@ -44,7 +44,7 @@ var triggerOf = func() (t [256]uint8) {
 			t[c] = trigQuote
 		case c == '%' || c == '&' || c == '\\':
 			t[c] = trigEscape
-		case dirtyByte[c] && (c < 0xC9 || c > 0xD1): // Greek and Cyrillic letters begin nothing
+		case dirtyByte[c] && c >= 0x80 && (c < 0xC9 || c > 0xD1): // Greek and Cyrillic letters begin nothing
 			t[c] = trigRune
 		case !isBlobByte[c]:
 			t[c] = trigNone
