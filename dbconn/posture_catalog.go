@@ -34,6 +34,9 @@ type catalog struct {
 	policies  map[oid][]policy // of tables with row-level security
 	lookups   map[oid][]lookup // by what they look things up in; filled by decides
 	functions []function
+	calls     []call
+	steps     map[oid][]step // by SECURITY DEFINER function
+	temporary map[oid]bool   // actors that may make temporary tables
 	others    []other
 	writable  map[oid]map[string]bool // schemas in which an actor may create
 	grants    map[grant][]oid
@@ -127,7 +130,7 @@ func readCatalog(ctx context.Context, conn *pgx.Conn, name string) (_ *catalog, 
 		parents: map[oid][]oid{}, policies: map[oid][]policy{}, writable: map[oid]map[string]bool{}, grants: map[grant][]oid{}}
 	for _, read := range []func(context.Context, pgx.Tx) error{
 		func(ctx context.Context, tx pgx.Tx) error { return c.readRoles(ctx, tx, name) },
-		c.readRelations, c.readAccess, c.readPolicies, c.readFunctions, c.readOthers, c.readGrants,
+		c.readRelations, c.readAccess, c.readPolicies, c.readFunctions, c.readOthers, c.readCalls, c.readGrants,
 	} {
 		if err := read(ctx, tx); err != nil {
 			return nil, err

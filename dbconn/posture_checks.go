@@ -65,6 +65,7 @@ func (c *catalog) examine(v *VaultRole) []Finding {
 	for _, o := range c.others {
 		f.other(o)
 	}
+	f.policyCalls()
 	if v != nil {
 		role := *v
 		role.Member = cmp.Or(role.Member, c.role.name)
@@ -353,7 +354,7 @@ func (f *findings) function(fn function) {
 	if fn.trigger && !fn.table && len(f.writable[fn.actor]) == 0 {
 		return // it has no table to call it from
 	}
-	if why := f.bypasses(fn.owner, nil); why != "" && !fn.trigger {
+	if why := cmp.Or(f.bypasses(fn.owner, nil), f.chain(fn)); why != "" && !fn.trigger {
 		with("definer", High, "it runs as "+ident(owner.name)+", "+why, revoke)
 	}
 	if why := f.lookup(fn); why != "" {

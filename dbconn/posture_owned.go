@@ -99,7 +99,7 @@ func (c *catalog) decides(a access) *lookup {
 	for i := range c.lookups[a.relation] {
 		l := &c.lookups[a.relation][i]
 		if l.table == nil || l.table == r || c.inherits(a.actor, l.table.owner) || !c.can(a.actor, l.table.oid) ||
-			!slices.ContainsFunc(l.policy.roles, func(to oid) bool { return to == public || c.inherits(a.actor, to) }) {
+			!c.anyOf(a.actor, l.policy.roles) {
 			continue
 		}
 		if found == nil || l.table.name+l.policy.name < found.table.name+found.policy.name {

@@ -81,6 +81,22 @@ var ownHoles = []hole{
 		`GRANT USAGE ON FOREIGN DATA WRAPPER postgres_fdw TO me`),
 		steal: []string{`/*admin*/ SET ROLE keeper; SELECT count(*) FROM hr.far; RESET ROLE`, `ALTER SERVER here OPTIONS (SET dbname 'postgres')`}, check: `SELECT 'dbname=postgres' = ANY (srvoptions) FROM pg_foreign_server`,
 		undo: []string{`ALTER SERVER here OPTIONS (SET dbname '$database')`}, found: []string{"server_owner here"}},
+
+	{name: "policy function's table", setup: []string{`GRANT TEMPORARY ON DATABASE db TO me`, `CREATE TABLE hr.members (who name, tenant text)`, `SET search_path = hr`,
+		`CREATE FUNCTION hr.tenant() RETURNS text LANGUAGE sql STABLE AS 'SELECT tenant FROM members WHERE who = current_user'`, `RESET search_path`,
+		`DROP POLICY own ON hr.salaries`, `CREATE POLICY own ON hr.salaries USING (tenant = hr.tenant())`},
+		steal: []string{`CREATE TEMP TABLE members AS SELECT current_user AS who, 'globex'::text AS tenant`, all}, found: []string{"policy_search_path hr.tenant()"}},
+	{name: "policy function's function", setup: []string{`CREATE SCHEMA mine AUTHORIZATION me`, `CREATE FUNCTION hr.tenant() RETURNS text LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN current_setting('app.tenant', true); END $$`,
+		`CREATE FUNCTION hr.tenant_of(text) RETURNS bool BEGIN ATOMIC SELECT $1 = hr.tenant(); END`,
+		`DROP POLICY own ON hr.salaries`, `CREATE POLICY own ON hr.salaries USING (hr.tenant_of(tenant))`},
+		steal: []string{`CREATE FUNCTION mine.current_setting(text, bool) RETURNS text LANGUAGE sql AS $$ SELECT 'globex' $$`, `SET search_path = mine, pg_catalog`, all}, found: []string{"policy_search_path hr.tenant()", "schema_create mine"}},
+	{name: "definer of a definer", setup: []string{`CREATE ROLE porter`, `GRANT USAGE ON SCHEMA hr TO porter`, `CREATE FUNCTION hr.vault() RETURNS text LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$ SELECT string_agg(tenant, ' ') FROM hr.salaries $$`,
+		`REVOKE ALL ON FUNCTION hr.vault() FROM PUBLIC`, `GRANT EXECUTE ON FUNCTION hr.vault() TO porter`,
+		`CREATE FUNCTION hr.door() RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$ BEGIN RETURN hr.vault(); END $$`, `ALTER FUNCTION hr.door() OWNER TO porter`},
+		steal: []string{`SELECT hr.door()`}, found: []string{"definer hr.door()"}},
+	{name: "definer of a view", setup: []string{`CREATE ROLE porter_two`, `GRANT USAGE ON SCHEMA hr TO porter_two`, `CREATE VIEW hr.everything AS TABLE hr.salaries`, `GRANT SELECT ON hr.everything TO porter_two`,
+		`CREATE FUNCTION hr.door() RETURNS text LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$ SELECT string_agg(tenant, ' ') FROM hr.everything $$`, `ALTER FUNCTION hr.door() OWNER TO porter_two`},
+		steal: []string{`SELECT hr.door()`}, found: []string{"definer hr.door()"}},
 }
 
 func TestPostureOwned(t *testing.T) {
@@ -103,6 +119,16 @@ var ownClean = []hole{
 		`CREATE EXTENSION postgres_fdw`, `CREATE SERVER own FOREIGN DATA WRAPPER postgres_fdw`, `ALTER SERVER own OWNER TO me`, `CREATE USER MAPPING FOR bypasser SERVER own`, `DROP USER MAPPING FOR bypasser SERVER own`,
 		`CREATE SCHEMA hidden`, `CREATE FUNCTION hidden.look(text, text) RETURNS text LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$ SELECT string_agg(tenant, $2) FROM hr.salaries $$`,
 		`CREATE OPERATOR hidden.<?> (LEFTARG = text, RIGHTARG = text, FUNCTION = hidden.look)`,
+		// Policies call functions that look nothing up where the caller says.
+		`GRANT TEMPORARY ON DATABASE db TO me`,
+		`CREATE FUNCTION hr.plain() RETURNS text LANGUAGE sql STABLE AS $$ SELECT current_setting('app.tenant', true) $$`,
+		`CREATE FUNCTION hr.pinned() RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$ SELECT current_setting('app.tenant', true) FROM pg_roles LIMIT 1 $$`,
+		`CREATE FUNCTION hr.named() RETURNS text LANGUAGE plpgsql STABLE AS $$ DECLARE x text; BEGIN WITH one AS (SELECT 1) SELECT current_setting('app.tenant', true) INTO x FROM one, generate_series(1, 1) JOIN pg_catalog.pg_roles ON true LIMIT 1; -- FROM nothing
+			IF x IS DISTINCT FROM x THEN RETURN NULL; END IF; RETURN x; END $$`,
+		`CREATE TABLE hr.three (tenant text)`, `ALTER TABLE hr.three ENABLE ROW LEVEL SECURITY`, `CREATE POLICY p ON hr.three USING (tenant = hr.plain() AND tenant = hr.pinned() AND tenant = hr.named())`, `GRANT SELECT ON hr.three TO me`,
+		// A definer who may not call what it names.
+		`CREATE ROLE guard`, `CREATE FUNCTION hr.shut() RETURNS text LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$ SELECT string_agg(tenant, ' ') FROM hr.salaries $$`, `REVOKE ALL ON FUNCTION hr.shut() FROM PUBLIC`,
+		`CREATE FUNCTION hr.says() RETURNS text LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$ SELECT 'hr.shut' $$`, `ALTER FUNCTION hr.says() OWNER TO guard`,
 		// A lookup that it can only read.
 		`CREATE TABLE hr.members (who name, tenant text)`, `ALTER TABLE hr.members ENABLE ROW LEVEL SECURITY`, `CREATE POLICY own ON hr.members USING (who = current_user)`,
 		`INSERT INTO hr.members VALUES ('me_harmless_owner', 'acme')`, `GRANT SELECT ON hr.members TO me`,
