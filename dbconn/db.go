@@ -103,11 +103,10 @@ func (db *DB) Stats() Stats {
 }
 
 // Close ends the rotation and closes the pool when all its connections have
-// come back. When ctx ends or DrainTimeout passes before that, it cuts off those
-// that are out, and its
-// error says how many. Then the leases are released. Later calls return the
-// same. A connection that its user never gives back keeps one goroutine waiting
-// for it.
+// come back. When ctx ends or Config.DrainTimeout passes before that, it cuts off
+// those that are out, and its error says how many. Then the leases are released.
+// Later calls return the same. A connection that its user never gives back keeps
+// one goroutine waiting for it.
 func (db *DB) Close(ctx context.Context) error {
 	db.closing.Do(func() {
 		db.closed.Store(true)

@@ -119,6 +119,13 @@ var ownClean = []hole{
 		`CREATE EXTENSION postgres_fdw`, `CREATE SERVER own FOREIGN DATA WRAPPER postgres_fdw`, `ALTER SERVER own OWNER TO me`, `CREATE USER MAPPING FOR bypasser SERVER own`, `DROP USER MAPPING FOR bypasser SERVER own`,
 		`CREATE SCHEMA hidden`, `CREATE FUNCTION hidden.look(text, text) RETURNS text LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$ SELECT string_agg(tenant, $2) FROM hr.salaries $$`,
 		`CREATE OPERATOR hidden.<?> (LEFTARG = text, RIGHTARG = text, FUNCTION = hidden.look)`,
+		// One that it writes, but whose own policy says what may stand in each column that counts.
+		`CREATE TABLE hr.shifts (who name, tenant text, day int)`, `ALTER TABLE hr.shifts ENABLE ROW LEVEL SECURITY`,
+		`CREATE POLICY own ON hr.shifts USING (who = current_user) WITH CHECK (who = current_user AND tenant = current_setting('app.tenant', true))`, `GRANT SELECT, INSERT, UPDATE, DELETE ON hr.shifts TO me`,
+		`CREATE POLICY shifts ON hr.salaries USING (tenant IN (SELECT tenant FROM hr.shifts WHERE who = current_user))`,
+		// One from which it can only take away.
+		`CREATE TABLE hr.left (tenant text)`, `ALTER TABLE hr.left ENABLE ROW LEVEL SECURITY`, `CREATE POLICY own ON hr.left USING (tenant = current_setting('app.tenant', true))`, `GRANT DELETE ON hr.left TO me`, `GRANT SELECT ON hr.left TO me`,
+		`CREATE POLICY gone ON hr.salaries USING (tenant IN (SELECT tenant FROM hr.left))`,
 		// Policies call functions that look nothing up where the caller says.
 		`GRANT TEMPORARY ON DATABASE db TO me`,
 		`CREATE FUNCTION hr.plain() RETURNS text LANGUAGE sql STABLE AS $$ SELECT current_setting('app.tenant', true) $$`,
