@@ -443,6 +443,20 @@ func (c *catalog) protectedTables() []*relation {
 	return c.guarded
 }
 
+// comment is a fix that is to be done by hand. A name in it cannot end it: fixes
+// are run by superusers, and names are made by others.
+func comment(text string) string { return "-- " + oneLine(text) }
+
+// oneLine puts blanks in place of what would end a line, or start another.
+func oneLine(text string) string {
+	return strings.Map(func(r rune) rune {
+		if !showable(string(r)) || r == '\u2028' || r == '\u2029' {
+			return ' '
+		}
+		return r
+	}, text)
+}
+
 // unquote is the name that quote_ident quoted.
 func unquote(name string) string {
 	if inner, is := strings.CutPrefix(name, `"`); is {

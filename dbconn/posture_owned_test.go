@@ -1,8 +1,12 @@
 package dbconn_test
 
 import (
+	"context"
 	"slices"
+	"strings"
 	"testing"
+
+	"github.com/tamshai/phoenix/dbconn"
 )
 
 // ownHoles are ways around that go over what the role owns or may change, and that
@@ -119,6 +123,13 @@ var ownClean = []hole{
 		`CREATE EXTENSION postgres_fdw`, `CREATE SERVER own FOREIGN DATA WRAPPER postgres_fdw`, `ALTER SERVER own OWNER TO me`, `CREATE USER MAPPING FOR bypasser SERVER own`, `DROP USER MAPPING FOR bypasser SERVER own`,
 		`CREATE SCHEMA hidden`, `CREATE FUNCTION hidden.look(text, text) RETURNS text LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$ SELECT string_agg(tenant, $2) FROM hr.salaries $$`,
 		`CREATE OPERATOR hidden.<?> (LEFTARG = text, RIGHTARG = text, FUNCTION = hidden.look)`,
+		// One that it writes, but whose own policy says what may stand in each column that counts.
+		`CREATE TABLE hr.shifts (who name, tenant text, day int)`, `ALTER TABLE hr.shifts ENABLE ROW LEVEL SECURITY`,
+		`CREATE POLICY own ON hr.shifts USING (who = current_user) WITH CHECK (who = current_user AND tenant = current_setting('app.tenant', true))`, `GRANT SELECT, INSERT, UPDATE, DELETE ON hr.shifts TO me`,
+		`CREATE POLICY shifts ON hr.salaries USING (tenant IN (SELECT tenant FROM hr.shifts WHERE who = current_user))`,
+		// One from which it can only take away.
+		`CREATE TABLE hr.left (tenant text)`, `ALTER TABLE hr.left ENABLE ROW LEVEL SECURITY`, `CREATE POLICY own ON hr.left USING (tenant = current_setting('app.tenant', true))`, `GRANT DELETE ON hr.left TO me`, `GRANT SELECT ON hr.left TO me`,
+		`CREATE POLICY gone ON hr.salaries USING (tenant IN (SELECT tenant FROM hr.left))`,
 		// Policies call functions that look nothing up where the caller says.
 		`GRANT TEMPORARY ON DATABASE db TO me`,
 		`CREATE FUNCTION hr.plain() RETURNS text LANGUAGE sql STABLE AS $$ SELECT current_setting('app.tenant', true) $$`,
@@ -141,4 +152,23 @@ var ownClean = []hole{
 		`CREATE VIEW hr.form WITH (security_invoker = true) AS SELECT 0 AS id`, `CREATE RULE form AS ON INSERT TO hr.form DO INSTEAD UPDATE hr.salaries SET amount = 0 WHERE id = NEW.id`,
 		`ALTER VIEW hr.form OWNER TO poster`, `GRANT INSERT ON hr.form TO me`,
 	}},
+}
+
+// A name cannot end the comment that a fix is, so that whoever runs fixes runs
+// nothing of the owner's.
+func TestPostureFixIsNoInjection(t *testing.T) {
+	s := newLab(t, 15).scene(t, hole{name: "injected", setup: []string{`DO $$ DECLARE name text := 'inbox' || chr(10) || 'DROP TABLE hr.salaries; --'; BEGIN
+		EXECUTE format('CREATE TABLE hr.%I (id int)', name); EXECUTE format('ALTER TABLE hr.%I ENABLE ROW LEVEL SECURITY', name); EXECUTE format('GRANT INSERT ON hr.%I TO me_injected', name);
+		EXECUTE format('CREATE RULE r AS ON INSERT TO hr.%I DO ALSO UPDATE hr.salaries SET amount = 0 WHERE id = NEW.id', name); END $$`}})
+	r := s.posture(dbconn.PostureConfig{})
+	if len(r.Findings) != 1 || r.Findings[0].Code != "rule" {
+		t.Fatalf("%+v", r.Findings)
+	}
+	s.run(s.admin, r.Findings[0].Fix)
+	s.run(s.admin, `SELECT FROM hr.salaries`)
+	conn := s.login()
+	defer conn.Close(context.Background())
+	if err := (dbconn.PostureConfig{Mode: dbconn.Enforce}).Admit(t.Context(), conn); err == nil || strings.Contains(err.Error(), "\n") {
+		t.Errorf("%q", err)
+	}
 }
