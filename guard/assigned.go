@@ -253,6 +253,9 @@ func secretScore(name, value []byte) float32 {
 	case letters == 0 && digits == len(value) && digits >= 15 && strings.HasSuffix(n, "token"):
 		return 0.55
 	case marks*4 > len(value):
+		if strings.Contains(n, "secret") && len(value) >= 32 && digits > 0 && letters > 0 && strings.IndexByte(string(value), ' ') < 0 && entropy(value) >= 4 {
+			return 0.6
+		}
 		return 0
 	case len(value) >= 10 && digits > 0 && letters > 0 && isRandom(value):
 		return 0.7

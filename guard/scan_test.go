@@ -63,6 +63,7 @@ func TestScan(t *testing.T) {
 		{"login bob password RY4vLVfnRGq9ZZ52", []string{"SECRET RY4vLVfnRGq9ZZ52"}},
 		{"Cookie: session=iinhy8eMLB1x5BOMom66Ln0hlOdlivbN; lang=de", []string{"SECRET iinhy8eMLB1x5BOMom66Ln0hlOdlivbN"}},
 		{"session 42 of sessions: 17, session_id: 550e8400-e29b-41d4-a716-446655440000", nil},
+		{`SECRET_KEY = "cf_flc&h0gn&(z@d%gjfe2ikdk)3r)tbz9w*qh(ext-^h$om9f"`, []string{"SECRET cf_flc&h0gn&(z@d%gjfe2ikdk)3r)tbz9w*qh(ext-^h$om9f"}},
 		{"The password is hunter2xyz.", []string{"SECRET hunter2xyz"}},
 		{"a password with SHA256 and PBKDF2", nil},
 		{"password: hunter2xyz", []string{"SECRET hunter2xyz"}},
