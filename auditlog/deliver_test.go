@@ -249,8 +249,8 @@ func TestADeadSinkHindersNobody(t *testing.T) {
 		if got := len(busy.has()); got != 600 || asked < 2 {
 			t.Errorf("busy has %d", got)
 		}
-		status := l.Status()
-		if i := slices.IndexFunc(status.Sinks, func(s auditlog.SinkStatus) bool { return s.Name == "dead" }); status.Sinks[i].Backlog != 600+1 || status.Sinks[i].Lag < 500 || status.Sinks[i].Failing != "connection refused" || status.Delivered() {
+		status := l.Status() // the genesis record is passed over, at once or with the rest
+		if i := slices.IndexFunc(status.Sinks, func(s auditlog.SinkStatus) bool { return s.Name == "dead" }); status.Sinks[i].Backlog < 600 || status.Sinks[i].Backlog > 600+1 || status.Sinks[i].Lag < 500 || status.Sinks[i].Failing != "connection refused" || status.Delivered() {
 			t.Errorf("%+v", status.Sinks[i])
 		}
 		time.Sleep(time.Hour)

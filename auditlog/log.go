@@ -67,6 +67,10 @@ type Config struct {
 
 const maxSealed = 16384
 
+// reserved is how actions begin that the log itself records: what was removed,
+// dropped, damaged. Verify and Status go by them.
+const reserved = "auditlog."
+
 func (c *Config) fill() error {
 	c.MaxEvent = cmp.Or(c.MaxEvent, 256<<10)
 	c.SegmentSize = cmp.Or(c.SegmentSize, 16<<20)
@@ -254,8 +258,8 @@ func (l *Log) scrubber() func(string) string {
 // Append records e and returns when it is on stable storage. It completes e,
 // hashes its sensitive fields and takes known secrets out of it.
 //
-// The errors are ErrEvent and ErrTooLarge for an event that is not sound, by
-// which nothing is changed; ErrFull, ErrWrite and ErrClosed. When ctx ends
+// The errors are ErrEvent and ErrTooLarge for an event that is not sound, or
+// whose action begins with "auditlog.", by which nothing is changed; ErrFull, ErrWrite and ErrClosed. When ctx ends
 // first, the error wraps its cause and whether the event is kept is not known.
 func (l *Log) Append(ctx context.Context, e Event) error {
 	p, err := l.submit(ctx, e)
@@ -290,6 +294,9 @@ func (p *Receipt) ID() string { return p.event.ID }
 func (l *Log) submit(ctx context.Context, e Event) (p Receipt, err error) {
 	if ctx.Err() != nil {
 		return p, fmt.Errorf("auditlog: append: %w", context.Cause(ctx))
+	}
+	if strings.HasPrefix(e.Action, reserved) {
+		return p, fmt.Errorf("auditlog: append: %w: the action %.60q begins with %s, and what the log says of itself only it may say", ErrEvent, e.Action, reserved)
 	}
 	if e, err = l.prepare(e); err != nil {
 		return p, err

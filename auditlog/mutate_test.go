@@ -195,6 +195,18 @@ func TestMutationsAreCaught(t *testing.T) {
 			must(f.t, os.Remove(f.segments()[0]))
 			return 1
 		}, true},
+		"the first segment removed, and a word that the log did it": {auditlog.Dropped, func(f *forger) uint64 {
+			last := f.records[len(f.records)-1]
+			last.Kind, last.Seq, last.Batch = auditlog.KindEvent, last.Seq+1, 0
+			claim := auditlog.Event{Severity: auditlog.Notice, Category: auditlog.System, Action: "auditlog.pruned", Outcome: auditlog.Success,
+				Attributes: map[string]string{"epoch": f.epoch, "from": "1", "to": fmt.Sprint(f.firsts[1] - 1)}}.Complete()
+			last.Payload = claim.AppendJSON(nil)
+			f.records = append(f.records, last)
+			f.rechain()
+			f.write()
+			must(f.t, os.Remove(f.segments()[0]))
+			return 1
+		}, true},
 		"two events swapped": {auditlog.Reordered, func(f *forger) uint64 {
 			i, j := f.find("action.0123"), f.find("action.0130")
 			f.records[i], f.records[j] = f.records[j], f.records[i]

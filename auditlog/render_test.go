@@ -140,7 +140,7 @@ func TestEventsThatAreRefused(t *testing.T) {
 	dir := t.TempDir()
 	l := openT(t, dir, auditlog.Config{})
 	for name, e := range map[string]auditlog.Event{
-		"no action": {Category: auditlog.System}, "a category": {Action: "x", Category: "gossip"}, "an outcome": {Action: "x", Outcome: "maybe"},
+		"no action": {Category: auditlog.System}, "what the log says itself": {Action: "auditlog.pruned", Category: auditlog.System}, "a category": {Action: "x", Category: "gossip"}, "an outcome": {Action: "x", Outcome: "maybe"},
 		"a year": {Action: "x", Time: time.Date(12026, 1, 1, 0, 0, 0, 0, time.UTC)}, "before": {Action: "x", Time: time.Date(1, 1, 1, 0, 0, 1, 0, time.UTC)},
 	} {
 		if err := l.Append(t.Context(), e); !errors.Is(err, auditlog.ErrEvent) {

@@ -125,6 +125,9 @@ func Verify(ctx context.Context, fsys fs.FS, cfg VerifyConfig) (*Report, error) 
 		}
 		all = append(all, p)
 	}
+	for _, p := range all {
+		v.provePruned(p)
+	}
 	for i, epoch := range known {
 		if j := slices.Index(epochs, epoch); j >= 0 {
 			v.epoch(all[j])
@@ -173,10 +176,14 @@ type sealAt struct {
 	seq  uint64 // of its record; 0 in an anchor
 }
 
-// A prunedRange is what the log says it removed itself.
+// A prunedRange is what the log says it removed itself. Anybody who is root can
+// write that: it counts when it is signed, and anchored if there are anchors.
 type prunedRange struct {
 	epoch    string
 	from, to uint64
+	at       string // the epoch of the record that says so
+	seq      uint64 // and its number
+	proven   bool
 }
 
 func (v *verifier) note(format string, args ...any) {

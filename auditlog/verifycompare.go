@@ -63,7 +63,7 @@ func (v *verifier) epoch(p *presence) {
 		}
 	}
 	if rep.First > 1 && len(v.report.Findings) == before && (!v.wasPruned(p.epoch, 1) || !v.wasPruned(p.epoch, rep.First-1)) {
-		v.find(Finding{Damage: Dropped, Epoch: p.epoch, Seq: 1, Text: fmt.Sprintf("the epoch begins with record %d, and the log does not say that it removed those before", rep.First)})
+		v.find(Finding{Damage: Dropped, Epoch: p.epoch, Seq: 1, Text: fmt.Sprintf("the epoch begins with record %d, and it is not proven that the log removed those before", rep.First) + v.unproven(p.epoch, 1)})
 	}
 	if len(v.report.Findings) == before {
 		v.heads(p, trusted)
@@ -237,7 +237,7 @@ func (v *verifier) judge(p *presence, at *Finding, sealed []sealedLeaf, n, i int
 	case elsewhere:
 		at.Damage, at.Text = Edited, fmt.Sprintf("something was put in before record %d", at.Seq)
 	case was[now.leaf] || now.seq > at.Seq && now.kind != 0:
-		at.Damage, at.Text = Dropped, fmt.Sprintf("record %d is gone, and later records are here", at.Seq)
+		at.Damage, at.Text = Dropped, fmt.Sprintf("record %d is gone, and later records are here", at.Seq)+v.unproven(p.epoch, at.Seq)
 	case now.kind == 0:
 		at.Damage, at.Text = Edited, fmt.Sprintf("record %d cannot be read", at.Seq)
 	default:
@@ -245,10 +245,22 @@ func (v *verifier) judge(p *presence, at *Finding, sealed []sealedLeaf, n, i int
 	}
 }
 
+// wasPruned reports whether it is proven that the log removed a record itself.
 func (v *verifier) wasPruned(epoch string, seq uint64) bool {
-	return slices.ContainsFunc(v.pruned, func(r prunedRange) bool {
-		return r.epoch == epoch && r.from <= seq && (seq <= r.to || r.to == 0)
-	})
+	return slices.ContainsFunc(v.pruned, func(r prunedRange) bool { return r.proven && r.has(epoch, seq) })
+}
+
+func (r prunedRange) has(epoch string, seq uint64) bool {
+	return r.epoch == epoch && r.from <= seq && (seq <= r.to || r.to == 0)
+}
+
+// unproven is what to add about a record of which only somebody's word says
+// that the log removed it.
+func (v *verifier) unproven(epoch string, seq uint64) string {
+	if slices.ContainsFunc(v.pruned, func(r prunedRange) bool { return !r.proven && r.has(epoch, seq) }) {
+		return "; that the log removed it itself is only said by an event that is not signed and anchored yet: verify again when it is"
+	}
+	return ""
 }
 
 // heads compares the chain with what was signed: where leaves are right and

@@ -135,7 +135,7 @@ func (v *verifier) take(p *presence, r record, leaf Hash, file int32, off int64)
 		p.events++
 		// Cheaper than to parse each: such an event ends with this.
 		if end := r.payload[max(len(r.payload)-48, 0):]; bytes.Contains(end, []byte(`"from":"1","to":"`)) {
-			v.takePruned(r.payload)
+			v.takePruned(p.epoch, r)
 		}
 	case KindCheckpoint:
 		v.sealed = true
@@ -157,15 +157,31 @@ func (v *verifier) take(p *presence, r record, leaf Hash, file int32, off int64)
 	}
 }
 
-func (v *verifier) takePruned(payload []byte) {
-	e, err := ParseEvent(payload)
+func (v *verifier) takePruned(epoch string, r record) {
+	e, err := ParseEvent(r.payload)
 	if err != nil || e.Action != "auditlog.pruned" || e.Category != System {
 		return
 	}
 	from, err1 := strconv.ParseUint(e.Attributes["from"], 10, 64)
 	to, err2 := strconv.ParseUint(e.Attributes["to"], 10, 64)
 	if err1 == nil && err2 == nil {
-		v.pruned = append(v.pruned, prunedRange{e.Attributes["epoch"], from, to})
+		v.pruned = append(v.pruned, prunedRange{epoch: e.Attributes["epoch"], from: from, to: to, at: epoch, seq: r.seq})
+	}
+}
+
+// provePruned has count what a checkpoint covers of what p says that was removed.
+func (v *verifier) provePruned(p *presence) {
+	covers, _ := v.trust(p, v.anchored[p.epoch])
+	if v.cfg.Anchors != nil {
+		covers = v.anchored[p.epoch]
+	}
+	if len(covers) == 0 {
+		return
+	}
+	for i := range v.pruned {
+		if r := &v.pruned[i]; r.at == p.epoch && r.seq <= covers[len(covers)-1].To {
+			r.proven = true
+		}
 	}
 }
 

@@ -140,11 +140,16 @@ func TestPosturePolicies(t *testing.T) {
 	}{
 		{"true", true}, {"NOT false", true}, {"1 = 1", true}, {"1 <> 2", true}, {"'a' = 'a'", true}, {"a = a", true}, {"((true))", true},
 		{"a = 'x' OR true", true}, {"(a = 'x') OR (b = 1 OR 2 > 3) OR 1 = 1", true}, {"true AND (a = 'OR' OR 1 = 1)", true}, {"1 IS NOT NULL", true}, {"true IS TRUE", true},
+		{"2 > 1", true}, {"1 < 2", true}, {"2 >= 1", true}, {"(SELECT true)", true}, {"EXISTS (SELECT 1)", true}, {"a LIKE '%'", true}, {"c IS NOT NULL", true},
+		{"NOT (false AND b = 1)", true}, {"true IS NOT FALSE", true}, {"COALESCE(true, false)", true}, {"current_user IS NOT NULL", true}, {"a IS NULL OR a IS NOT NULL", true},
+		{"'x' = ANY (ARRAY['x'])", true}, {"CASE WHEN true THEN true ELSE b = 1 END", true}, {"a = 'x' OR a <> 'x' OR a IS NULL", true}, {"1 IN (1, 2)", true}, {"b = b AND c = c", true},
+		{"1 > 2", false}, {"2 < 1", false}, {"a IS NOT NULL", false}, {"EXISTS (SELECT 1 WHERE false)", false}, {"(SELECT b = 1)", false}, {"a LIKE '%x'", false}, {"a NOT LIKE '%'", false},
+		{"NOT (true OR b = 1)", false}, {"COALESCE(b = 1, false)", false}, {"a IS NULL OR b IS NOT NULL", false}, {"a = 'x' OR a <> 'y'", false}, {"c <> 'x'", false},
 		{"false", false}, {"1 = 2", false}, {"a = 'true'", false}, {"a = 'x OR true'", false}, {"a = ' OR 1 = 1'", false}, {"NOT true", false}, {"b = 1 AND true", false},
 		{"a = 'x' AND (b = 1 OR true)", false}, {"a = current_setting('app.tenant', true)", false}, {"a <> 'x'", false}, {"(a = 'x') = (b = 1)", false}, {"a = ANY (ARRAY['x', a || ')'])", false},
 		{"EXISTS (SELECT 1 WHERE a = 'x')", false}, {"CASE WHEN b = 1 THEN true ELSE false END", false},
 	} {
-		h.setup = append(h.setup, fmt.Sprintf(`CREATE TABLE hr.p_%02d (a text, b int)`, i), fmt.Sprintf(`ALTER TABLE hr.p_%02d ENABLE ROW LEVEL SECURITY`, i),
+		h.setup = append(h.setup, fmt.Sprintf(`CREATE TABLE hr.p_%02d (a text, b int, c text NOT NULL)`, i), fmt.Sprintf(`ALTER TABLE hr.p_%02d ENABLE ROW LEVEL SECURITY`, i),
 			fmt.Sprintf(`CREATE POLICY p ON hr.p_%02d USING (%s)`, i, c.using), fmt.Sprintf(`GRANT SELECT ON hr.p_%02d TO me`, i))
 		if c.always {
 			want = append(want, fmt.Sprintf("policy p ON hr.p_%02d", i))

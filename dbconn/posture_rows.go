@@ -1,10 +1,6 @@
 package dbconn
 
-import (
-	"regexp"
-	"slices"
-	"strings"
-)
+import "slices"
 
 // This file judges what stands between a role and the rows: views, stored copies,
 // rules and policies.
@@ -149,7 +145,7 @@ func (f *findings) rule(a access, r *relation, with with) {
 		}
 		if why != "" {
 			with("rule", High, "a rule on it touches "+t.name+" with the rights of "+ident(f.roles[r.owner].name)+", "+why, a.proof(r),
-				"-- see the rules with \\d+ "+r.name+", and write a trigger in place of the one that names "+t.name)
+				comment("see the rules with \\d+ "+r.name+", and write a trigger in place of the one that names "+t.name))
 			return
 		}
 	}
@@ -193,12 +189,12 @@ func (c *catalog) open(role, table oid, command rune) *policy {
 		var always bool
 		switch command {
 		case 'a':
-			always = alwaysTrue(p.written())
+			always = p.always(p.written())
 		case 'w':
 			// Of rows that a policy shows, one may become somebody else's.
-			always = alwaysTrue(p.using) || alwaysTrue(p.written())
+			always = p.always(p.using) || p.always(p.written())
 		default:
-			always = alwaysTrue(p.using)
+			always = p.always(p.using)
 		}
 		if p.permissive && always && found == nil {
 			found = p
@@ -216,94 +212,4 @@ func (p *policy) written() string {
 		return p.check
 	}
 	return p.using
-}
-
-// alwaysTrue reports whether an expression, as pg_get_expr writes it, is true
-// without a look at the row: true, NOT false, 1 = 1, x OR true, and the like.
-func alwaysTrue(expr string) bool {
-	expr = strip(expr)
-	if parts := split(expr, " OR "); len(parts) > 1 {
-		return slices.ContainsFunc(parts, alwaysTrue)
-	}
-	if parts := split(expr, " AND "); len(parts) > 1 {
-		return !slices.ContainsFunc(parts, func(part string) bool { return !alwaysTrue(part) })
-	}
-	if inner, not := strings.CutPrefix(expr, "NOT "); not {
-		return strip(inner) == "false"
-	}
-	for _, operator := range []string{" = ", " >= ", " <= ", " IS NOT DISTINCT FROM "} {
-		if sides := split(expr, operator); len(sides) == 2 && strip(sides[0]) == strip(sides[1]) {
-			return true
-		}
-	}
-	if sides := split(expr, " <> "); len(sides) == 2 {
-		a, b := strip(sides[0]), strip(sides[1])
-		return a != b && constant.MatchString(a) && constant.MatchString(b)
-	}
-	if inner, is := strings.CutSuffix(expr, " IS NOT NULL"); is {
-		return constant.MatchString(strip(inner))
-	}
-	return expr == "true" || expr == "true IS TRUE" || expr == "'t'::boolean"
-}
-
-var constant = regexp.MustCompile(`^(\d+|'[^']*'(::\w+)?|true)$`)
-
-// strip takes off the parentheses around an expression.
-func strip(expr string) string {
-	expr = strings.TrimSpace(expr)
-	for strings.HasPrefix(expr, "(") && strings.HasSuffix(expr, ")") {
-		depth, closed := 0, false
-		scan(expr, func(i int, r byte) bool {
-			switch r {
-			case '(':
-				depth++
-			case ')':
-				depth--
-			}
-			closed = depth == 0 && i < len(expr)-1
-			return !closed
-		})
-		if closed || depth != 0 {
-			break
-		}
-		expr = strings.TrimSpace(expr[1 : len(expr)-1])
-	}
-	return expr
-}
-
-// split cuts an expression at an operator that stands outside parentheses and
-// quotes.
-func split(expr, operator string) []string {
-	var parts []string
-	depth, from := 0, 0
-	scan(expr, func(i int, r byte) bool {
-		switch {
-		case r == '(' || r == '[':
-			depth++
-		case r == ')' || r == ']':
-			depth--
-		case depth == 0 && i >= from && strings.HasPrefix(expr[i:], operator):
-			parts = append(parts, expr[from:i])
-			from = i + len(operator)
-		}
-		return true
-	})
-	return append(parts, expr[from:])
-}
-
-// scan calls f for each byte outside quotes until it returns false.
-func scan(expr string, f func(i int, r byte) bool) {
-	var quote byte
-	for i := 0; i < len(expr); i++ {
-		switch r := expr[i]; {
-		case quote != 0:
-			if r == quote {
-				quote = 0
-			}
-		case r == '\'' || r == '"':
-			quote = r
-		case !f(i, r):
-			return
-		}
-	}
 }

@@ -64,6 +64,12 @@ func (l *level) read(z *zone, from int) int {
 	t := l.t
 	for i := skip(t, from); i < len(t); i = skip(t, i+1) {
 		switch triggerOf[t[i]] {
+		case trigWord:
+			start, end := wordAround(t, i)
+			if i >= l.tokEnd && encodes(t[start:end]) {
+				l.token(i)
+			}
+			i = end - 1
 		case trigDigit:
 			if i < l.runEnd && i < l.tokEnd {
 				for i+1 < len(t) && isDigit(t[i+1]) {

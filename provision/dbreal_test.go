@@ -179,6 +179,11 @@ func TestDatabaseUsersOnRealServers(t *testing.T) {
 			if r := w.apply(e, provision.PlanConfig{}); r.Writes != 0 {
 				t.Errorf("the second apply: %d writes", r.Writes)
 			}
+			// The pipeline's token sees all of it.
+			p, err := w.tryPlan(w.as(w.token("phoenix-pipeline-"+w.n)), e, provision.PlanConfig{Only: []provision.Stage{provision.StageDatabases}})
+			if err != nil || p.Drift() {
+				t.Errorf("the pipeline's plan: %v, %+v", err, p)
+			}
 			w.live(e, pg)
 
 			// The new Vault has another PKI, and no password; a user of the old

@@ -245,6 +245,41 @@ func TestConnectionServesNobodyBeforeItsRotation(t *testing.T) {
 	w.apply(e, provision.PlanConfig{})
 }
 
+// A roll waits until Vault itself trusts the new root on its way to a database.
+func TestRollWaitsForConnections(t *testing.T) {
+	w, _ := onDouble(t)
+	e := w.estate(withUsers)
+	w.apply(e, provision.PlanConfig{})
+	roll := func(through provision.RollPhase) *provision.RollReport {
+		t.Helper()
+		r, err := provision.Roll(t.Context(), w.client, e, provision.RollConfig{Through: through, Settle: -1, Patience: -1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	r := roll(provision.RollReissue)
+	if r.Phase != provision.RollReissue || len(r.Waiting) != 2 || !strings.Contains(r.Waiting[0], "does not trust the new root; run phoenix provision apply -f estate.yaml --only databases") {
+		t.Fatalf("%s, waiting for %q", r.Phase, r.Waiting)
+	}
+	w.apply(e, provision.PlanConfig{Only: []provision.Stage{provision.StageDatabases}})
+	if r := roll(provision.RollReissue); r.Phase != provision.RollRemove {
+		t.Errorf("%s, waiting for %q", r.Phase, r.Waiting)
+	}
+}
+
+// An older Vault would leave the authority out, and trust that of its system.
+func TestOldVaultIsSentNoCA(t *testing.T) {
+	w, _ := onDouble(t)
+	w.double.Inject(vaulttest.Fault{Path: "sys/health", Status: 200, Body: `{"initialized":true,"sealed":false,"standby":false,"version":"1.15.6"}`})
+	only := provision.PlanConfig{Only: []provision.Stage{provision.StageDatabases}}
+	_, err := w.tryPlan(w.client, w.estate(withUsers), only)
+	if !errors.Is(err, provision.ErrRefused) || !strings.Contains(err.Error(), "write ca: {vault_file: PATH} for the connection postgres") {
+		t.Errorf("%v", err)
+	}
+	w.plan(w.estate(strings.Replace(withUsers, "postgres: {password: {env: VAULT_POSTGRES_PASSWORD}}", "postgres: {password: {env: VAULT_POSTGRES_PASSWORD}, ca: {vault_file: /vault/ca.pem}}", 1)), only)
+}
+
 func TestDatabaseUsersErrors(t *testing.T) {
 	const head = `owner: o
 servers:

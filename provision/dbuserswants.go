@@ -83,6 +83,10 @@ func (v *view) databaseConnection(c DatabaseConnection) item {
 	u := v.Estate.Users
 	path := u.Mount + "/config/" + c.Server
 	return item{stage: StageDatabases, kind: "database connection", name: u.Mount + "/" + c.Server, reads: []string{path}, writes: []string{path}, look: func(ctx context.Context) (Change, error) {
+		// Before 1.18 the plugin for PostgreSQL leaves out what it is sent.
+		if c.Kind == "postgres" && c.CA.VaultFile == "" && v.olderThan(1, 18) {
+			return Change{}, refuse("Vault %s cannot be sent the ca of a PostgreSQL server, which came with 1.18; put it on Vault's host, and write ca: {vault_file: PATH} for the connection %s", v.Version, c.Server)
+		}
 		have, err := v.engine(ctx, path)
 		if err != nil {
 			return Change{}, err
@@ -175,13 +179,17 @@ func (v *view) databaseCA(ctx context.Context, c DatabaseConnection, hasRoots bo
 		if err != nil {
 			return "", err
 		}
-		var text strings.Builder
-		for _, root := range roots(all) {
-			text.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.cert.Raw}))
-		}
-		return strings.TrimSpace(text.String()), nil
+		return rootsPEM(roots(all)), nil
 	}
 	return "", nil
+}
+
+func rootsPEM(roots []pkiIssuer) string {
+	var text strings.Builder
+	for _, root := range roots {
+		text.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.cert.Raw}))
+	}
+	return strings.TrimSpace(text.String())
 }
 
 // rootCredential has Vault replace the password that came from outside, and

@@ -95,7 +95,8 @@
 //	      addr: postgres:5432                       # the default: the server's name and port
 //	      database: postgres                        # where Vault logs in; the default; admin for mongodb
 //	      ca: pki                                   # the default with a PKI: its roots; or {file: ca.pem},
-//	                                                # which is sent, or {vault_file: /vault/ca.pem}, on Vault's host
+//	                                                # which is sent, or {vault_file: /vault/ca.pem}, on Vault's host;
+//	                                                # Vault before 1.18 needs the last
 //	    mongodb:                                    # one that demands client certificates
 //	      password: {env: VAULT_MONGODB_PASSWORD}
 //	      ca: {vault_file: /vault/tls/ca.crt}
@@ -158,6 +159,9 @@
 // is missing as well ([Estate.DatabaseNeeds]). The stage is the last, because
 // the server's certificate comes from the PKI: apply the others, start the
 // server, apply all.
+//
+// A roll of the PKI waits until each connection that was sent the roots has the
+// new one, which the next application of the stage sends.
 //
 // The password is sent when a connection is made, and never again. The
 // connection serves no role until Vault has replaced that password by one of its

@@ -188,6 +188,15 @@ func (p *Plan) wants(stage Stage) bool {
 // tuning came with 1.13.
 const oldestMajor, oldestMinor = 1, 13
 
+// olderThan compares Vault's version; what cannot be read is not older.
+func (p *Plan) olderThan(major, minor int) bool {
+	first, rest, _ := strings.Cut(strings.TrimPrefix(p.Version, "v"), ".")
+	second, _, _ := strings.Cut(rest, ".")
+	x, err1 := strconv.Atoi(first)
+	y, err2 := strconv.Atoi(second)
+	return err1 == nil && err2 == nil && (x < major || x == major && y < minor)
+}
+
 // check makes sure that Vault is there and ready.
 func (p *Plan) check(ctx context.Context) error {
 	var health *vault.Health
@@ -206,11 +215,7 @@ func (p *Plan) check(ctx context.Context) error {
 		return fmt.Errorf("provision: %w: unseal %s first", vault.ErrSealed, addr)
 	}
 	p.Version = health.Version
-	major, minor, _ := strings.Cut(strings.TrimPrefix(health.Version, "v"), ".")
-	minor, _, _ = strings.Cut(minor, ".")
-	x, err1 := strconv.Atoi(major)
-	y, err2 := strconv.Atoi(minor)
-	if err1 == nil && err2 == nil && (x < oldestMajor || x == oldestMajor && y < oldestMinor) {
+	if p.olderThan(oldestMajor, oldestMinor) {
 		return &Refusal{[]string{fmt.Sprintf("%s is Vault %s; it must be %d.%d or newer", addr, health.Version, oldestMajor, oldestMinor)}}
 	}
 	return nil

@@ -46,9 +46,10 @@ type RollProbe func(ctx context.Context, phase RollPhase, roots []*x509.Certific
 // RollConfig is how to roll. Its zero value does all that can be done.
 type RollConfig struct {
 	Through RollPhase // the last phase to do; "" means RollRemove
-	// Settle is how long peers have to read the new root before a certificate
-	// depends on it; 0 means 5 minutes, five times the interval at which
-	// sessions look, negative not at all.
+	// Settle is how long peers have to read the new root, and where CRLs are
+	// required that of the new intermediate, before a certificate depends on
+	// them; 0 means 5 minutes, five times the interval at which sessions look
+	// for roots and once that for CRLs, negative not at all.
 	Settle time.Duration
 	// Probe looks at peers besides what Vault knows of them; nil looks nowhere.
 	Probe RollProbe

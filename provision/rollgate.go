@@ -25,8 +25,12 @@ func (r *roller) gate(ctx context.Context, s *rollState) (waiting []string, unti
 		if until = below[len(below)-1].cert.NotBefore.Add(backdated + r.cfg.Settle); r.cfg.Settle > 0 && r.cfg.Now().Before(until) {
 			return append(waiting, fmt.Sprintf("peers have until %s to read the new root", until.UTC().Format(time.RFC3339))), until, nil
 		}
+		connections, err := r.untrusting(ctx, s.target)
+		if err != nil {
+			return waiting, time.Time{}, err
+		}
 		behind, err := r.probe(ctx, s.phase, []pkiIssuer{s.target})
-		return append(waiting, behind...), time.Time{}, err
+		return append(append(waiting, connections...), behind...), time.Time{}, err
 	case RollRemove:
 		if len(s.old) == 0 {
 			return waiting, until, nil // all but keys is gone
@@ -42,6 +46,30 @@ func (r *roller) gate(ctx context.Context, s *rollState) (waiting []string, unti
 		return append(append(waiting, issued...), behind...), until, err
 	}
 	return waiting, until, nil
+}
+
+// untrusting returns the connections to databases that Vault was sent the roots
+// for, and not this one: a server with a certificate below it would be refused.
+func (r *roller) untrusting(ctx context.Context, root pkiIssuer) (behind []string, err error) {
+	u := r.estate.Users
+	if u == nil {
+		return nil, nil
+	}
+	for _, c := range u.Connections {
+		if !c.CA.PKI {
+			continue
+		}
+		path := u.Mount + "/config/" + c.Server
+		have, err := r.conn.read(ctx, path, nil)
+		if err != nil {
+			return nil, err
+		}
+		trusted, _ := flat(have)["tls_ca"].(string)
+		if have != nil && !strings.Contains(trusted, rootsPEM([]pkiIssuer{root})) {
+			behind = append(behind, fmt.Sprintf("%s does not trust the new root; run phoenix provision apply -f %s --only %s", path, r.estate.File, StageDatabases))
+		}
+	}
+	return behind, nil
 }
 
 // backdated is how far Vault dates an authority back.

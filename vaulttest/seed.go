@@ -50,7 +50,7 @@ func (s *Server) DeleteKV(path string) {
 // AppRole returns a RoleID and a fresh SecretID of a role of auth/approle: one
 // use, ten minutes. The role is made if it does not exist: tokens that live an
 // hour and can be renewed for ever, and a policy of its name that reads every KV
-// secret, every creds path and every transit key, signs, verifies and issues, and
+// secret, every creds and static-creds path and every transit key, signs, verifies and issues, and
 // destroys and looks up the role's own SecretIDs.
 func (s *Server) AppRole(name string) (roleID, secretID string) {
 	c := s.vault()
@@ -72,6 +72,7 @@ func servicePolicy(role string) string {
 	"+/data/*": {"capabilities": ["read"]},
 	"+/metadata/*": {"capabilities": ["read", "list"]},
 	"+/creds/*": {"capabilities": ["read"]},
+	"+/static-creds/*": {"capabilities": ["read"]},
 	"+/sign/*": {"capabilities": ["update"]},
 	"+/verify/*": {"capabilities": ["update"]},
 	"+/keys/*": {"capabilities": ["read"]},

@@ -88,7 +88,7 @@ func (s *ingest) refuse(r *http.Request, why string) {
 	s.refused.mu.Unlock()
 	client, _ := clientOf(r, nil)
 	err := s.Log.Append(context.WithoutCancel(r.Context()), auditlog.Event{
-		Time: now, Severity: auditlog.Warning, Category: auditlog.Authentication, Action: "auditlog.ingest.refused", Outcome: auditlog.Blocked,
+		Time: now, Severity: auditlog.Warning, Category: auditlog.Authentication, Action: "ingest.refused", Outcome: auditlog.Blocked,
 		Actor: auditlog.Actor{Client: client}, Attributes: map[string]string{"reason": why, "count": strconv.Itoa(count)},
 	})
 	if err != nil {
@@ -100,7 +100,7 @@ func (s *ingest) refuse(r *http.Request, why string) {
 func rejection(client *Client, one rejected, total int) auditlog.Event {
 	sum := sha256.Sum256(one.data)
 	return auditlog.Event{
-		Service: client.Service, Environment: client.Environment, Severity: auditlog.Warning, Category: auditlog.System, Action: "auditlog.ingest.rejected",
+		Service: client.Service, Environment: client.Environment, Severity: auditlog.Warning, Category: auditlog.System, Action: "ingest.rejected",
 		Outcome: auditlog.Failure, Attributes: map[string]string{
 			"reason": one.Error, "index": strconv.Itoa(one.Index), "rejected": strconv.Itoa(total),
 			"bytes": strconv.Itoa(len(one.data)), "sha256": hex.EncodeToString(sum[:]),

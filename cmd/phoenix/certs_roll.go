@@ -50,7 +50,7 @@ reached from here is named, and holds nothing up; an --endpoint does.
 			estateFlag(),
 			&cli.BoolFlag{Name: "status", Usage: "only say where it stands; exit 1 if a roll is under way"},
 			&cli.StringFlag{Name: "phase", Usage: "go no further than this `PHASE`: add, re-issue, remove"},
-			&cli.DurationFlag{Name: "settle", Value: 5 * time.Minute, Usage: "how long peers have to read the new root"},
+			&cli.DurationFlag{Name: "settle", Value: 5 * time.Minute, Usage: "how long peers have to read the new root, and its CRLs where they are required"},
 			&cli.StringSliceFlag{Name: "endpoint", Usage: "a `HOST:PORT`, or postgres://HOST:PORT, that must be off the old root before it goes; may be repeated"},
 			&cli.StringFlag{Name: "host", Usage: "connect to this `HOST` instead of those in the estate, as where containers publish their ports"},
 			&cli.BoolFlag{Name: "json", Usage: "print JSON"},

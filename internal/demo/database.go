@@ -138,6 +138,7 @@ func (s *stage) makeUsers(ctx context.Context, pg *realpg.Server) error {
 	users := *s.users
 	users.Connections = []provision.DatabaseConnection{*users.Connection(dbServer)}
 	users.Connections[0].Addr = addr(pg)
+	users.Connections[0].CA = provision.DatabaseCA{PKI: true} // there are no files on this Vault's host
 	users.Roles = slices.DeleteFunc(slices.Clone(users.Roles), func(r provision.DatabaseRole) bool { return r.Server != dbServer })
 	s.estate.Users = &users
 	defer func() { s.estate.Users = nil }()
