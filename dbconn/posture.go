@@ -249,7 +249,7 @@ func (r *PostureReport) summary() string {
 	const shown = 3
 	var parts []string
 	for _, f := range r.Findings[:min(shown, len(r.Findings))] {
-		parts = append(parts, fmt.Sprintf("%s %s %s", f.Code, f.Kind, f.Object))
+		parts = append(parts, fmt.Sprintf("%s %s %s", f.Code, f.Kind, oneLine(f.Object)))
 	}
 	text := strings.Join(parts, ", ")
 	if more := len(r.Findings) - shown; more > 0 {

@@ -1,8 +1,12 @@
 package dbconn_test
 
 import (
+	"context"
 	"slices"
+	"strings"
 	"testing"
+
+	"github.com/tamshai/phoenix/dbconn"
 )
 
 // ownHoles are ways around that go over what the role owns or may change, and that
@@ -148,4 +152,23 @@ var ownClean = []hole{
 		`CREATE VIEW hr.form WITH (security_invoker = true) AS SELECT 0 AS id`, `CREATE RULE form AS ON INSERT TO hr.form DO INSTEAD UPDATE hr.salaries SET amount = 0 WHERE id = NEW.id`,
 		`ALTER VIEW hr.form OWNER TO poster`, `GRANT INSERT ON hr.form TO me`,
 	}},
+}
+
+// A name cannot end the comment that a fix is, so that whoever runs fixes runs
+// nothing of the owner's.
+func TestPostureFixIsNoInjection(t *testing.T) {
+	s := newLab(t, 15).scene(t, hole{name: "injected", setup: []string{`DO $$ DECLARE name text := 'inbox' || chr(10) || 'DROP TABLE hr.salaries; --'; BEGIN
+		EXECUTE format('CREATE TABLE hr.%I (id int)', name); EXECUTE format('ALTER TABLE hr.%I ENABLE ROW LEVEL SECURITY', name); EXECUTE format('GRANT INSERT ON hr.%I TO me_injected', name);
+		EXECUTE format('CREATE RULE r AS ON INSERT TO hr.%I DO ALSO UPDATE hr.salaries SET amount = 0 WHERE id = NEW.id', name); END $$`}})
+	r := s.posture(dbconn.PostureConfig{})
+	if len(r.Findings) != 1 || r.Findings[0].Code != "rule" {
+		t.Fatalf("%+v", r.Findings)
+	}
+	s.run(s.admin, r.Findings[0].Fix)
+	s.run(s.admin, `SELECT FROM hr.salaries`)
+	conn := s.login()
+	defer conn.Close(context.Background())
+	if err := (dbconn.PostureConfig{Mode: dbconn.Enforce}).Admit(t.Context(), conn); err == nil || strings.Contains(err.Error(), "\n") {
+		t.Errorf("%q", err)
+	}
 }
