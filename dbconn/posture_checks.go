@@ -510,8 +510,8 @@ func (f *findings) other(o other) {
 		found.Fix = f.revoke(o.actor, o.id, "TABLE "+o.object, "SELECT")
 	case "untrusted_language":
 		found.Severity, found.Detail = Critical, "a function in it runs as the server, and reads its memory and files"
-		found.Proof = may("has_language_privilege", strings.Trim(o.object, `"`), "USAGE")
-		found.Fix = fmt.Sprintf("UPDATE pg_catalog.pg_language SET lanpltrusted = false WHERE lanname = '%s';", strings.Trim(o.object, `"`))
+		found.Proof = may("has_language_privilege", unquote(o.object), "USAGE")
+		found.Fix = fmt.Sprintf("UPDATE pg_catalog.pg_language SET lanpltrusted = false WHERE lanname = '%s';", strings.ReplaceAll(unquote(o.object), "'", "''"))
 	case "large_objects":
 		found.Severity, found.Detail = High, "lo_compat_privileges is on, so that everybody reads and writes every large object"
 		found.Proof = "SELECT count(pg_catalog.lo_get(oid)) FROM pg_catalog.pg_largeobject_metadata"
