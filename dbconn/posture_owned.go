@@ -8,7 +8,8 @@ import (
 // This file is about what a role owns or writes, and others' rights run through.
 
 // ownedSQL looks for functions that run with others' rights, for domains of
-// others' columns, and for default privileges. $1: the actors; $2: firstNormal.
+// others' columns, for default privileges, for large objects, and for servers that
+// others' credentials are for. $1: the actors; $2: firstNormal.
 //
 // What calls a function depends on it (pg_depend), or on an operator, aggregate,
 // domain or SQL function that does.
@@ -55,6 +56,15 @@ UNION ALL
 		LATERAL (SELECT CASE e.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(e.grantee)) END AS grantee, string_agg(e.privilege_type, ', ' ORDER BY e.privilege_type) AS rights
 			FROM aclexplode(d.defaclacl) e WHERE e.grantee = 0 OR pg_has_role(a.oid, e.grantee, 'USAGE') GROUP BY e.grantee) x
 	WHERE d.defaclobjtype = 'r' AND NOT pg_has_role(a.oid, d.defaclrole, 'USAGE') AND (n.oid IS NULL OR has_schema_privilege(a.oid, n.oid, 'USAGE'))
+UNION ALL
+	SELECT DISTINCT 'large_object', 'large object', a.oid, a.n, l.oid::text, l.oid, CASE e.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(e.grantee)) END,
+		format('REVOKE ALL ON LARGE OBJECT %s FROM %s;', l.oid, CASE e.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(e.grantee)) END)
+	FROM pg_largeobject_metadata l, aclexplode(l.lomacl) e, actor a
+	WHERE (e.grantee = 0 OR pg_has_role(a.oid, e.grantee, 'USAGE')) AND NOT pg_has_role(a.oid, l.lomowner, 'USAGE')
+UNION ALL
+	SELECT 'server_owner', 'server', a.oid, a.n, quote_ident(s.srvname), s.srvowner, string_agg(quote_ident(m.usename), ', ' ORDER BY m.usename), ''
+	FROM pg_foreign_server s JOIN pg_user_mappings m ON m.srvid = s.oid AND m.umuser <> 0, actor a
+	WHERE pg_has_role(a.oid, s.srvowner, 'USAGE') AND NOT pg_has_role(a.oid, m.umuser, 'USAGE') GROUP BY a.oid, a.n, s.srvname, s.srvowner
 ) found WHERE extra IS NOT NULL ORDER BY n, code, object, extra`
 
 // A lookup is a policy that names another relation.
@@ -68,7 +78,7 @@ type lookup struct {
 func (c *catalog) decides(a access) *lookup {
 	r := c.relations[a.relation]
 	switch {
-	case r.isTable() && r.protected && !a.owns && (a.insert || a.update || a.delete):
+	case r.isTable() && r.protected && !a.owns && (a.insert || a.update):
 	case !r.isTable() && a.owns:
 	default:
 		return nil
@@ -89,7 +99,7 @@ func (c *catalog) decides(a access) *lookup {
 	for i := range c.lookups[a.relation] {
 		l := &c.lookups[a.relation][i]
 		if l.table == nil || l.table == r || c.inherits(a.actor, l.table.owner) || !c.can(a.actor, l.table.oid) ||
-			!slices.ContainsFunc(l.policy.roles, func(to oid) bool { return to == public || c.inherits(a.actor, to) }) {
+			!c.anyOf(a.actor, l.policy.roles) || !a.owns && c.settled(a, l.policy) {
 			continue
 		}
 		if found == nil || l.table.name+l.policy.name < found.table.name+found.policy.name {
@@ -97,6 +107,33 @@ func (c *catalog) decides(a access) *lookup {
 		}
 	}
 	return found
+}
+
+// settled reports whether the policies of a table that the actor writes say what
+// stands in each of its columns that another table's policy goes by.
+func (c *catalog) settled(a access, by *policy) bool {
+	said := func(column int64) bool {
+		open := false // a permissive policy leaves it to the writer
+		for i := range c.policies[a.relation] {
+			p := &c.policies[a.relation][i]
+			if (p.command != '*' && p.command != 'a' && p.command != 'w') || !c.anyOf(a.actor, p.roles) {
+				continue
+			}
+			says := slices.Contains(p.columns[a.relation], column)
+			if !p.permissive && says {
+				return true
+			}
+			open = open || p.permissive && !says
+		}
+		return !open
+	}
+	columns, direct := by.columns[a.relation]
+	for _, column := range columns {
+		if column > 0 && !said(column) {
+			return false
+		}
+	}
+	return direct // by way of a view nobody knows which columns count
 }
 
 // looks adds relations, and those that views among them read.
@@ -121,5 +158,5 @@ func (f *findings) source(a access, r *relation, with with) {
 			f.give(a.actor, r.owner, strings.ToUpper(r.kindName())+" "+r.name), r.state)
 		return
 	}
-	with("policy_source", Medium, what+"may write there: what it writes decides which rows it sees", a.proof(r), f.revoke(a.actor, r.oid, "TABLE "+r.name, "INSERT", "UPDATE", "DELETE"))
+	with("policy_source", Medium, what+"may write there: what it writes decides which rows it sees", a.proof(r), f.revoke(a.actor, r.oid, "TABLE "+r.name, "INSERT", "UPDATE"))
 }

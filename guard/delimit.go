@@ -248,7 +248,7 @@ func looksFenced(text string) bool {
 			}
 			tag := l.text[i:min(i+80, len(l.text))]
 			after, ok := strings.CutPrefix(squeeze(string(tag)), squeeze(fenceTag))
-			if ok && len(after) >= leakedNonce && isNonce(after[:leakedNonce]) && (strings.ContainsAny(after[:leakedNonce], "234567") || longestRun(tag) >= longWord) {
+			if ok && len(after) >= leakedNonce && isNonce(after[:leakedNonce]) && (strings.ContainsAny(after[:leakedNonce], "234567") || longestRun(tag) >= longTag) {
 				found = true
 				return false
 			}
@@ -258,9 +258,9 @@ func looksFenced(text string) bool {
 	return found
 }
 
-// longWord is longer than any word behind a tag that is none of a fence. Words
+// longTag is longer than any word behind a tag that is none of a fence. Words
 // have no digits, and one nonce in eight has none among its first letters.
-const longWord = 24
+const longTag = 24
 
 func isNonce(s string) bool {
 	for i := range len(s) {

@@ -5,9 +5,10 @@ import (
 	"unicode/utf8"
 )
 
-// Trigger classes of bytes. A byte of class zero begins nothing.
+// Trigger classes of bytes. A byte of class zero is a letter or another that
+// encodings have and begins nothing alone; trigNone begins nothing at all.
 const (
-	_ = iota
+	trigWord = iota
 	trigDigit
 	trigAt
 	trigPoint
@@ -17,7 +18,12 @@ const (
 	trigQuote
 	trigEscape
 	trigRune
+	trigNone = 0x80
 )
+
+// longWord is how long a word is that is looked at because it may be an encoding
+// without a digit, in bytes. skip finds every such word, wherever it begins to look.
+const longWord = 15
 
 var triggerOf = func() (t [256]uint8) {
 	for c := range t {
@@ -38,27 +44,84 @@ var triggerOf = func() (t [256]uint8) {
 			t[c] = trigQuote
 		case c == '%' || c == '&' || c == '\\':
 			t[c] = trigEscape
-		case dirtyByte[c] && (c < 0xC9 || c > 0xD1): // Greek and Cyrillic letters begin nothing
+		case dirtyByte[c] && c >= 0x80 && (c < 0xC9 || c > 0xD1): // Greek and Cyrillic letters begin nothing
 			t[c] = trigRune
+		case !isBlobByte[c]:
+			t[c] = trigNone
 		}
 	}
 	return t
 }()
 
-// skip returns the first place in b[i:] whose byte has a class, or len(b).
+// skip returns the first place in b[i:] whose byte has a class, or that is in a
+// word of longWord bytes or more, or len(b).
 func skip(b []byte, i int) int {
 	for ; i+8 <= len(b); i += 8 {
 		w := (*[8]byte)(b[i:])
-		low := uint32(triggerOf[w[0]]) | uint32(triggerOf[w[1]])<<8 | uint32(triggerOf[w[2]])<<16 | uint32(triggerOf[w[3]])<<24
-		high := uint32(triggerOf[w[4]]) | uint32(triggerOf[w[5]])<<8 | uint32(triggerOf[w[6]])<<16 | uint32(triggerOf[w[7]])<<24
-		if both := uint64(high)<<32 | uint64(low); both != 0 {
-			return i + bits.TrailingZeros64(both)/8
+		c0, c1, c2, c3, c4, c5, c6, c7 := triggerOf[w[0]], triggerOf[w[1]], triggerOf[w[2]], triggerOf[w[3]], triggerOf[w[4]], triggerOf[w[5]], triggerOf[w[6]], triggerOf[w[7]]
+		any := c0 | c1 | c2 | c3 | c4 | c5 | c6 | c7
+		if any&^trigNone != 0 {
+			low := uint32(c0) | uint32(c1)<<8 | uint32(c2)<<16 | uint32(c3)<<24
+			high := uint32(c4) | uint32(c5)<<8 | uint32(c6)<<16 | uint32(c7)<<24
+			return i + bits.TrailingZeros64((uint64(high)<<32|uint64(low))&^(trigNone*0x0101010101010101))/8
+		}
+		// Eight of a word in a row: every word of fifteen has that somewhere.
+		if any == trigWord && isLong(b, i) {
+			return i
 		}
 	}
-	for i < len(b) && triggerOf[b[i]] == 0 {
-		i++
+	for first := i; i < len(b) && triggerOf[b[i]]&^trigNone == 0; i++ {
+		if i == first && triggerOf[b[i]] == trigWord && isLong(b, i) {
+			return i
+		}
 	}
 	return i
+}
+
+// isLong reports whether the word around b[i] has longWord bytes.
+func isLong(b []byte, i int) bool {
+	end := i
+	for low := max(0, i-longWord); i > low && triggerOf[b[i-1]] == trigWord; {
+		i--
+	}
+	for end < len(b) && end-i < longWord && triggerOf[b[end]] == trigWord {
+		end++
+	}
+	return end-i >= longWord
+}
+
+// wordAround returns the bytes of class trigWord around b[i], which is one: all,
+// or more than maxBlob.
+func wordAround(b []byte, i int) (start, end int) {
+	start, end = i, i
+	for start > 0 && i-start <= maxBlob && triggerOf[b[start-1]] == trigWord {
+		start--
+	}
+	for end < len(b) && end-i <= maxBlob && triggerOf[b[end]] == trigWord {
+		end++
+	}
+	return start, end
+}
+
+// encodes reports whether word may be base64 or base32 without a digit, or is too
+// long to tell.
+func encodes(word []byte) bool {
+	if len(word) > maxBlob {
+		return true
+	}
+	changes, small := 0, 0
+	for i, c := range word {
+		if isLower(c) {
+			small++
+		} else if i > 0 && isLower(word[i-1]) {
+			changes++
+		}
+	}
+	if changes < 2 && small > 0 {
+		return false // a word, or two
+	}
+	var buf [maxBlob]byte
+	return decodeBlob(buf[:0], word) != nil
 }
 
 // nextTrigger returns the first place t in b[from:limit] that may be part of a
@@ -75,6 +138,13 @@ func (d *detector) nextTrigger(b []byte, from, limit int, quick bool) (first, t 
 	for i := skip(b, from); i < len(b); i = skip(b, i+1) {
 		hit := true
 		switch triggerOf[b[i]] {
+		case trigWord:
+			start, end := wordAround(b, i)
+			if hit = encodes(b[start:end]); !hit {
+				i = end - 1
+				continue
+			}
+			i = max(start, from)
 		case trigDigit:
 			var end int
 			if end, hit = plainNumber(b, i, quick); !hit {
