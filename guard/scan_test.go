@@ -213,8 +213,13 @@ func TestNoAllocations(t *testing.T) {
 	if found := g.Scan(text); len(found) > 0 {
 		t.Fatalf("the text has findings: %v", found)
 	}
-	if n := testing.AllocsPerRun(20, func() { g.Scan(text) }); n > 0 {
-		t.Errorf("%g allocations on a text without findings", n)
+	// Under the race detector a pool drops what it has now and then: the least counts.
+	least := testing.AllocsPerRun(1, func() { g.Scan(text) })
+	for range 20 {
+		least = min(least, testing.AllocsPerRun(1, func() { g.Scan(text) }))
+	}
+	if least > 0 {
+		t.Errorf("%g allocations on a text without findings", least)
 	}
 }
 
@@ -226,7 +231,7 @@ func TestLinear(t *testing.T) {
 		"a.": strings.Repeat("a.", 5<<20), "account": "account" + strings.Repeat(" ", 10<<20), "x@a-": "x@" + strings.Repeat("a-", 5<<20),
 		"letters": strings.Repeat("abcdefghij", 1<<20), "quotes": strings.Repeat(`"`, 10<<20),
 	}
-	for _, unit := range []string{"x@", "1", "1 ", "12-", "1:", "a1", "+1", "(1", "%25", "&#x", `\u00`, "=", "key=", "QUJD", "-----BEGIN ", "@a.b", "<b>", "\u0301", "ab1 ", "a://b:c@", "::", "1.", "\n", "eyJ."} {
+	for _, unit := range []string{"x@", "1", "1 ", "12-", "1:", "a1", "+1", "(1", "%25", "&#x", `\u00`, "=", "key=", "QUJD", "-----BEGIN ", "@a.b", "<b>", "\u0301", "ab1 ", "a://b:c@", "::", "1.", "\n", "eyJ.", "32 ", "1-", "QwErTyUiOp", "password is ", `\\`} {
 		long[unit] = strings.Repeat(unit, 128<<10/len(unit))
 	}
 	for name, text := range long {
