@@ -20,7 +20,7 @@ type inbound struct {
 
 // serve begins to take what comes in.
 func (sc *Sidecar) serve(cfg *Inbound) error {
-	via := program(cfg.To, cfg.Answer)
+	via := sc.program(cfg.To, cfg.Answer)
 	sc.idle = append(sc.idle, via.CloseIdleConnections)
 	in := &inbound{sc: sc, at: cfg.At, edges: newEdges(cfg)}
 	in.hop = newHop(&hop{
