@@ -304,8 +304,22 @@ func Ship(ctx context.Context, dir string, cfg ShipConfig) error {
 	for i, s := range shippers {
 		running.Go(func() {
 			defer s.lock.Close()
-			if err := s.run(ctx, stop); err != nil && ctx.Err() == nil {
-				errs[i] = fmt.Errorf("auditlog: deliver %s to %s: %w", dir, s.info.Name, err)
+			for try := 0; ; try++ {
+				err := s.run(ctx, stop)
+				if err == nil || ctx.Err() != nil {
+					return
+				}
+				err = fmt.Errorf("auditlog: deliver %s to %s: %w", dir, s.info.Name, err)
+				if cfg.Once {
+					errs[i] = err
+					return
+				}
+				// The others go on, and so does this when what it needs is back.
+				wait := backoff(try)
+				cfg.Logger.Error("part of the delivery fails, and is tried again", "error", err, "retry_in", wait)
+				if pause(ctx, wait) != nil {
+					return
+				}
 			}
 		})
 	}

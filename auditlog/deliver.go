@@ -58,6 +58,11 @@ func newShipper(fsys filesystem, sink Sink) (*shipper, error) {
 		return nil, err
 	}
 	s.cur.Confirmed, s.cur.All = !s.info.Unconfirmed, s.info.AllRecords
+	if s.cur.Epoch == "" && s.info.Name != anchorCursor {
+		// A sink that never was reached is one that is behind. Where the disk
+		// is full, it is shown when it has taken something.
+		_ = writeCursor(fsys, s.info.Name, s.cur)
+	}
 	s.f.fs = fsys
 	return s, nil
 }

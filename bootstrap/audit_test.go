@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/tamshai/phoenix/auditlog"
 	"github.com/tamshai/phoenix/bootstrap"
@@ -119,4 +122,76 @@ type countingLog struct {
 func (l *countingLog) AddScrub(func(string) string) func() {
 	l.added++
 	return func() { l.removed++ }
+}
+
+// A life of a session with a lease, through the end of its token and a
+// hand-over to its close, is in the log, with what each step was about.
+func TestWhatASessionRecords(t *testing.T) {
+	inFakeTime(t, func(t *testing.T, d *doubleT) {
+		d.role(obj{"token_explicit_max_ttl": "3h"})
+		log := openLog(t, auditlog.Config{})
+		cfg := d.leased(d.withFile(d.wrapped()))
+		cfg.Audit = log
+		s := d.start(cfg)
+		time.Sleep(185 * time.Minute)
+		synctest.Wait()
+		d.drop(cfg.SecretIDFile, d.wrapped())
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		if err := errors.Join(s.Ready(), s.Close(t.Context()), log.Close(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		seen := map[string]auditlog.Event{}
+		for entry, err := range auditlog.Read(os.DirFS(log.Dir()), nil) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e, err := entry.Event(); entry.Kind == auditlog.KindEvent && err == nil {
+				seen[e.Action] = e
+			}
+		}
+		for action, want := range map[string]auditlog.Event{
+			"bootstrap.login":                 {Category: auditlog.Authentication, Outcome: auditlog.Success, Resource: "auth/approle/role/" + d.name},
+			"bootstrap.secret_id.proven_gone": {Category: auditlog.Security, Outcome: auditlog.Success, Resource: "auth/approle/role/" + d.name},
+			"bootstrap.secrets.loaded":        {Category: auditlog.DataAccess, Outcome: auditlog.Success, Resource: "auth/approle/role/" + d.name},
+			"bootstrap.ready":                 {Category: auditlog.System, Outcome: auditlog.Success, Resource: "auth/approle/role/" + d.name},
+			"session.lease.published":         {Category: auditlog.DataAccess, Outcome: auditlog.Success, Resource: "database/creds/" + d.name},
+			"session.lease.returned":          {Category: auditlog.DataAccess, Outcome: auditlog.Success, Resource: "database/creds/" + d.name},
+			"session.token.ending":            {Category: auditlog.Authentication, Outcome: auditlog.Pending, Resource: "auth/approle/role/" + d.name, Severity: auditlog.Warning},
+			"session.token.lost":              {Category: auditlog.Security, Outcome: auditlog.Failure, Resource: "auth/approle/role/" + d.name, Severity: auditlog.Error},
+			"session.handover":                {Category: auditlog.Authentication, Outcome: auditlog.Success, Resource: "auth/approle/role/" + d.name},
+			"session.closed":                  {Category: auditlog.Authentication, Outcome: auditlog.Success, Resource: "auth/approle/role/" + d.name},
+		} {
+			got, ok := seen[action]
+			if !ok || got.Category != want.Category || got.Outcome != want.Outcome || got.Resource != want.Resource || got.Service != d.name || got.Environment != "test" ||
+				want.Severity != 0 && got.Severity != want.Severity {
+				t.Errorf("%s: %+v", action, got)
+			}
+		}
+		if lease := seen["session.lease.published"].Attributes; lease["lease_id"] == "" || lease["expires"] == "" {
+			t.Errorf("the lease: %v", lease)
+		}
+	})
+}
+
+// A start that fails says in the log what it failed at, and why.
+func TestWhatAFailedStartRecords(t *testing.T) {
+	inFakeTime(t, func(t *testing.T, d *doubleT) {
+		cfg := d.with(d.config(d.wrapped()))
+		cfg.Secrets = []string{"elsewhere/app#password"}
+		d.fails(cfg, bootstrap.ErrDenied)
+		if all := d.events.all("bootstrap.load"); len(all) != 1 || all[0].Category != auditlog.Authorization || all[0].Outcome != auditlog.Failure ||
+			!strings.Contains(all[0].Attributes["reason"], "elsewhere") {
+			t.Errorf("%+v", all)
+		}
+		cfg = d.with(d.config(d.wrapped()))
+		d.server.Seal()
+		if _, err := bootstrap.Start(t.Context(), cfg); !errors.Is(err, bootstrap.ErrUnavailable) {
+			t.Errorf("%v", err)
+		}
+		d.server.Unseal()
+		if all := d.events.all("bootstrap.reach_vault"); len(all) != 1 || all[0].Category != auditlog.System || all[0].Outcome != auditlog.Failure || all[0].Resource != d.addr {
+			t.Errorf("%+v", all)
+		}
+	})
 }

@@ -93,12 +93,16 @@ func TestEvasions(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		"ssn: ⑻⑹⑸-⑴⑼-⑷⑴⑶⑵":                "US_SSN ⑻⑹⑸-⑴⑼-⑷⑴⑶⑵",
-		"ssn 612**-13**-4210":             "US_SSN 612**-13**-4210",
-		"call (926)\t970-4079":            "PHONE_NUMBER (926)\t970-4079",
-		"call (374)\n426-0081":            "PHONE_NUMBER (374)\n426-0081",
-		"number=%2B1+258+631+9138&next":   "PHONE_NUMBER %2B1+258+631+9138",
-		"call %28670%29+698-9803, please": "PHONE_NUMBER %28670%29+698-9803",
+		"ssn: ⑻⑹⑸-⑴⑼-⑷⑴⑶⑵":                 "US_SSN ⑻⑹⑸-⑴⑼-⑷⑴⑶⑵",
+		"ssn 612**-13**-4210":              "US_SSN 612**-13**-4210",
+		"ssn 612\x00-13\x01-4210":          "US_SSN 612\x00-13\x01-4210",
+		"ssn 612-\x1b[1;31m13\x1b[0m-4210": "US_SSN 612-\x1b[1;31m13\x1b[0m-4210",
+		"4\x7f929\x00 3600 0381 1724":      "CREDIT_CARD 4\x7f929\x00 3600 0381 1724",
+		"value599-34-5017, mine":           "US_SSN 599-34-5017",
+		"call (926)\t970-4079":             "PHONE_NUMBER (926)\t970-4079",
+		"call (374)\n426-0081":             "PHONE_NUMBER (374)\n426-0081",
+		"number=%2B1+258+631+9138&next":    "PHONE_NUMBER %2B1+258+631+9138",
+		"call %28670%29+698-9803, please":  "PHONE_NUMBER %28670%29+698-9803",
 	} {
 		if got := found(g, text); len(got) != 1 || got[0] != want {
 			t.Errorf("%q: %q, want %q", text, got, want)

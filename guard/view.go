@@ -104,10 +104,20 @@ func (v *view) walkLayers(yield func(*view) bool) bool {
 // isDirty reports whether anything in src may have to be normalised.
 func isDirty(src []byte) bool {
 	for i := 0; i < len(src); i++ {
+		for ; i+8 <= len(src); i += 8 {
+			w := (*[8]byte)(src[i:])
+			if dirtyByte[w[0]] || dirtyByte[w[1]] || dirtyByte[w[2]] || dirtyByte[w[3]] || dirtyByte[w[4]] || dirtyByte[w[5]] || dirtyByte[w[6]] || dirtyByte[w[7]] {
+				break
+			}
+		}
+		if i == len(src) {
+			break
+		}
 		if !dirtyByte[src[i]] {
 			continue
 		}
 		switch c := src[i]; {
+		case isControl(c):
 		case c < utf8.RuneSelf:
 			if _, size := unescape(src[i:]); size == 0 {
 				continue
@@ -120,11 +130,31 @@ func isDirty(src []byte) bool {
 	return false
 }
 
-// dirtyByte marks bytes that begin something to normalise: an escape, or a
-// character of a block other than those of Latin letters with accents.
+// isControl reports whether c is a control character that is no white space. It
+// leaves no mark.
+func isControl(c byte) bool {
+	return c < ' ' && c != '\n' && c != '\r' && c != '\t' || c == 0x7F
+}
+
+// escSequence returns the length of a sequence for terminals at the start of b, as
+// for colours, or 1.
+func escSequence(b []byte) int {
+	if len(b) < 3 || b[0] != 0x1B || b[1] != '[' {
+		return 1
+	}
+	for i := 2; i < min(len(b), 24); i++ {
+		if b[i] >= '@' && b[i] <= '~' {
+			return i + 1
+		}
+	}
+	return 1
+}
+
+// dirtyByte marks bytes that begin something to normalise: an escape, a control
+// character, or a character of a block other than those of Latin letters with accents.
 var dirtyByte = func() (t [256]bool) {
 	for c := range t {
-		t[c] = c == '%' || c == '&' || c == '<' || c == '\\' || c >= 0xC0 && (c < 0xC3 || c > 0xC8)
+		t[c] = isControl(byte(c)) || c == '%' || c == '&' || c == '<' || c == '\\' || c >= 0xC0 && (c < 0xC3 || c > 0xC8)
 	}
 	return t
 }()
@@ -145,6 +175,10 @@ func (n *normaliser) run() {
 		if !dirtyByte[c] && c < utf8.RuneSelf {
 			n.put(c, i, i+1)
 			i++
+			continue
+		}
+		if isControl(c) {
+			i += escSequence(n.src[i:])
 			continue
 		}
 		if c < utf8.RuneSelf {

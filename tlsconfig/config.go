@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"log/slog"
+	"net"
 	"net/http"
 	"time"
 
@@ -101,7 +102,15 @@ func (s *side) serverConfig() *tls.Config {
 			if !s.speaks(hello.SupportedVersions) && s.Metrics != nil {
 				s.Metrics.Refused(s.name(), ReasonVersion) // crypto/tls refuses it, with the right alert
 			}
-			return s.current()
+			config, err := s.current()
+			if err != nil || s.Audit == nil || hello.Conn == nil {
+				return config, err
+			}
+			// An event says where the peer came from, and that is not in the
+			// state of the connection.
+			config = config.Clone()
+			config.VerifyConnection = func(cs tls.ConnectionState) error { return s.verifyFrom(cs, hello.Conn) }
+			return config, nil
 		},
 	}
 }
@@ -110,7 +119,7 @@ func (s *side) current() (*tls.Config, error) {
 	m := s.identity.Current()
 	own, err := m.present(s.now(), s.own())
 	if err != nil {
-		s.refused(err)
+		s.refused(err, nil)
 		return nil, err
 	}
 	if snap := s.snapshot.Load(); snap != nil && snap.material == m {
@@ -155,7 +164,7 @@ func (s *side) clientConfig(current func() *Material, cache tls.ClientSessionCac
 			m := current()
 			own, err := m.present(s.now(), s.own())
 			if err != nil {
-				s.refused(err)
+				s.refused(err, nil)
 				return nil, err
 			}
 			s.observe(m)
@@ -169,8 +178,11 @@ func (s *side) clientConfig(current func() *Material, cache tls.ClientSessionCac
 	}
 }
 
-func (s *side) verifyConnection(cs tls.ConnectionState) error {
-	v, err := s.judge(cs)
+func (s *side) verifyConnection(cs tls.ConnectionState) error { return s.verifyFrom(cs, nil) }
+
+// verifyFrom verifies a peer at the other end of conn, if that is known.
+func (s *side) verifyFrom(cs tls.ConnectionState, conn net.Conn) error {
+	v, err := s.judge(cs, conn)
 	if err != nil {
 		return err
 	}

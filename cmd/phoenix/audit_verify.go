@@ -56,47 +56,50 @@ func auditVerifyCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "verify",
 		Usage:     "verify a whole log, and name the first bad event",
-		ArgsUsage: "DIR",
+		ArgsUsage: "DIR|s3://BUCKET/PREFIX",
 		Description: `Examples:
    phoenix audit verify /var/lib/phoenix/audit --key audit.pub --anchor /mnt/anchors
-   phoenix audit verify DIR --json
+   phoenix audit verify s3://audit/mcp-hr --key audit.pub
+   phoenix audit verify DIR --anchor s3://audit/mcp-hr --json
 
-Without --key the checkpoints' own keys are believed, and without --anchor who
+In a bucket it reads the oldest version of each object, and finds the anchors
+beside the log. Amazon's credentials come from the environment, its shared
+files or the instance. Without --key the checkpoints' own keys are believed, and without --anchor who
 has the signing key could have sealed another history: the notes say so. Events
 that no checkpoint covers yet are no damage; they are counted.
 
 Exit codes: 0 sound; 10 edited, 11 dropped, 12 reordered, 13 truncated, 14
-re-sealed, 15 wrong key, 16 anchor missing; 2 usage.
+re-sealed, 15 wrong key, 16 anchor missing; 2 usage; 3 the bucket is unreachable.
 
 With --json it prints {findings: [{damage, epoch, seq, event, after, file,
 text}], epochs: [{epoch, service, host, began, first, last, events, sealed,
 anchored, unsealed, unanchored, first_unanchored, closed, follows}], notes,
 records, events, bytes}; the first finding decides the exit code.`,
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			auditDirFlag(), keyFlag(),
-			&cli.StringFlag{Name: "anchor", Usage: "the `DIR` of the anchored checkpoints", TakesFile: true},
+			&cli.StringFlag{Name: "anchor", Usage: "the `PLACE` of the anchored checkpoints: a directory, or s3://bucket/prefix", TakesFile: true},
 			&cli.BoolFlag{Name: "json", Usage: "print the report in JSON"},
-		},
+		}, s3Flags()...),
 		Action: auditVerify,
 	}
 }
 
 func auditVerify(ctx context.Context, cmd *cli.Command) error {
-	dir, fsys, err := readableLog(cmd, 0)
-	if err != nil {
-		return err
-	}
 	cfg := auditlog.VerifyConfig{}
+	var err error
 	if cfg.Keys, err = publicKeys(cmd); err != nil {
 		return err
 	}
-	if place := cmd.String("anchor"); place != "" {
-		cfg.Anchors = os.DirFS(place)
-	}
-	report, err := auditlog.Verify(ctx, fsys, cfg)
+	dir, fsys, anchors, err := verifiable(ctx, cmd)
 	if err != nil {
 		return err
 	}
+	cfg.Anchors = anchors
+	report, err := auditlog.Verify(ctx, fsys, cfg)
+	if err != nil {
+		return unreachable(err)
+	}
+	noteUnlocked(report, fsys)
 	if len(report.Epochs) == 0 && len(report.Findings) == 0 {
 		return usagef("%s has no audit log; name the directory that the log was opened in", dir)
 	}
@@ -165,12 +168,14 @@ func auditStatusCommand() *cli.Command {
    phoenix audit status --require-delivered DIR && ./wipe-the-host
 
 With --require-delivered the exit code is 1 unless there is a sink and every
-sink has every event. With --json it prints {epoch, seq, events, bytes, sealed,
+sink, or each that --sink names, has taken every event. With --json it prints {epoch, seq, events, bytes, sealed,
 anchored, unsealed, dropped, damage, sinks: [{name, confirmed, delivered,
 rejected, backlog, lag}]}; lag is in seconds.`,
 		Flags: []cli.Flag{
 			auditDirFlag(),
 			&cli.BoolFlag{Name: "require-delivered", Usage: "fail unless everything is delivered"},
+			&cli.StringSliceFlag{Name: "sink", Usage: "require it of the sink `NAME` alone; may be repeated"},
+			&cli.BoolFlag{Name: "accept-rejected", Usage: "count events that a sink refused for good as delivered"},
 			&cli.BoolFlag{Name: "json", Usage: "print it in JSON"},
 		},
 		Action: auditStatus,
@@ -201,14 +206,8 @@ func auditStatus(_ context.Context, cmd *cli.Command) error {
 	for _, text := range status.Damage {
 		problems = errors.Join(problems, fmt.Errorf("%s; phoenix audit verify tells more", text))
 	}
-	if cmd.Bool("require-delivered") && !status.Delivered() {
-		text := "nothing delivers this log; run phoenix audit ship, or attach a sink"
-		for _, s := range status.Sinks {
-			if s.Backlog > 0 {
-				text = fmt.Sprintf("%s has still to take %d events; wait, or look at its errors", s.Name, s.Backlog)
-			}
-		}
-		problems = errors.Join(problems, errors.New("not delivered: "+text))
+	if cmd.Bool("require-delivered") {
+		problems = errors.Join(problems, requireDelivered(status, cmd.StringSlice("sink"), cmd.Bool("accept-rejected")))
 	}
 	return problems
 }
@@ -232,43 +231,6 @@ func printStatus(w io.Writer, s auditlog.Status) error {
 		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\n", sink.Name, delivered, sink.Rejected, sink.Backlog, time.Duration(sink.Lag*float64(time.Second)).Round(time.Second))
 	}
 	return t.Flush()
-}
-
-func auditShipCommand() *cli.Command {
-	return &cli.Command{
-		Name:      "ship",
-		Usage:     "deliver a log that another process writes, and anchor its checkpoints",
-		ArgsUsage: "[DIR]",
-		Description: `Examples:
-   phoenix audit ship /var/lib/phoenix/audit --anchor /mnt/anchors
-   phoenix audit ship DIR --anchor /mnt/anchors --once
-
-It runs until it is interrupted. What is delivered is kept in DIR/cursors, so
-that it goes on where it was.`,
-		Flags: []cli.Flag{
-			auditDirFlag(),
-			&cli.StringFlag{Name: "anchor", Usage: "anchor checkpoints in a write-once `DIR`", TakesFile: true},
-			&cli.BoolFlag{Name: "once", Usage: "end when everything is delivered"},
-		},
-		Action: auditShip,
-	}
-}
-
-func auditShip(ctx context.Context, cmd *cli.Command) error {
-	dir, _, err := readableLog(cmd, 0)
-	if err != nil {
-		return err
-	}
-	cfg := auditlog.ShipConfig{Once: cmd.Bool("once"), Logger: warnings(os.Stderr)}
-	if place := cmd.String("anchor"); place != "" {
-		if cfg.Anchor, err = auditlog.DirAnchor(place); err != nil {
-			return usagef("--anchor: %s", trimRoom(err))
-		}
-	}
-	if cfg.Anchor == nil && len(cfg.Sinks) == 0 {
-		return usagef("there is nothing to deliver to; give --anchor")
-	}
-	return auditlog.Ship(ctx, dir, cfg)
 }
 
 func auditProveCommand() *cli.Command {

@@ -174,6 +174,7 @@ func TestDockerfiles(t *testing.T) {
 func TestUnits(t *testing.T) {
 	for name, want := range map[string][]string{
 		"mcp-hr.service":         {"Type=notify", "LoadCredential=secret_id:", "RuntimeDirectory=phoenix", "NoNewPrivileges=yes", "LimitCORE=0", "WatchdogSec="},
+		"phoenix-audit.service":  {"Type=notify", "LoadCredential=secret_id:", "StateDirectoryMode=0700", "NoNewPrivileges=yes", "LimitCORE=0"},
 		"phoenix-issuer.service": {"Type=notify", "LoadCredentialEncrypted=phoenix-issuer", "NoNewPrivileges=yes", "LimitCORE=0", "WatchdogSec="},
 	} {
 		data, err := os.ReadFile(name)
