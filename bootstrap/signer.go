@@ -113,7 +113,7 @@ func (k *logSigner) key(ctx context.Context, client *vault.Client, version int) 
 func (s *Session) sealLog(ctx context.Context) {
 	defer s.signer.gone.Store(true)
 	log, ok := s.cfg.Audit.(interface{ Seal(context.Context) error })
-	if !ok || s.cfg.Signer == "" {
+	if !ok || s.cfg.Signer == "" || s.Status().State == Waiting { // there is no token
 		return
 	}
 	deadline, _ := ctx.Deadline()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -246,4 +247,79 @@ func ExampleSession_Signer() {
 	// Output:
 	// <nil> <nil>
 	// <nil> true 0
+}
+
+// A host and its Vault are wiped and built again: the new log is an epoch of
+// its own, signed by a new key, and names the last checkpoint that the old one
+// has left at the anchor. The verifier lists both, and says that the old one
+// was never closed.
+func TestARebuiltHostBeginsAnEpoch(t *testing.T) {
+	leakCheck(t)
+	v := vaulttest.New(t)
+	anchors := t.TempDir()
+	anchor, err := auditlog.DirAnchor(anchors)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var keys []ed25519.PublicKey
+	life := func() (*auditlog.Log, *bootstrap.Session) {
+		v.SigningKey("transit/mcp-hr")
+		roleID, secretID := v.AppRole("mcp-hr")
+		log := openLog(t, auditlog.Config{Anchor: anchor})
+		s, err := bootstrap.Start(t.Context(), bootstrap.Config{
+			Service: "mcp-hr", Addr: v.Addr(), RoleID: roleID, SecretID: secrets.NewString(secretID), Audit: log, Signer: "transit/sign/mcp-hr", Poll: -1, LookupEnv: emptyEnv,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { // the first has nobody to say farewell to
+			ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+			defer cancel()
+			s.Close(ctx)
+		})
+		if err := log.Attach(s.Signer()); err != nil {
+			t.Fatal(err)
+		}
+		_, public, err := s.Signer().Sign(t.Context(), []byte("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys = append(keys, public)
+		return log, s
+	}
+	first, _ := life()
+	if err := first.Append(t.Context(), auditlog.Event{Action: "before"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Seal(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for first.Status().Anchored < first.Status().Sealed {
+		runtime.Gosched() // the anchor has it in a moment
+	}
+	lost := first.Status().Epoch
+
+	v.Wipe() // and nobody closes anything
+	second, s := life()
+	if err := second.Append(t.Context(), auditlog.Event{Action: "after"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.Close(t.Context()), second.Close(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	report, err := auditlog.Verify(t.Context(), os.DirFS(second.Dir()), auditlog.VerifyConfig{Keys: keys, Anchors: os.DirFS(anchors)})
+	if err != nil || report.Err() != nil || len(report.Epochs) != 2 {
+		t.Fatalf("%v %v %+v", err, report.Err(), report.Epochs)
+	}
+	if old, now := report.Epochs[0], report.Epochs[1]; old.Epoch != lost || now.Follows != lost || !now.Closed || now.Open != 0 {
+		t.Errorf("%+v", report.Epochs)
+	}
+	if notes := strings.Join(report.Notes, "\n"); !strings.Contains(notes, "an earlier life of the host") {
+		t.Errorf("%s", notes)
+	}
+	// Each key is needed, and the anchors tell of the old one.
+	one, err := auditlog.Verify(t.Context(), os.DirFS(second.Dir()), auditlog.VerifyConfig{Keys: keys[1:], Anchors: os.DirFS(anchors)})
+	if err != nil || one.Err() == nil || one.Findings[0].Damage != auditlog.WrongKey || one.Findings[0].Epoch != lost {
+		t.Errorf("%v %v", err, one.Err())
+	}
 }

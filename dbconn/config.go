@@ -39,7 +39,8 @@ type Config struct {
 	// certificates of Certs.
 	Roots *x509.CertPool
 	// TLS says how strict to be. Its zero value is TLS 1.3, with key exchanges
-	// that PostgreSQL understands at once.
+	// that PostgreSQL understands at once. Its Revocation is for the authorities of
+	// Certs, not for Roots.
 	TLS tlsconfig.Config
 
 	// ApplicationName is what the server shows for the connections; "" means the
@@ -117,6 +118,8 @@ func (c *Config) complete() ([]host, error) {
 		return nil, badConfig("set a positive time, or leave it 0", "a timeout is negative")
 	case !showable(c.ApplicationName), !showable(c.Database):
 		return nil, badConfig("leave them out", "ApplicationName or Database holds control characters")
+	case c.TLS.Revocation != nil && (c.Roots != nil || c.Certs == nil):
+		return nil, badConfig("leave Roots nil, and let Certs bring the authorities", "TLS.Revocation would not be looked at beside Roots")
 	case c.TLS.AnyServerName:
 		return nil, badConfig("leave it false", "TLS.AnyServerName would take any service of the authority for the server")
 	case c.TargetSessionAttrs != "" && validators[c.TargetSessionAttrs] == nil && c.TargetSessionAttrs != "any":

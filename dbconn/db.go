@@ -103,10 +103,10 @@ func (db *DB) Stats() Stats {
 }
 
 // Close ends the rotation and closes the pool when all its connections have
-// come back. When ctx ends before that, it cuts off those that are out, and its
-// error says how many. Then the leases are released. Later calls return the
-// same. A connection that its user never gives back keeps one goroutine waiting
-// for it.
+// come back. When ctx ends or Config.DrainTimeout passes before that, it cuts off
+// those that are out, and its error says how many. Then the leases are released.
+// Later calls return the same. A connection that its user never gives back keeps
+// one goroutine waiting for it.
 func (db *DB) Close(ctx context.Context) error {
 	db.closing.Do(func() {
 		db.closed.Store(true)
@@ -128,7 +128,11 @@ func (db *DB) Close(ctx context.Context) error {
 			cut += g.cutOff
 		}
 		if cut > 0 {
-			db.closeErr = &Error{Op: "close the pool on", Where: db.where, Kind: ErrClosed, Err: fmt.Errorf("%d connections were in use and have been cut off: %w", cut, context.Cause(ctx)),
+			cause := context.Cause(ctx)
+			if cause == nil {
+				cause = errDrainTimeout
+			}
+			db.closeErr = &Error{Op: "close the pool on", Where: db.where, Kind: ErrClosed, Err: fmt.Errorf("%d connections were in use and have been cut off: %w", cut, cause),
 				Remedy: "end what uses the pool first, or give it more time"}
 		}
 	})

@@ -17,6 +17,7 @@
 //   - for row-level security that reads who is asking from settings, name them in
 //     [Config.Settings] and call [WithSettings];
 //   - for database/sql, [DB.SQL];
+//   - for LISTEN, [DB.Listen], which goes along with a rotation;
 //   - for a proxy, which speaks the protocol itself, [Login];
 //   - for a connection string that somebody else wrote, [ParseDSN];
 //   - to find roles that walk around row-level security, [Posture], and

@@ -27,6 +27,8 @@ var (
 	ErrClosed      = errors.New("the pool is closed")
 )
 
+var errDrainTimeout = errors.New("DrainTimeout is over")
+
 // An Error says what went wrong with a connection, where, and what to do.
 type Error struct {
 	Op     string // "connect", "rotate", "read the connection string", …

@@ -17,3 +17,6 @@ func (c *Certificate) Doubt() { c.c.doubt() }
 
 // AlwaysTrue judges the expression of a policy.
 var AlwaysTrue = alwaysTrue
+
+// Unqualified finds a table that a function's text names without its schema.
+var Unqualified = unqualified

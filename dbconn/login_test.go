@@ -38,6 +38,11 @@ func TestLogin(t *testing.T) {
 	if err := front.Flush(); err != nil {
 		t.Fatal(err)
 	}
+	// A request that comes before the statement cancels nothing.
+	w.pg.Exec(t, "postgres", fmt.Sprintf(`DO $$ BEGIN
+		WHILE NOT EXISTS (SELECT FROM pg_stat_activity WHERE usename = '%s' AND wait_event = 'PgSleep') LOOP
+			PERFORM pg_sleep(0.01), pg_stat_clear_snapshot();
+		END LOOP; END $$`, lease.Username()))
 	if err := conn.Cancel(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -129,6 +129,7 @@ func PostureCodes() map[string]string {
 		"policy":              "meets a policy that is always true",
 		"definer":             "may run a SECURITY DEFINER function whose owner bypasses policies",
 		"definer_search_path": "may run a SECURITY DEFINER function that looks names up where the caller says",
+		"policy_search_path":  "is held by a policy whose function looks names up where the role says",
 		"leakproof":           "may run a function that is trusted with rows before the policies are",
 		"policy_source":       "writes, or owns, what a policy that holds it looks things up in",
 		"function_owner":      "owns a function that others' policies, triggers, views, indexes or constraints call",
@@ -159,7 +160,9 @@ func PostureCodes() map[string]string {
 // Other databases of the server are not looked at.
 //
 // What it does not see: what functions and policies compute, but for a policy
-// that is plainly always true; which settings a policy trusts; a temporary table
+// that is plainly always true, and for the names in a function's text; which
+// settings a policy trusts; what sequences and keys tell about how many rows there
+// are; a temporary table
 // that a SECURITY DEFINER function of a harmless owner takes for its own, because
 // its search_path does not end in pg_temp; the tables of extensions that can only
 // be read; a view of an unprotected table that the role cannot reach itself, where
@@ -246,7 +249,7 @@ func (r *PostureReport) summary() string {
 	const shown = 3
 	var parts []string
 	for _, f := range r.Findings[:min(shown, len(r.Findings))] {
-		parts = append(parts, fmt.Sprintf("%s %s %s", f.Code, f.Kind, f.Object))
+		parts = append(parts, fmt.Sprintf("%s %s %s", f.Code, f.Kind, oneLine(f.Object)))
 	}
 	text := strings.Join(parts, ", ")
 	if more := len(r.Findings) - shown; more > 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -34,6 +35,9 @@ type catalog struct {
 	policies  map[oid][]policy // of tables with row-level security
 	lookups   map[oid][]lookup // by what they look things up in; filled by decides
 	functions []function
+	calls     []call
+	steps     map[oid][]step // by SECURITY DEFINER function
+	temporary map[oid]bool   // actors that may make temporary tables
 	others    []other
 	writable  map[oid]map[string]bool // schemas in which an actor may create
 	grants    map[grant][]oid
@@ -64,9 +68,10 @@ type policy struct {
 	command      rune   // r, a, w, d, or * for all
 	permissive   bool
 	roles        []oid
-	using, check string   // expressions; "" if there is none
-	looks        []oid    // other relations that these name
-	notNull      []string // columns of the table, quoted
+	using, check string          // expressions; "" if there is none
+	looks        []oid           // other relations that these name
+	columns      map[oid][]int64 // that these name, of those and of the table itself; 0 is none in particular
+	notNull      []string        // columns of the table, quoted
 }
 
 // A function that an actor may call and that deserves a look.
@@ -127,7 +132,7 @@ func readCatalog(ctx context.Context, conn *pgx.Conn, name string) (_ *catalog, 
 		parents: map[oid][]oid{}, policies: map[oid][]policy{}, writable: map[oid]map[string]bool{}, grants: map[grant][]oid{}}
 	for _, read := range []func(context.Context, pgx.Tx) error{
 		func(ctx context.Context, tx pgx.Tx) error { return c.readRoles(ctx, tx, name) },
-		c.readRelations, c.readAccess, c.readPolicies, c.readFunctions, c.readOthers, c.readGrants,
+		c.readRelations, c.readAccess, c.readPolicies, c.readFunctions, c.readOthers, c.readCalls, c.readGrants,
 	} {
 		if err := read(ctx, tx); err != nil {
 			return nil, err
@@ -300,16 +305,27 @@ func (c *catalog) readAccess(ctx context.Context, tx pgx.Tx) error {
 func (c *catalog) readPolicies(ctx context.Context, tx pgx.Tx) error {
 	return each(ctx, tx, `SELECT p.polrelid, quote_ident(p.polname), p.polcmd::text, p.polpermissive, p.polroles,
 			coalesce(pg_get_expr(p.polqual, p.polrelid), ''), coalesce(pg_get_expr(p.polwithcheck, p.polrelid), ''),
-			ARRAY(SELECT d.refobjid FROM pg_depend d WHERE d.classid = 'pg_policy'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> p.polrelid),
+			ARRAY(SELECT DISTINCT d.refobjid::bigint << 16 | d.refobjsubid FROM pg_depend d WHERE d.classid = 'pg_policy'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_class'::regclass),
 			ARRAY(SELECT quote_ident(a.attname) FROM pg_attribute a WHERE a.attrelid = p.polrelid AND a.attnum > 0 AND a.attnotnull)
 		FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid WHERE c.relrowsecurity ORDER BY p.oid`, nil, func(row pgx.CollectableRow) error {
 		var p policy
 		var table oid
 		var command string
-		if err := row.Scan(&table, &p.name, &command, &p.permissive, &p.roles, &p.using, &p.check, &p.looks, &p.notNull); err != nil {
+		var named []int64
+		if err := row.Scan(&table, &p.name, &command, &p.permissive, &p.roles, &p.using, &p.check, &named, &p.notNull); err != nil {
 			return err
 		}
 		p.command = rune(command[0])
+		p.columns = map[oid][]int64{}
+		for _, one := range named {
+			p.columns[oid(one>>16)] = append(p.columns[oid(one>>16)], one&0xffff)
+		}
+		for o := range p.columns {
+			if o != table {
+				p.looks = append(p.looks, o)
+			}
+		}
+		slices.Sort(p.looks)
 		c.policies[table] = append(c.policies[table], p)
 		return nil
 	})

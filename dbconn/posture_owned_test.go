@@ -1,8 +1,12 @@
 package dbconn_test
 
 import (
+	"context"
 	"slices"
+	"strings"
 	"testing"
+
+	"github.com/tamshai/phoenix/dbconn"
 )
 
 // ownHoles are ways around that go over what the role owns or may change, and that
@@ -81,6 +85,22 @@ var ownHoles = []hole{
 		`GRANT USAGE ON FOREIGN DATA WRAPPER postgres_fdw TO me`),
 		steal: []string{`/*admin*/ SET ROLE keeper; SELECT count(*) FROM hr.far; RESET ROLE`, `ALTER SERVER here OPTIONS (SET dbname 'postgres')`}, check: `SELECT 'dbname=postgres' = ANY (srvoptions) FROM pg_foreign_server`,
 		undo: []string{`ALTER SERVER here OPTIONS (SET dbname '$database')`}, found: []string{"server_owner here"}},
+
+	{name: "policy function's table", setup: []string{`GRANT TEMPORARY ON DATABASE db TO me`, `CREATE TABLE hr.members (who name, tenant text)`, `SET search_path = hr`,
+		`CREATE FUNCTION hr.tenant() RETURNS text LANGUAGE sql STABLE AS 'SELECT tenant FROM members WHERE who = current_user'`, `RESET search_path`,
+		`DROP POLICY own ON hr.salaries`, `CREATE POLICY own ON hr.salaries USING (tenant = hr.tenant())`},
+		steal: []string{`CREATE TEMP TABLE members AS SELECT current_user AS who, 'globex'::text AS tenant`, all}, found: []string{"policy_search_path hr.tenant()"}},
+	{name: "policy function's function", setup: []string{`CREATE SCHEMA mine AUTHORIZATION me`, `CREATE FUNCTION hr.tenant() RETURNS text LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN current_setting('app.tenant', true); END $$`,
+		`CREATE FUNCTION hr.tenant_of(text) RETURNS bool BEGIN ATOMIC SELECT $1 = hr.tenant(); END`,
+		`DROP POLICY own ON hr.salaries`, `CREATE POLICY own ON hr.salaries USING (hr.tenant_of(tenant))`},
+		steal: []string{`CREATE FUNCTION mine.current_setting(text, bool) RETURNS text LANGUAGE sql AS $$ SELECT 'globex' $$`, `SET search_path = mine, pg_catalog`, all}, found: []string{"policy_search_path hr.tenant()", "schema_create mine"}},
+	{name: "definer of a definer", setup: []string{`CREATE ROLE porter`, `GRANT USAGE ON SCHEMA hr TO porter`, `CREATE FUNCTION hr.vault() RETURNS text LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$ SELECT string_agg(tenant, ' ') FROM hr.salaries $$`,
+		`REVOKE ALL ON FUNCTION hr.vault() FROM PUBLIC`, `GRANT EXECUTE ON FUNCTION hr.vault() TO porter`,
+		`CREATE FUNCTION hr.door() RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$ BEGIN RETURN hr.vault(); END $$`, `ALTER FUNCTION hr.door() OWNER TO porter`},
+		steal: []string{`SELECT hr.door()`}, found: []string{"definer hr.door()"}},
+	{name: "definer of a view", setup: []string{`CREATE ROLE porter_two`, `GRANT USAGE ON SCHEMA hr TO porter_two`, `CREATE VIEW hr.everything AS TABLE hr.salaries`, `GRANT SELECT ON hr.everything TO porter_two`,
+		`CREATE FUNCTION hr.door() RETURNS text LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$ SELECT string_agg(tenant, ' ') FROM hr.everything $$`, `ALTER FUNCTION hr.door() OWNER TO porter_two`},
+		steal: []string{`SELECT hr.door()`}, found: []string{"definer hr.door()"}},
 }
 
 func TestPostureOwned(t *testing.T) {
@@ -103,6 +123,23 @@ var ownClean = []hole{
 		`CREATE EXTENSION postgres_fdw`, `CREATE SERVER own FOREIGN DATA WRAPPER postgres_fdw`, `ALTER SERVER own OWNER TO me`, `CREATE USER MAPPING FOR bypasser SERVER own`, `DROP USER MAPPING FOR bypasser SERVER own`,
 		`CREATE SCHEMA hidden`, `CREATE FUNCTION hidden.look(text, text) RETURNS text LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$ SELECT string_agg(tenant, $2) FROM hr.salaries $$`,
 		`CREATE OPERATOR hidden.<?> (LEFTARG = text, RIGHTARG = text, FUNCTION = hidden.look)`,
+		// One that it writes, but whose own policy says what may stand in each column that counts.
+		`CREATE TABLE hr.shifts (who name, tenant text, day int)`, `ALTER TABLE hr.shifts ENABLE ROW LEVEL SECURITY`,
+		`CREATE POLICY own ON hr.shifts USING (who = current_user) WITH CHECK (who = current_user AND tenant = current_setting('app.tenant', true))`, `GRANT SELECT, INSERT, UPDATE, DELETE ON hr.shifts TO me`,
+		`CREATE POLICY shifts ON hr.salaries USING (tenant IN (SELECT tenant FROM hr.shifts WHERE who = current_user))`,
+		// One from which it can only take away.
+		`CREATE TABLE hr.left (tenant text)`, `ALTER TABLE hr.left ENABLE ROW LEVEL SECURITY`, `CREATE POLICY own ON hr.left USING (tenant = current_setting('app.tenant', true))`, `GRANT DELETE ON hr.left TO me`, `GRANT SELECT ON hr.left TO me`,
+		`CREATE POLICY gone ON hr.salaries USING (tenant IN (SELECT tenant FROM hr.left))`,
+		// Policies call functions that look nothing up where the caller says.
+		`GRANT TEMPORARY ON DATABASE db TO me`,
+		`CREATE FUNCTION hr.plain() RETURNS text LANGUAGE sql STABLE AS $$ SELECT current_setting('app.tenant', true) $$`,
+		`CREATE FUNCTION hr.pinned() RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$ SELECT current_setting('app.tenant', true) FROM pg_roles LIMIT 1 $$`,
+		`CREATE FUNCTION hr.named() RETURNS text LANGUAGE plpgsql STABLE AS $$ DECLARE x text; BEGIN WITH one AS (SELECT 1) SELECT current_setting('app.tenant', true) INTO x FROM one, generate_series(1, 1) JOIN pg_catalog.pg_roles ON true LIMIT 1; -- FROM nothing
+			IF x IS DISTINCT FROM x THEN RETURN NULL; END IF; RETURN x; END $$`,
+		`CREATE TABLE hr.three (tenant text)`, `ALTER TABLE hr.three ENABLE ROW LEVEL SECURITY`, `CREATE POLICY p ON hr.three USING (tenant = hr.plain() AND tenant = hr.pinned() AND tenant = hr.named())`, `GRANT SELECT ON hr.three TO me`,
+		// A definer who may not call what it names.
+		`CREATE ROLE guard`, `CREATE FUNCTION hr.shut() RETURNS text LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$ SELECT string_agg(tenant, ' ') FROM hr.salaries $$`, `REVOKE ALL ON FUNCTION hr.shut() FROM PUBLIC`,
+		`CREATE FUNCTION hr.says() RETURNS text LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$ SELECT 'hr.shut' $$`, `ALTER FUNCTION hr.says() OWNER TO guard`,
 		// A lookup that it can only read.
 		`CREATE TABLE hr.members (who name, tenant text)`, `ALTER TABLE hr.members ENABLE ROW LEVEL SECURITY`, `CREATE POLICY own ON hr.members USING (who = current_user)`,
 		`INSERT INTO hr.members VALUES ('me_harmless_owner', 'acme')`, `GRANT SELECT ON hr.members TO me`,
@@ -115,4 +152,23 @@ var ownClean = []hole{
 		`CREATE VIEW hr.form WITH (security_invoker = true) AS SELECT 0 AS id`, `CREATE RULE form AS ON INSERT TO hr.form DO INSTEAD UPDATE hr.salaries SET amount = 0 WHERE id = NEW.id`,
 		`ALTER VIEW hr.form OWNER TO poster`, `GRANT INSERT ON hr.form TO me`,
 	}},
+}
+
+// A name cannot end the comment that a fix is, so that whoever runs fixes runs
+// nothing of the owner's.
+func TestPostureFixIsNoInjection(t *testing.T) {
+	s := newLab(t, 15).scene(t, hole{name: "injected", setup: []string{`DO $$ DECLARE name text := 'inbox' || chr(10) || 'DROP TABLE hr.salaries; --'; BEGIN
+		EXECUTE format('CREATE TABLE hr.%I (id int)', name); EXECUTE format('ALTER TABLE hr.%I ENABLE ROW LEVEL SECURITY', name); EXECUTE format('GRANT INSERT ON hr.%I TO me_injected', name);
+		EXECUTE format('CREATE RULE r AS ON INSERT TO hr.%I DO ALSO UPDATE hr.salaries SET amount = 0 WHERE id = NEW.id', name); END $$`}})
+	r := s.posture(dbconn.PostureConfig{})
+	if len(r.Findings) != 1 || r.Findings[0].Code != "rule" {
+		t.Fatalf("%+v", r.Findings)
+	}
+	s.run(s.admin, r.Findings[0].Fix)
+	s.run(s.admin, `SELECT FROM hr.salaries`)
+	conn := s.login()
+	defer conn.Close(context.Background())
+	if err := (dbconn.PostureConfig{Mode: dbconn.Enforce}).Admit(t.Context(), conn); err == nil || strings.Contains(err.Error(), "\n") {
+		t.Errorf("%q", err)
+	}
 }

@@ -3,6 +3,7 @@ package dbconn_test
 import (
 	"fmt"
 	"regexp"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -59,6 +60,28 @@ func FuzzAlwaysTrue(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		if dbconn.AlwaysTrue(text) && !regexp.MustCompile(`true|false|=|<>|'t'|DISTINCT|NULL`).MatchString(text) {
 			t.Errorf("%q", text)
+		}
+	})
+}
+
+func TestUnqualified(t *testing.T) {
+	for body, want := range map[string]string{
+		"SELECT 1": "", "SELECT a FROM members": "members", "select a from only Members m": "Members", `SELECT a FROM hr.x JOIN "My Members" USING (id)`: `"My Members"`,
+		"SELECT a FROM hr.members": "", "SELECT a FROM hr . members": "", `SELECT a FROM "hr"."members"`: "", "SELECT * FROM unnest(x)": "", "SELECT a FROM (SELECT 1) x": "",
+		"SELECT a -- FROM members": "", "/* FROM members */ SELECT 1": "", "SELECT 'FROM members'": "", "a IS DISTINCT FROM b": "",
+		"WITH x AS (SELECT 1) SELECT * FROM x": "", "WITH x AS MATERIALIZED (SELECT 1 FROM y) SELECT * FROM x": "y",
+	} {
+		if got := dbconn.Unqualified(body); got != want {
+			t.Errorf("%s: %q", body, got)
+		}
+	}
+}
+
+func FuzzUnqualified(f *testing.F) {
+	f.Add(`WITH x AS (SELECT 'a''b' FROM "y""z") SELECT * FROM x /* FROM */ -- JOIN`)
+	f.Fuzz(func(t *testing.T, body string) {
+		if name := dbconn.Unqualified(body); !strings.Contains(body, name) {
+			t.Errorf("%q is not in %q", name, body)
 		}
 	})
 }

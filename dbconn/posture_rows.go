@@ -145,7 +145,7 @@ func (f *findings) rule(a access, r *relation, with with) {
 		}
 		if why != "" {
 			with("rule", High, "a rule on it touches "+t.name+" with the rights of "+ident(f.roles[r.owner].name)+", "+why, a.proof(r),
-				"-- see the rules with \\d+ "+r.name+", and write a trigger in place of the one that names "+t.name)
+				comment("see the rules with \\d+ "+r.name+", and write a trigger in place of the one that names "+t.name))
 			return
 		}
 	}

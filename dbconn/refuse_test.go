@@ -2,6 +2,7 @@ package dbconn_test
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -18,6 +19,7 @@ import (
 	"github.com/tamshai/phoenix/internal/realpg"
 	"github.com/tamshai/phoenix/internal/testpki"
 	"github.com/tamshai/phoenix/secrets"
+	"github.com/tamshai/phoenix/tlsconfig"
 )
 
 // refused opens with cfg and wants an error of that kind whose text has a part.
@@ -61,8 +63,12 @@ func TestConfigIsChecked(t *testing.T) {
 		"a server's setting":   func(c *dbconn.Config) { c.Settings = []string{"row_security"} },
 		"a setting twice":      func(c *dbconn.Config) { c.Settings = []string{"app.a", "app.a"} },
 		"any server":           func(c *dbconn.Config) { c.TLS.AnyServerName = true },
-		"a line in the name":   func(c *dbconn.Config) { c.Database = "d\nlevel=error" },
-		"a setting with SQL":   func(c *dbconn.Config) { c.Settings = []string{"app.a'; --"} },
+		"CRLs unseen":          func(c *dbconn.Config) { c.TLS.Revocation, c.Roots = &tlsconfig.Revocation{}, x509.NewCertPool() },
+		"CRLs with nobody": func(c *dbconn.Config) {
+			c.TLS.Revocation, c.Roots, c.Certs = &tlsconfig.Revocation{}, x509.NewCertPool(), nil
+		},
+		"a line in the name": func(c *dbconn.Config) { c.Database = "d\nlevel=error" },
+		"a setting with SQL": func(c *dbconn.Config) { c.Settings = []string{"app.a'; --"} },
 	}
 	for name, breaks := range tests {
 		t.Run(name, func(t *testing.T) {

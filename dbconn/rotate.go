@@ -28,6 +28,7 @@ type generation struct {
 	mu    sync.Mutex
 	conns map[*pgx.Conn]struct{} // open
 
+	retired chan struct{} // closed when there is a newer one, or the DB is being closed
 	drained chan struct{} // closed when the lease has been released
 	cutOff  int           // connections that were in use then; valid once drained
 }
@@ -57,7 +58,7 @@ func (db *DB) build(ctx context.Context, lease *secrets.Lease, before *generatio
 	if err != nil {
 		return nil, err
 	}
-	g.conns, g.drained = map[*pgx.Conn]struct{}{}, make(chan struct{})
+	g.conns, g.retired, g.drained = map[*pgx.Conn]struct{}{}, make(chan struct{}), make(chan struct{})
 	warm := 1
 	if before != nil {
 		g.number = before.number + 1
@@ -139,6 +140,7 @@ func (db *DB) retire(g *generation) {
 	db.mu.Lock()
 	db.draining[g] = struct{}{}
 	db.mu.Unlock()
+	close(g.retired)
 	began := time.Now()
 	closed := make(chan struct{})
 	go func() {

@@ -114,16 +114,19 @@ func (l *level) codes(i int) {
 	if i < l.codesEnd || l.v.depth >= decodeDepth || i+3 >= len(t) {
 		return
 	}
-	// The first code of a row is two or three digits, or has 0x or U+00 before it.
-	if !isGap(t[i+2]) && !isGap(t[i+3]) && t[i+1]|0x20 != 'x' && (i == 0 || t[i-1] != '+') {
+	// The first is two or three digits, or has 0x or U+00 before it.
+	if !gapByte[t[i+2]] && !gapByte[t[i+3]] && t[i+1]|0x20 != 'x' && (i == 0 || t[i-1] != '+') {
 		return
 	}
-	for i > 0 && (isAlnum(t[i-1]) || t[i-1] == '+') {
+	for low := max(l.codesEnd, i-6); i > low && (isAlnum(t[i-1]) || t[i-1] == '+'); {
 		i--
+	}
+	if !mayBeCodes(t, i) {
+		return
 	}
 	for _, base := range [...]int{16, 10} {
 		// Most numbers are not the first of such a row.
-		if _, n := charCode(t[i:], base); n == 0 || i+n+2 >= len(t) || !isGap(t[i+n]) {
+		if _, n := charCode(t[i:], base); n == 0 || i+n+2 >= len(t) || !gapByte[t[i+n]] {
 			continue
 		}
 		next := &l.zone.levels[l.v.depth+1]
@@ -139,7 +142,7 @@ func (l *level) codes(i int) {
 			text, from, to = append(text, c), append(from, int32(start)), append(to, int32(end))
 			p += n
 			gap := 0
-			for p+gap < len(t) && gap < 3 && isGap(t[p+gap]) {
+			for p+gap < len(t) && gap < 3 && gapByte[t[p+gap]] {
 				gap++
 			}
 			if gap == 0 {
@@ -153,6 +156,26 @@ func (l *level) codes(i int) {
 			l.readApart(next, i)
 		}
 	}
+}
+
+// mayBeCodes reports, cheaply, whether four groups of about the same length are at
+// t[p], as in most texts they are not.
+func mayBeCodes(t []byte, p int) bool {
+	width := 0
+	for range 4 {
+		q := p
+		for q < len(t) && q-p < 7 && (isAlnum(t[q]) || t[q] == '+') {
+			q++
+		}
+		size := q - p
+		if size < 2 || size > 6 || width > 0 && (size < width-1 || size > width+1) || q >= len(t) || !gapByte[t[q]] {
+			return false
+		}
+		for width, p = size, q+1; p < len(t) && p-q < 3 && gapByte[t[p]]; {
+			p++
+		}
+	}
+	return true
 }
 
 // charCode reads the code of a printable ASCII character at the start of b: two

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"bytes"
 	"math"
 	"strings"
 )
@@ -57,7 +58,7 @@ func secretWord(name []byte, i int) bool {
 	case 'p':
 		return hasWord(name, i, "passw") || hasWord(name, i, "passphrase") || hasWord(name, i, "pwd")
 	case 's':
-		return hasWord(name, i, "secret")
+		return hasWord(name, i, "secret") || hasWord(name, i, "session") || hasWord(name, i, "sessid")
 	case 't':
 		return hasWord(name, i, "token")
 	case 'c':
@@ -104,7 +105,7 @@ func namesNoSecret(name []byte) bool {
 			return true
 		}
 	}
-	return strings.HasSuffix(low, "id") && !strings.Contains(low, "client") && len(low) > 2 && !strings.HasSuffix(low, "akid")
+	return strings.HasSuffix(low, "id") && !strings.Contains(low, "client") && !strings.Contains(low, "sess") && len(low) > 2 && !strings.HasSuffix(low, "akid")
 }
 
 // keyName is the function of that name, for a place in the view. The name may
@@ -131,6 +132,7 @@ func (l *level) assigned(i int) {
 	}
 	name, ok := l.keyName(i)
 	if !ok {
+		l.login(i)
 		return
 	}
 	start := i + 1
@@ -164,12 +166,71 @@ func (l *level) assigned(i int) {
 	}
 }
 
+// login reads the password behind the colon t[i] in "curl -u name:password".
+func (l *level) login(i int) {
+	t := l.t
+	start := i
+	for start > 0 && i-start < 64 && (isAlnum(t[start-1]) || strings.IndexByte("_-.@", t[start-1]) >= 0) {
+		start--
+	}
+	for start > 0 && strings.IndexByte(" \"'=", t[start-1]) >= 0 {
+		start--
+	}
+	if head := t[:start]; t[i] != ':' || start == i || !bytes.HasSuffix(head, []byte(" -u")) && !bytes.HasSuffix(head, []byte(" --user")) {
+		return
+	}
+	end := i + 1
+	for end < len(t) && end-i < 256 && t[end] > ' ' && strings.IndexByte("\"'`", t[end]) < 0 {
+		end++
+	}
+	if value := t[i+1 : end]; secretScore([]byte("password"), value) >= 0.5 {
+		l.add(l.zone.det.secret, i+1, end, 0.75)
+	}
+}
+
+// said reads the password t[start:end] behind the word itself, as in "password
+// Xy12…" and "the password is Xy12…".
+func (l *level) said(start, end int) {
+	t := l.t
+	p := start
+	for range 2 {
+		if p == 0 || t[p-1] != ' ' {
+			return
+		}
+		for p > 0 && t[p-1] == ' ' {
+			p--
+		}
+		word := p
+		for word > 0 && isLetter(t[word-1]) {
+			word--
+		}
+		switch strings.ToLower(string(t[word:p])) {
+		case "is", "was":
+			p = word
+			continue
+		case "password", "passwd", "passphrase", "pwd":
+		default:
+			return
+		}
+		for end > start && isStop[t[end-1]] {
+			end--
+		}
+		if value := t[start:end]; len(value) >= 8 && isRandom(value) && secretScore([]byte("password"), value) >= 0.5 {
+			l.add(l.zone.det.secret, start, end, 0.7)
+		}
+		return
+	}
+}
+
 // secretScore says how sure it is that value is the secret that name tells of.
 func secretScore(name, value []byte) float32 {
 	n := strings.ToLower(string(name))
 	password := strings.Contains(n, "passw") || strings.Contains(n, "pwd") || strings.Contains(n, "passphrase")
 	if len(value) < 8 && !(password && len(value) >= 6) || placeholder(value) {
 		return 0
+	}
+	if strings.Contains(n, "sess") && !strings.Contains(n, "secret") && (len(value) < 24 || len(value) == 36 && value[8] == '-') {
+		return 0 // a number or a UUID, which say little
 	}
 	digits, letters, marks := 0, 0, 0
 	for _, c := range value {
@@ -192,6 +253,9 @@ func secretScore(name, value []byte) float32 {
 	case letters == 0 && digits == len(value) && digits >= 15 && strings.HasSuffix(n, "token"):
 		return 0.55
 	case marks*4 > len(value):
+		if strings.Contains(n, "secret") && len(value) >= 32 && digits > 0 && letters > 0 && strings.IndexByte(string(value), ' ') < 0 && entropy(value) >= 4 {
+			return 0.6
+		}
 		return 0
 	case len(value) >= 10 && digits > 0 && letters > 0 && isRandom(value):
 		return 0.7

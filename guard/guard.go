@@ -96,11 +96,14 @@ func (g *Guard) Candidates(text []byte, min float64) []Finding {
 	return g.scan(text, float32(min), every)
 }
 
+// maxKept is how many findings a scanner has room for between scans.
+const maxKept = 4096
+
 func (g *Guard) scan(text []byte, min float32, m mode) []Finding {
 	s := g.scanners.Get().(*scanner)
 	defer g.scanners.Put(s)
 	s.start(g, min, m)
-	var all []Finding
+	all := s.findings[:0]
 	s.scan(text, 0, true, func(c candidate) {
 		if n := len(all); c.runOn && n > 0 && all[n-1].End == c.start {
 			all[n-1].End = c.end
@@ -108,7 +111,13 @@ func (g *Guard) scan(text []byte, min float32, m mode) []Finding {
 		}
 		all = append(all, Finding{Start: c.start, End: c.end, Label: c.rec.label, Score: float64(int(c.score*1000+0.5)) / 1000})
 	})
-	return all
+	if cap(all) <= maxKept {
+		s.findings = all
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	return slices.Clone(all)
 }
 
 // start makes s ready for a text.

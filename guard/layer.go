@@ -164,7 +164,10 @@ func digits(text []byte, base int) (value, n int) {
 	return value, n
 }
 
-func isGap(c byte) bool { return c == ' ' || c == ',' || c == ':' || c == '\n' || c == '-' || c == ';' }
+func isGap(c byte) bool { return gapByte[c] }
+
+// gapByte marks what stands between character codes.
+var gapByte = byteSet(" ,:\n-;")
 
 // blob decodes base64, base32 or hexadecimal. Line breaks may be in it, and a
 // word before it; a stream may have cut off its beginning. It returns nil and

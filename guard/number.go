@@ -113,6 +113,25 @@ func (l *level) readNumber(gs []group, g, start int, sum *runSummary) {
 	}
 }
 
+// charKind has for letters letterKind, whose sixth bit is what makes them small,
+// for digits digitKind, and 0 for all else.
+var charKind = func() (t [256]uint8) {
+	for c := range t {
+		switch {
+		case isLetter(byte(c)):
+			t[c] = letterKind
+		case isDigit(byte(c)):
+			t[c] = digitKind
+		}
+	}
+	return t
+}()
+
+const (
+	letterKind = 0x80 | 0x20
+	digitKind  = 1
+)
+
 // leading returns where a run that contains the token at start begins, if one or
 // two short groups of letters are before it.
 func (l *level) leading(start int) int {
@@ -144,25 +163,20 @@ func (l *level) collect(start int) int {
 	for n := 0; ; n++ {
 		g := &l.groups[n]
 		*g = group{start: start, at: at}
-		p := start
-		for room := l.chars[at : at+maxFormSize]; p < len(t); p++ {
+		p, kinds := start, uint8(0)
+		for room := (*[maxFormSize]byte)(l.chars[at:]); p < len(t); p++ {
 			c := t[p]
-			if isLetter(c) {
-				if p-start < maxFormSize {
-					g.mask |= 1 << (p - start)
-				}
-				c &^= 0x20
-				g.letters = true
-			} else if isDigit(c) {
-				g.numeric = true
-			} else {
+			k := charKind[c]
+			if k == 0 {
 				break
 			}
-			if p-start < maxFormSize {
-				room[p-start] = c
+			if n := p - start; n < maxFormSize {
+				room[n] = c &^ (k & 0x20)
+				g.mask |= uint64(k>>7) << n
 			}
+			kinds |= k
 		}
-		g.letters, g.numeric = !g.numeric, !g.letters
+		g.numeric, g.letters = kinds&letterKind == 0, kinds&digitKind == 0
 		g.end = p
 		if p-start > maxFormSize {
 			g.at = -1

@@ -18,23 +18,24 @@ type zone struct {
 
 // level is a view that is being read, and how far.
 type level struct {
-	zone      *zone
-	v         view
-	t         []byte // v.text
-	blob      [maxBlob]byte
-	groups    [maxRun]group
-	chars     [(maxRun + 1) * maxFormSize]byte // of the groups, in upper case
-	runEnd    int                              // digits before it have been read
-	tokEnd    int                              // a token before it has been read
-	hostEnd   int                              // a host before it has been read
-	urlEnd    int                              // and a URL
-	valueEnd  int                              // and the value of a secret
-	apartEnd  int                              // characters that stand apart before it have been read
-	partedEnd int                              // and by other separators
-	codesEnd  int                              // and their codes
-	ctxAt     int                              // where ctx is for, and whether letters are glued to it
-	ctxOK     bool
-	ctx       mask
+	zone         *zone
+	v            view
+	t            []byte // v.text
+	blob         [maxBlob]byte
+	groups       [maxRun]group
+	chars        [(maxRun + 1) * maxFormSize]byte // of the groups, in upper case
+	runEnd       int                              // digits before it have been read
+	tokEnd       int                              // a token before it has been read
+	hostEnd      int                              // a host before it has been read
+	urlEnd       int                              // and a URL
+	authorityEnd int                              // the host of a URL, and who logs in there
+	valueEnd     int                              // and the value of a secret
+	apartEnd     int                              // characters that stand apart before it have been read
+	partedEnd    int                              // and by other separators
+	codesEnd     int                              // and their codes
+	ctxAt        int                              // where ctx is for, and whether letters are glued to it
+	ctxOK        bool
+	ctx          mask
 }
 
 // read returns the candidates in b[start:end], in order, none of which has its
@@ -57,7 +58,7 @@ func (z *zone) read(det *detector, b []byte, start, end, first int) ([]candidate
 // of a private key ends, or -1.
 func (l *level) read(z *zone, from int) int {
 	l.zone, l.t = z, l.v.text
-	l.runEnd, l.tokEnd, l.hostEnd, l.urlEnd, l.valueEnd, l.apartEnd, l.partedEnd, l.codesEnd, l.ctxOK = 0, 0, 0, 0, 0, 0, 0, 0, false
+	l.runEnd, l.tokEnd, l.hostEnd, l.urlEnd, l.authorityEnd, l.valueEnd, l.apartEnd, l.partedEnd, l.codesEnd, l.ctxOK = 0, 0, 0, 0, 0, 0, 0, 0, 0, false
 	if z.det.names != nil {
 		l.readNames()
 	}

@@ -9,7 +9,8 @@ type scanner struct {
 	inPEM bool
 	// runOn is the label of a finding that reached the end of a window of a long
 	// zone: what follows without white space belongs to it.
-	runOn *recognizer
+	runOn    *recognizer
+	findings []Finding // room for those of a scan
 	// searched is how far behind done a break was looked for in vain.
 	searched int
 }

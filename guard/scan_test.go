@@ -56,6 +56,16 @@ func TestScan(t *testing.T) {
 		{"call (02151) 07281 537 or (18)/246-9948", []string{"PHONE_NUMBER (02151) 07281 537", "PHONE_NUMBER (18)/246-9948"}},
 		{"I have lost my card 503871671593, and my card 060469639524", []string{"CREDIT_CARD 503871671593", "CREDIT_CARD 060469639524"}},
 		{"a photo cerro.es of da.com.br", []string{"URL cerro.es", "URL da.com.br"}},
+		{"postgres://svc:xpkkzQfsYY@db.internal:5432/app", []string{"SECRET postgres://svc:xpkkzQfsYY@db.internal:5432/app"}},
+		{"ssh://git@github.com/x", []string{"URL ssh://git@github.com/x"}},
+		{"https://example.org/?mail=bob@example.com", []string{"EMAIL_ADDRESS bob@example.com"}},
+		{"curl -u admin:StVxIXj1widGXD https://x.io", []string{"SECRET StVxIXj1widGXD", "URL https://x.io"}},
+		{"login bob password RY4vLVfnRGq9ZZ52", []string{"SECRET RY4vLVfnRGq9ZZ52"}},
+		{"Cookie: session=iinhy8eMLB1x5BOMom66Ln0hlOdlivbN; lang=de", []string{"SECRET iinhy8eMLB1x5BOMom66Ln0hlOdlivbN"}},
+		{"session 42 of sessions: 17, session_id: 550e8400-e29b-41d4-a716-446655440000", nil},
+		{`SECRET_KEY = "cf_flc&h0gn&(z@d%gjfe2ikdk)3r)tbz9w*qh(ext-^h$om9f"`, []string{"SECRET cf_flc&h0gn&(z@d%gjfe2ikdk)3r)tbz9w*qh(ext-^h$om9f"}},
+		{"The password is hunter2xyz.", []string{"SECRET hunter2xyz"}},
+		{"a password with SHA256 and PBKDF2", nil},
 		{"password: hunter2xyz", []string{"SECRET hunter2xyz"}},
 		{"api_key = \"Zf3D0LXCM3EIMbgJpUNnkRtOfOueHznB\"", []string{"SECRET Zf3D0LXCM3EIMbgJpUNnkRtOfOueHznB"}},
 		// What over-eager rules take for one.
@@ -203,8 +213,13 @@ func TestNoAllocations(t *testing.T) {
 	if found := g.Scan(text); len(found) > 0 {
 		t.Fatalf("the text has findings: %v", found)
 	}
-	if n := testing.AllocsPerRun(20, func() { g.Scan(text) }); n > 0 {
-		t.Errorf("%g allocations on a text without findings", n)
+	// Under the race detector a pool drops what it has now and then: the least counts.
+	least := testing.AllocsPerRun(1, func() { g.Scan(text) })
+	for range 20 {
+		least = min(least, testing.AllocsPerRun(1, func() { g.Scan(text) }))
+	}
+	if least > 0 {
+		t.Errorf("%g allocations on a text without findings", least)
 	}
 }
 
@@ -214,9 +229,9 @@ func TestLinear(t *testing.T) {
 	const ssn = " my SSN is 219-09-9999"
 	long := map[string]string{ // 10 MB of each
 		"a.": strings.Repeat("a.", 5<<20), "account": "account" + strings.Repeat(" ", 10<<20), "x@a-": "x@" + strings.Repeat("a-", 5<<20),
-		"letters": strings.Repeat("abcdefghij", 1<<20), "quotes": strings.Repeat(`"`, 10<<20),
+		"letters": strings.Repeat("abcdefghij", 1<<20), "digits": strings.Repeat("1", 10<<20), "quotes": strings.Repeat(`"`, 10<<20),
 	}
-	for _, unit := range []string{"x@", "1", "1 ", "12-", "1:", "a1", "+1", "(1", "%25", "&#x", `\u00`, "=", "key=", "QUJD", "-----BEGIN ", "@a.b", "<b>", "\u0301", "ab1 ", "a://b:c@", "::", "1.", "\n", "eyJ."} {
+	for _, unit := range []string{"x@", "1", "1 ", "12-", "1:", "a1", "+1", "(1", "%25", "&#x", `\u00`, "=", "key=", "QUJD", "-----BEGIN ", "@a.b", "<b>", "\u0301", "ab1 ", "a://b:c@", "::", "1.", "\n", "eyJ.", "32 ", "1-", "QwErTyUiOp", "password is ", `\\`} {
 		long[unit] = strings.Repeat(unit, 128<<10/len(unit))
 	}
 	for name, text := range long {

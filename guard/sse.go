@@ -214,6 +214,10 @@ func (e *events) count(r Result) {
 
 // take returns what leaves when event in comes.
 func (e *events) take(in Event) ([]Event, error) {
+	in.Name, in.ID = e.field(in.Name), e.field(in.ID)
+	if err := e.walker.r.err(); err != nil {
+		return nil, err
+	}
 	if !json.Valid(in.Data) {
 		if strings.TrimSpace(string(in.Data)) == "[DONE]" {
 			out, err := e.flush("")
@@ -246,6 +250,14 @@ func (e *events) take(in Event) ([]Event, error) {
 		}
 	}
 	return append(out, in), nil
+}
+
+// field redacts a field of an event that is not its data.
+func (e *events) field(s string) string {
+	if s == "" {
+		return ""
+	}
+	return e.walker.named("", s)
 }
 
 // plain takes an event whose data is no JSON: a piece of text.

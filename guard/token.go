@@ -36,6 +36,9 @@ func (l *level) token(i int) {
 		end++
 	}
 	l.tokEnd = end
+	if end-start >= 8 {
+		l.said(start, end)
+	}
 	if end-start < minBlob {
 		return
 	}

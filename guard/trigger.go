@@ -56,34 +56,38 @@ var triggerOf = func() (t [256]uint8) {
 // skip returns the first place in b[i:] whose byte has a class, or that is in a
 // word of longWord bytes or more, or len(b).
 func skip(b []byte, i int) int {
-	const class = 0x7F7F7F7F7F7F7F7F
-	run := 0 // bytes of a word before b[i]
 	for ; i+8 <= len(b); i += 8 {
 		w := (*[8]byte)(b[i:])
-		low := uint32(triggerOf[w[0]]) | uint32(triggerOf[w[1]])<<8 | uint32(triggerOf[w[2]])<<16 | uint32(triggerOf[w[3]])<<24
-		high := uint32(triggerOf[w[4]]) | uint32(triggerOf[w[5]])<<8 | uint32(triggerOf[w[6]])<<16 | uint32(triggerOf[w[7]])<<24
-		both := uint64(high)<<32 | uint64(low)
-		if run+bits.TrailingZeros64(both)/8 >= longWord {
-			return i - 1
+		c0, c1, c2, c3, c4, c5, c6, c7 := triggerOf[w[0]], triggerOf[w[1]], triggerOf[w[2]], triggerOf[w[3]], triggerOf[w[4]], triggerOf[w[5]], triggerOf[w[6]], triggerOf[w[7]]
+		any := c0 | c1 | c2 | c3 | c4 | c5 | c6 | c7
+		if any&^trigNone != 0 {
+			low := uint32(c0) | uint32(c1)<<8 | uint32(c2)<<16 | uint32(c3)<<24
+			high := uint32(c4) | uint32(c5)<<8 | uint32(c6)<<16 | uint32(c7)<<24
+			return i + bits.TrailingZeros64((uint64(high)<<32|uint64(low))&^(trigNone*0x0101010101010101))/8
 		}
-		if trig := both & class; trig != 0 {
-			return i + bits.TrailingZeros64(trig)/8
-		}
-		if n := bits.LeadingZeros64(both) / 8; n < 8 {
-			run = n
-		} else {
-			run += 8
+		// Eight of a word in a row: every word of fifteen has that somewhere.
+		if any == trigWord && isLong(b, i) {
+			return i
 		}
 	}
-	for ; i < len(b) && triggerOf[b[i]]&0x7F == 0; i++ {
-		if run++; triggerOf[b[i]] != trigWord {
-			run = 0
-		}
-		if run >= longWord {
+	for first := i; i < len(b) && triggerOf[b[i]]&^trigNone == 0; i++ {
+		if i == first && triggerOf[b[i]] == trigWord && isLong(b, i) {
 			return i
 		}
 	}
 	return i
+}
+
+// isLong reports whether the word around b[i] has longWord bytes.
+func isLong(b []byte, i int) bool {
+	end := i
+	for low := max(0, i-longWord); i > low && triggerOf[b[i-1]] == trigWord; {
+		i--
+	}
+	for end < len(b) && end-i < longWord && triggerOf[b[end]] == trigWord {
+		end++
+	}
+	return end-i >= longWord
 }
 
 // wordAround returns the bytes of class trigWord around b[i], which is one: all,
@@ -186,7 +190,7 @@ func plainNumber(b []byte, i int, quick bool) (end int, hit bool) {
 		start--
 	}
 	end = i + 1
-	for end < len(b) && isDigit(b[end]) {
+	for end < len(b) && end-i < 8 && isDigit(b[end]) { // of a longer one, no more is asked
 		end++
 	}
 	letters, digits := i-start, end-i

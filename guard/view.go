@@ -104,6 +104,15 @@ func (v *view) walkLayers(yield func(*view) bool) bool {
 // isDirty reports whether anything in src may have to be normalised.
 func isDirty(src []byte) bool {
 	for i := 0; i < len(src); i++ {
+		for ; i+8 <= len(src); i += 8 {
+			w := (*[8]byte)(src[i:])
+			if dirtyByte[w[0]] || dirtyByte[w[1]] || dirtyByte[w[2]] || dirtyByte[w[3]] || dirtyByte[w[4]] || dirtyByte[w[5]] || dirtyByte[w[6]] || dirtyByte[w[7]] {
+				break
+			}
+		}
+		if i == len(src) {
+			break
+		}
 		if !dirtyByte[src[i]] {
 			continue
 		}

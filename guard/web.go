@@ -27,6 +27,9 @@ const (
 // email reads the address around the at sign t[i].
 func (l *level) email(i int) {
 	t := l.t
+	if i < l.authorityEnd {
+		return // who logs in at a host
+	}
 	start := i
 	for start > 0 && i-start < maxLocal && isLocalByte[t[start-1]] {
 		start--
@@ -232,6 +235,7 @@ func (l *level) readURL(i int) {
 		}
 		authority++
 	}
+	l.authorityEnd = authority
 	if at > colon && colon >= host && at-colon > 1 && !placeholder(t[colon+1:at]) {
 		l.add(l.zone.det.secret, start, end, 0.95)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io"
+	"math/rand/v2"
 	"net/url"
 	"slices"
 	"strings"
@@ -33,6 +34,7 @@ type Scrubber struct {
 	seed  maphash.Seed          // drawn with the first value
 	known map[uint64]struct{}   // hashes of values
 	heads map[uint64][]spelling // by the hash of their first five bytes
+	sieve sieve                 // of those five bytes
 }
 
 // spelling is a way in which a value may stand in a text, without the text.
@@ -40,7 +42,23 @@ type spelling struct {
 	value  uint64 // the hash of the value that is spelled
 	length int
 	hash   uint64
+	bit    uint64 // of its head in the sieve
 }
+
+// A sieve tells most places of a text that are not the head of a spelling, at
+// the cost of a multiplication: a keyed hash of each would cost twenty times as
+// much, and every audit event goes through here.
+type sieve struct {
+	key  uint64 // odd
+	bits [64]uint64
+}
+
+// roll adds a byte to the five of a head, and drops the first.
+func roll(head uint64, b byte) uint64 { return head>>8 | uint64(b)<<(8*(minScrubbed-1)) }
+
+func (s *sieve) bit(head uint64) uint64 { return head * s.key >> 52 }
+func (s *sieve) set(bit uint64)         { s.bits[bit>>6] |= 1 << (bit & 63) }
+func (s *sieve) has(bit uint64) bool    { return s.bits[bit>>6]>>(bit&63)&1 != 0 }
 
 // Add makes values known. Adding one twice does nothing.
 func (s *Scrubber) Add(values ...Secret) {
@@ -48,6 +66,7 @@ func (s *Scrubber) Add(values ...Secret) {
 	defer s.mu.Unlock()
 	if s.known == nil {
 		s.seed, s.known, s.heads = maphash.MakeSeed(), map[uint64]struct{}{}, map[uint64][]spelling{}
+		s.sieve.key = rand.Uint64() | 1
 	}
 	for _, v := range values {
 		value, _ := v.load() // a live handle's may change meanwhile
@@ -59,8 +78,13 @@ func (s *Scrubber) Add(values ...Secret) {
 		s.known[id] = struct{}{}
 		secmem.Do(func() {
 			for _, text := range spellings(v.Bytes()) {
-				head := maphash.String(s.seed, text[:minScrubbed])
-				s.heads[head] = append(s.heads[head], spelling{id, len(text), maphash.String(s.seed, text)})
+				head, five := maphash.String(s.seed, text[:minScrubbed]), uint64(0)
+				for i := range minScrubbed {
+					five = roll(five, text[i])
+				}
+				bit := s.sieve.bit(five)
+				s.sieve.set(bit)
+				s.heads[head] = append(s.heads[head], spelling{id, len(text), maphash.String(s.seed, text), bit})
 			}
 		})
 	}
@@ -94,6 +118,12 @@ func (s *Scrubber) Remove(values ...Secret) {
 			}
 		}
 	}
+	s.sieve.bits = [64]uint64{}
+	for _, all := range s.heads {
+		for _, sp := range all {
+			s.sieve.set(sp.bit)
+		}
+	}
 }
 
 // Format writes Redacted for every verb: fmt must not walk through what lives.
@@ -109,7 +139,15 @@ func (s *Scrubber) Scrub(text string) string {
 	}
 	var out strings.Builder
 	done := 0 // what comes before is written, or replaced
+	var head uint64
+	for i := 0; i < min(minScrubbed-1, len(text)); i++ {
+		head = roll(head, text[i])
+	}
 	for i := range len(text) - minScrubbed + 1 {
+		head = roll(head, text[i+minScrubbed-1])
+		if !s.sieve.has(s.sieve.bit(head)) {
+			continue
+		}
 		end := s.match(text, i)
 		if end == 0 {
 			continue

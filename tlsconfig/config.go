@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"log/slog"
+	"net"
 	"net/http"
 	"time"
 
@@ -38,10 +39,12 @@ type Config struct {
 	// request is not sent.
 	Outgoing func(*http.Request, *Material) error
 
-	Metrics Metrics           // nil: none
-	Audit   auditlog.Recorder // peers that are refused though verified; nil: not recorded
-	Logger  *slog.Logger      // nil discards
-	Now     func() time.Time  // the wall clock; nil means time.Now
+	Metrics Metrics // nil: none
+	// Audit records peers that are refused though verified: the first time, and
+	// then at most every 10 s with a count. nil: not recorded
+	Audit  auditlog.Recorder
+	Logger *slog.Logger     // nil discards
+	Now    func() time.Time // the wall clock; nil means time.Now
 }
 
 // Server returns the configuration of a server that shows the identity's
@@ -101,7 +104,15 @@ func (s *side) serverConfig() *tls.Config {
 			if !s.speaks(hello.SupportedVersions) && s.Metrics != nil {
 				s.Metrics.Refused(s.name(), ReasonVersion) // crypto/tls refuses it, with the right alert
 			}
-			return s.current()
+			config, err := s.current()
+			if err != nil || s.Audit == nil || hello.Conn == nil {
+				return config, err
+			}
+			// An event says where the peer came from, and that is not in the
+			// state of the connection.
+			config = config.Clone()
+			config.VerifyConnection = func(cs tls.ConnectionState) error { return s.verifyFrom(cs, hello.Conn) }
+			return config, nil
 		},
 	}
 }
@@ -110,7 +121,7 @@ func (s *side) current() (*tls.Config, error) {
 	m := s.identity.Current()
 	own, err := m.present(s.now(), s.own())
 	if err != nil {
-		s.refused(err)
+		s.refused(err, nil)
 		return nil, err
 	}
 	if snap := s.snapshot.Load(); snap != nil && snap.material == m {
@@ -155,7 +166,7 @@ func (s *side) clientConfig(current func() *Material, cache tls.ClientSessionCac
 			m := current()
 			own, err := m.present(s.now(), s.own())
 			if err != nil {
-				s.refused(err)
+				s.refused(err, nil)
 				return nil, err
 			}
 			s.observe(m)
@@ -169,8 +180,11 @@ func (s *side) clientConfig(current func() *Material, cache tls.ClientSessionCac
 	}
 }
 
-func (s *side) verifyConnection(cs tls.ConnectionState) error {
-	v, err := s.judge(cs)
+func (s *side) verifyConnection(cs tls.ConnectionState) error { return s.verifyFrom(cs, nil) }
+
+// verifyFrom verifies a peer at the other end of conn, if that is known.
+func (s *side) verifyFrom(cs tls.ConnectionState, conn net.Conn) error {
+	v, err := s.judge(cs, conn)
 	if err != nil {
 		return err
 	}

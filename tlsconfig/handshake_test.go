@@ -335,8 +335,21 @@ func TestAudit(t *testing.T) {
 		t.Fatal("accepted")
 	}
 	wait(t, "an event", func() bool { return strings.Contains(out.String(), "\n") })
-	if got := out.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "tls.refuse") || !strings.Contains(got, "mcp-gateway") || !strings.Contains(got, "unauthorized") {
+	if got := out.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "tls.refuse") || !strings.Contains(got, "mcp-gateway") || !strings.Contains(got, "unauthorized") || !strings.Contains(got, `"client":"127.0.0.1"`) {
 		t.Errorf("%s", got)
+	}
+}
+
+// To record where a peer came from costs no session.
+func TestAServerThatRecordsResumes(t *testing.T) {
+	ca := testpki.NewCA("ours")
+	c := tlsconfig.Config{Audit: auditlog.Slog(nil)}
+	addr := listen(t, c.Server(tlsconfig.Static(material(t, ca.Issue(serverSpec), ca)), tlsconfig.AllowDNS("mcp-gateway")))
+	client := plain(ca.Issue(clientSpec))
+	for i := range 3 {
+		if cs, err := exchange(addr, client); err != nil || cs.DidResume != (i > 0) {
+			t.Errorf("connection %d: resumed %v, %v", i, cs.DidResume, err)
+		}
 	}
 }
 

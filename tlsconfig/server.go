@@ -107,7 +107,7 @@ func (d *Drainer) handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, _ := r.Context().Value(drainKey{}).(*tracked)
 		if c == nil || r.TLS == nil {
-			d.side.refused(refuse(ReasonPlaintext, nil, "a request from %s came without TLS; start the server with ServeTLS", r.RemoteAddr))
+			d.side.refused(refuse(ReasonPlaintext, nil, "a request from %s came without TLS; start the server with ServeTLS", r.RemoteAddr), nil)
 			forbid(w)
 			return
 		}

@@ -28,9 +28,9 @@ func (c *tracked) check(s *side, cs *tls.ConnectionState) (*PeerIdentity, error)
 	var v *verdict
 	var err error
 	if c.verdict == nil {
-		v, err = s.judge(*cs)
+		v, err = s.judge(*cs, c.conn)
 	} else {
-		v, err = s.again(*c.cs, c.verdict)
+		v, err = s.again(*c.cs, c.verdict, c.conn)
 	}
 	if c.refusal = err; err != nil {
 		return nil, err

@@ -104,7 +104,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 			req.Body.Close()
 		}
 		err := refuse(ReasonPlaintext, nil, "a request for %s://%s would go out in plaintext; use https", req.URL.Scheme, req.URL.Host)
-		t.side.refused(err)
+		t.side.refused(err, nil)
 		return nil, err
 	}
 	g := t.enter()

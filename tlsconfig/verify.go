@@ -6,6 +6,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
+	"net"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +26,7 @@ type side struct {
 	mu       sync.Mutex // for building a snapshot
 	snapshot atomic.Pointer[snapshot]
 	observed atomic.Uint64 // the newest generation that the metrics know
+	knocking refusals      // what the audit log has of them
 
 	knownMu sync.Mutex // for the rest
 	known   map[[32]byte]window
@@ -70,27 +73,27 @@ func (s *side) name() string {
 }
 
 // judge verifies a connection's peer against what is current, and reports a
-// refusal.
-func (s *side) judge(cs tls.ConnectionState) (*verdict, error) {
+// refusal. conn is nil if it is not known.
+func (s *side) judge(cs tls.ConnectionState, conn net.Conn) (*verdict, error) {
 	v, err := s.look(cs)
 	if err != nil {
-		s.refused(err)
+		s.refused(err, conn)
 	}
 	return v, err
 }
 
 // again is judge for a connection that was judged before. While nothing has
 // changed it asks the authorizer alone.
-func (s *side) again(cs tls.ConnectionState, before *verdict) (*verdict, error) {
+func (s *side) again(cs tls.ConnectionState, before *verdict, conn net.Conn) (*verdict, error) {
 	now := s.now()
 	if before.material == s.identity.Current() && before.crls == s.Revocation.version() && before.window.holds(now) {
 		if err := s.permit(before.peer); err != nil {
-			s.refused(err)
+			s.refused(err, conn)
 			return nil, err
 		}
 		return before, nil
 	}
-	return s.judge(cs)
+	return s.judge(cs, conn)
 }
 
 func (s *side) look(cs tls.ConnectionState) (*verdict, error) {
@@ -157,7 +160,7 @@ func (s *side) permit(p *PeerIdentity) error {
 // refused reports a refusal to the metrics and the log. Only a peer that our
 // bundle vouches for is worth an audit event: strangers can knock as often as
 // they like.
-func (s *side) refused(err error) {
+func (s *side) refused(err error, conn net.Conn) {
 	reason := reasonOf(err)
 	if s.Metrics != nil {
 		s.Metrics.Refused(s.name(), reason)
@@ -168,14 +171,31 @@ func (s *side) refused(err error) {
 	}
 	var r *RefusedError
 	_ = errors.As(err, &r)
+	peer, from := named(r.leaf), s.from(conn)
+	count := s.knocking.count(knock{peer.Fingerprint, reason, from}, s.now())
+	if count == 0 {
+		return
+	}
 	if err := s.Audit.Append(context.Background(), auditlog.Event{
 		Severity: auditlog.Warning, Category: auditlog.Authorization, Action: "tls.refuse", Outcome: auditlog.Blocked,
-		Actor: auditlog.Actor{Peer: named(r.leaf).String()}, Attributes: map[string]string{
-			"side": s.name(), "reason": string(reason), "error": r.Err.Error(), "serial": r.leaf.SerialNumber.Text(16),
+		Actor: auditlog.Actor{Peer: peer.String(), Client: from}, Attributes: map[string]string{
+			"side": s.name(), "reason": string(reason), "error": r.Err.Error(), "serial": r.leaf.SerialNumber.Text(16), "count": strconv.Itoa(count),
 		},
 	}); err != nil {
 		s.log().Error("a refusal could not be recorded", slog.Any("error", err)) // it stays refused
 	}
+}
+
+// from is the address of who came to a server.
+func (s *side) from(conn net.Conn) string {
+	if conn == nil || s.client {
+		return ""
+	}
+	host, _, err := net.SplitHostPort(conn.RemoteAddr().String())
+	if err != nil {
+		return conn.RemoteAddr().String()
+	}
+	return host
 }
 
 // observe tells the metrics of a generation once.

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -352,5 +353,55 @@ func TestClientsThatAreRefused(t *testing.T) {
 	}
 	if text := fmt.Sprintf("%+v %#v", audithttp.Client{Token: good}, audithttp.Client{Token: good}); strings.Contains(text, gatewayToken) {
 		t.Error(text)
+	}
+}
+
+// Many at once: whatever is acknowledged is there once, and nothing else is.
+func TestManyAtOnce(t *testing.T) {
+	d := openDesk(t, audithttp.IngestConfig{})
+	const posts, each = 48, 5
+	var mu sync.Mutex
+	acknowledged := map[string]int{}
+	var posting sync.WaitGroup
+	for i := range posts {
+		posting.Go(func() {
+			batch := strings.Repeat(fmt.Sprintf("{\"action\":\"a%d\"}\n", i), each)
+			status, a := d.post(d.onUnix, "/v1/events", batch, "Content-Type", "application/x-ndjson")
+			mu.Lock()
+			defer mu.Unlock()
+			if status != 200 || len(a.IDs) != each {
+				t.Errorf("%d %+v", status, a)
+			}
+			for _, id := range a.IDs {
+				acknowledged[id]++
+			}
+		})
+	}
+	posting.Wait()
+	for _, e := range kept(t, d.log) {
+		acknowledged[e.ID]--
+	}
+	for id, n := range acknowledged {
+		if n != 0 {
+			t.Errorf("%s is acknowledged %d times more than it is there", id, n)
+		}
+	}
+	if len(acknowledged) != posts*each {
+		t.Errorf("%d events", len(acknowledged))
+	}
+}
+
+// Sensitive fields are hashed as in every log, and known secrets taken out.
+func TestWhatComesInIsProtected(t *testing.T) {
+	h, err := auditlog.NewHasher([]byte(strings.Repeat("k", 32)))
+	must(t, err)
+	l := openLog(t, auditlog.Config{Sensitive: []string{"user", "client", "username"}, Hasher: h, Scrub: func(s string) string { return strings.ReplaceAll(s, "read on payroll", "***") }})
+	d := openDesk(t, audithttp.IngestConfig{Log: l})
+	if status, a := d.asGateway("/v1/gateway", gatewayEvent); status != 200 {
+		t.Fatalf("%d %+v", status, a)
+	}
+	e := kept(t, l)[0]
+	if e.Actor.User != h.Hash("f6b9") || e.Actor.Client != h.Hash("10.0.0.7") || e.Attributes["username"] != h.Hash("alice") || e.Attributes["message"] != "Authorization blocked: ***" {
+		t.Errorf("%+v", e)
 	}
 }

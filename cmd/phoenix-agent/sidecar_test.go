@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -127,8 +128,9 @@ func post(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// hammer URL FILE REGEXP COUNT: posts from eight sides until the file matches so
-// often. Every answer must be 200 with what was posted.
+// hammer URL FILE REGEXP COUNT [SECRET]: posts from eight sides until the file
+// matches so often, and puts the secret after each match but the last. Every
+// answer must be 200 with what was posted.
 func hammer(ts *testscript.TestScript, _ bool, args []string) {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -160,7 +162,14 @@ func hammer(ts *testscript.TestScript, _ bool, args []string) {
 			}
 		})
 	}
-	await(ts, false, args[1:])
+	if count, err := strconv.Atoi(args[3]); len(args) > 4 {
+		ts.Check(err)
+		for i := range count - 1 {
+			await(ts, false, []string{args[1], args[2], strconv.Itoa(i + 1)})
+			ts.Check(of(ts).request(ctx, "POST", of(ts).service+"/data/"+args[4], obj{"data": obj{"v": fmt.Sprintf("s3cr3t-of-%d", i)}}))
+		}
+	}
+	await(ts, false, args[1:4])
 	stop()
 	wg.Wait()
 	select {

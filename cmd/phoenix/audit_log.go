@@ -399,6 +399,9 @@ are none.`,
 
 func readHasher(file string) (*auditlog.Hasher, error) {
 	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, usagef("--hash-key: there is no %s; make it with: (umask 077; openssl rand 32 > %s)", file, file)
+	}
 	if err != nil {
 		return nil, usagef("--hash-key: %v", err)
 	}
@@ -407,13 +410,17 @@ func readHasher(file string) (*auditlog.Hasher, error) {
 	if err != nil {
 		return nil, usagef("--hash-key %s: %v", file, trimRoom(err))
 	}
+	// Who has the log and the key can try names until one fits.
+	if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o077 != 0 {
+		return nil, usagef("--hash-key: others can read %s; chmod 600 %s, and replace it if somebody has", file, file)
+	}
 	return h, nil
 }
 
 func auditHash(ctx context.Context, cmd *cli.Command) error {
 	file := cmd.String("hash-key")
 	if file == "" {
-		return usagef("--hash-key is missing; name the file with the key")
+		return usagef("--hash-key is missing; name the file with the key that the log was written with")
 	}
 	h, err := readHasher(file)
 	if err != nil {

@@ -52,7 +52,8 @@ token), 503 (send it again later). GET /healthz and /metrics need no token.
 A client is service=NAME, and uid=NUMBER (may be repeated) or token-file=FILE
 (16 bytes or more, such as: openssl rand -hex 32), and perhaps environment=NAME
 and kong-user=FIELD, the custom field of Kong's entries that has the user. The
-service and environment of an event are those of its client.
+service and environment of an event are those of its client. With --sensitive
+user, name username and message as well: the gateway has the name there too.
 
 With --vault-signer it boots as a service does, from the environment: VAULT_ADDR,
 the RoleID, the file with the SecretID. It takes events meanwhile, and while

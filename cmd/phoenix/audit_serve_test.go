@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -94,5 +95,86 @@ func TestAuditServeTakesWhatTheGatewayPosts(t *testing.T) {
 	stop()
 	if code := <-ended; code != 0 {
 		t.Errorf("exit code %d", code)
+	}
+}
+
+// However often the desk is killed under load, what it has acknowledged is in
+// the log, once, and the log is sound.
+func TestAuditServeIsKilled(t *testing.T) {
+	dir := t.TempDir()
+	log, socket := filepath.Join(dir, "log"), filepath.Join(dir, "s")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
+	acknowledged := map[string]int{}
+	var mu sync.Mutex
+	for range 4 {
+		desk := &exec.Cmd{Path: self, Args: []string{"phoenix", "audit", "serve", log, "--listen", "unix:" + socket, "--client", fmt.Sprint("service=x,uid=", os.Getuid())}, Stderr: os.Stderr}
+		if err := desk.Start(); err != nil {
+			t.Fatal(err)
+		}
+		enough, over, answers := make(chan struct{}), make(chan struct{}), 0
+		var posters sync.WaitGroup
+		for range 4 {
+			posters.Go(func() {
+				for {
+					select {
+					case <-over:
+						return
+					default:
+					}
+					resp, err := client.Post("http://audit/v1/events", "application/json", strings.NewReader(`[{"action":"a"},{"action":"b"}]`))
+					if err != nil {
+						continue // not there yet, or killed
+					}
+					var a struct{ IDs []string }
+					err = json.NewDecoder(resp.Body).Decode(&a)
+					resp.Body.Close()
+					if err != nil {
+						continue
+					}
+					mu.Lock()
+					for _, id := range a.IDs {
+						acknowledged[id]++
+					}
+					if answers++; answers == 30 {
+						close(enough)
+					}
+					mu.Unlock()
+				}
+			})
+		}
+		select {
+		case <-enough:
+		case <-time.After(time.Minute):
+			t.Error("too few are acknowledged")
+		}
+		desk.Process.Kill()
+		desk.Wait()
+		close(over)
+		posters.Wait()
+	}
+	for entry, err := range auditlog.Read(os.DirFS(log), func(text string) { t.Log(text) }) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := acknowledged[entry.ID]; ok {
+			acknowledged[entry.ID]--
+		}
+	}
+	if len(acknowledged) < 4*60 {
+		t.Errorf("%d are acknowledged", len(acknowledged))
+	}
+	for id, n := range acknowledged {
+		if n != 0 {
+			t.Errorf("%s is acknowledged %d times more than it is there", id, n)
+		}
+	}
+	if report, err := auditlog.Verify(t.Context(), os.DirFS(log), auditlog.VerifyConfig{}); err != nil || report.Err() != nil {
+		t.Errorf("%v, %v", err, report.Err())
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/google/renameio/v2"
 	"github.com/urfave/cli/v3"
@@ -254,6 +255,26 @@ func texts(value any) []string {
 	return nil
 }
 
+// visible shows what names in a database may hold, and a terminal would obey.
+func visible(text string) string {
+	if !strings.ContainsFunc(text, obeyed) {
+		return text
+	}
+	var b strings.Builder
+	for _, r := range text {
+		if obeyed(r) {
+			fmt.Fprintf(&b, "\\u%04x", r)
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+func obeyed(r rune) bool {
+	return unicode.IsControl(r) || unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp)
+}
+
 func printPosture(w io.Writer, r *dbconn.PostureReport) {
 	colours := hasColours(w)
 	codes := map[dbconn.Severity]int{dbconn.Critical: 31, dbconn.High: 31, dbconn.Medium: 33}
@@ -268,16 +289,16 @@ func printPosture(w io.Writer, r *dbconn.PostureReport) {
 		if f.Via != "" {
 			via = " (by " + f.Via + ")"
 		}
-		fmt.Fprintf(w, "%s %-20s %s %s: %s%s\n", severity, f.Code, f.Kind, f.Object, f.Detail, via)
-		fmt.Fprintf(w, "%-8s %-20s shows it: %s\n%-8s %-20s mends it: %s\n", "", "", f.Proof, "", "", f.Fix)
+		fmt.Fprintf(w, "%s %-20s %s %s: %s%s\n", severity, f.Code, f.Kind, visible(f.Object), visible(f.Detail), visible(via))
+		fmt.Fprintf(w, "%-8s %-20s shows it: %s\n%-8s %-20s mends it: %s\n", "", "", visible(f.Proof), "", "", visible(f.Fix))
 	}
 	for _, e := range r.Expired {
-		fmt.Fprintf(w, "%-8s %-20s %s: accepted until %s: %s\n", "expired", e.Code, e.Object, e.Expires, e.Reason)
+		fmt.Fprintf(w, "%-8s %-20s %s: accepted until %s: %s\n", "expired", e.Code, visible(e.Object), e.Expires, visible(e.Reason))
 	}
 	for _, e := range r.Stale {
-		fmt.Fprintf(w, "%-8s %-20s %s: fits nothing any more; take it out of the baseline\n", "stale", e.Code, e.Object)
+		fmt.Fprintf(w, "%-8s %-20s %s: fits nothing any more; take it out of the baseline\n", "stale", e.Code, visible(e.Object))
 	}
 	fmt.Fprintf(w, "%s on %s, PostgreSQL %s: %s (%d critical, %d high, %d medium), %d accepted; %d of %s protected\n",
-		r.Role, r.Database, r.Server, plural(len(r.Findings), "finding"), count[dbconn.Critical], count[dbconn.High], count[dbconn.Medium],
+		visible(r.Role), visible(r.Database), visible(r.Server), plural(len(r.Findings), "finding"), count[dbconn.Critical], count[dbconn.High], count[dbconn.Medium],
 		len(r.Accepted), r.Protected, plural(r.Tables, "table"))
 }

@@ -47,7 +47,8 @@ type Config struct {
 	// Roots vouch for the server. Nil means the authorities that the Identity
 	// trusts.
 	Roots *x509.CertPool
-	// TLS says how strict to be. Its zero value is TLS 1.3.
+	// TLS says how strict to be. Its zero value is TLS 1.3. Its Revocation is for
+	// the authorities of the Identity, not for Roots.
 	TLS tlsconfig.Config
 
 	// ApplicationName is what the server logs for the connections; "" means the
@@ -108,6 +109,8 @@ func (c *Config) complete() (names map[string]string, addrs []string, err error)
 		err = badConfig("set Leases to the session's source", "there is no source of credentials")
 	case c.Identity == nil && c.Roots == nil:
 		err = badConfig("set Identity, or Roots", "nobody vouches for the server")
+	case c.TLS.Revocation != nil && (c.Roots != nil || c.Identity == nil):
+		err = badConfig("leave Roots nil, and let the Identity bring the authorities", "TLS.Revocation would not be looked at beside Roots")
 	case c.TLS.AnyServerName:
 		err = badConfig("leave it false", "TLS.AnyServerName would take any service for the server")
 	case c.MaxConns < 0 || c.MaxConns > 1<<16:

@@ -137,8 +137,9 @@ func (db *DB) Stats() Stats {
 }
 
 // Close ends the rotation, and disconnects when all calls of Use have returned.
-// When ctx ends before that, it cuts them off, and its error says how many there
-// were. Then the leases are released. Later calls return the same.
+// When ctx ends or DrainTimeout passes before that, it cuts them off, and its error
+// says how many there were. Then the leases are released. Later calls return the
+// same. A function of Use must not call it.
 func (db *DB) Close(ctx context.Context) error {
 	db.closing.Do(func() {
 		db.closed.Store(true)
@@ -159,7 +160,11 @@ func (db *DB) Close(ctx context.Context) error {
 			cut += g.cutOff
 		}
 		if cut > 0 {
-			db.closeErr = &Error{Op: "close the client of", Where: db.cfg.Addr, Kind: ErrClosed, Err: fmt.Errorf("%d calls of Use were under way and have been cut off: %w", cut, context.Cause(ctx)),
+			cause := context.Cause(ctx)
+			if cause == nil {
+				cause = errDrainTimeout
+			}
+			db.closeErr = &Error{Op: "close the client of", Where: db.cfg.Addr, Kind: ErrClosed, Err: fmt.Errorf("%d calls of Use were under way and have been cut off: %w", cut, cause),
 				Remedy: "end what uses the client first, or give it more time"}
 		}
 	})

@@ -24,6 +24,8 @@ var (
 	ErrClosed      = errors.New("the connections are closed")
 )
 
+var errDrainTimeout = errors.New("DrainTimeout is over")
+
 // An Error says what went wrong with a connection, where, and what to do.
 type Error struct {
 	Op     string // "connect to", "log in to", …

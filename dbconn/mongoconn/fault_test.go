@@ -3,6 +3,7 @@ package mongoconn_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -240,4 +241,32 @@ func TestHungOperation(t *testing.T) {
 		t.Error(err)
 	}
 	<-w.leases.revoked
+}
+
+// Close without a deadline waits for DrainTimeout, and says so.
+func TestCloseCutsAtDrainTimeout(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, realmongo.Config{})
+	w.leases.next()
+	cfg := w.config()
+	cfg.DrainTimeout = 20 * time.Millisecond
+	db, err := mongoconn.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	started, done := make(chan struct{}), make(chan error, 1)
+	go func() {
+		done <- db.Use(t.Context(), func(ctx context.Context, _ *mongo.Client) error {
+			close(started)
+			<-ctx.Done()
+			return ctx.Err()
+		})
+	}()
+	<-started
+	if err := db.Close(context.Background()); !errors.Is(err, mongoconn.ErrClosed) || strings.Contains(err.Error(), "%!") {
+		t.Error(err)
+	}
+	if err := <-done; !errors.Is(err, mongoconn.ErrCut) {
+		t.Error(err)
+	}
 }

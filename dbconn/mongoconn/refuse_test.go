@@ -41,6 +41,7 @@ func TestConfigIsChecked(t *testing.T) {
 		"no leases":         {func(c *mongoconn.Config) { c.Leases = nil }, "no source"},
 		"nobody vouches":    {func(c *mongoconn.Config) { c.Identity = nil }, "nobody vouches"},
 		"any server":        {func(c *mongoconn.Config) { c.TLS.AnyServerName = true }, "any service"},
+		"CRLs unseen":       {func(c *mongoconn.Config) { c.TLS.Revocation, c.Roots = &tlsconfig.Revocation{}, x509.NewCertPool() }, "Revocation"},
 		"conns":             {func(c *mongoconn.Config) { c.MaxConns = -1 }, "MaxConns"},
 		"time":              {func(c *mongoconn.Config) { c.DrainTimeout = -1 }, "negative"},
 		"a NUL":             {func(c *mongoconn.Config) { c.AuthSource = "a\x00" }, "NUL"},

@@ -70,6 +70,7 @@ type exchange struct {
 	output  guard.OutputPolicy
 	counts  map[string]int // what was found since the last record
 	prompt  string         // the name of the one that the answer repeats
+	hidden  bool           // the address has what no log should have
 }
 
 // RoundTripper returns one that guards what goes through base; nil:
@@ -141,6 +142,9 @@ func (x *exchange) prepare() (*http.Request, error) {
 		return nil, err
 	}
 	x.conv = conv
+	if err := x.address(); err != nil {
+		return nil, err
+	}
 	out := r.Clone(r.Context())
 	out.Header.Del(SessionHeader)
 	out.Header.Del(TurnHeader)
@@ -178,6 +182,25 @@ func (x *exchange) prepare() (*http.Request, error) {
 	out.Body = io.NopCloser(bytes.NewReader(doc))
 	out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(doc)), nil }
 	return out, nil
+}
+
+// address refuses personal data in the path and the query, which cannot be
+// rewritten without being another address. Keys and identifiers belong there.
+func (x *exchange) address() error {
+	for _, part := range []string{x.request.URL.Path, x.request.URL.RawQuery} {
+		for _, f := range x.gateway.Guard.Scan([]byte(part)) {
+			switch f.Label {
+			case "SECRET", "URL", "DOMAIN_NAME", "IP_ADDRESS", "DATE_TIME", "CRYPTO":
+				continue
+			}
+			x.counts[f.Label]++
+			x.hidden = true
+		}
+	}
+	if x.hidden {
+		return refuse(http.StatusBadRequest, "the address has personal data in it (%v); send it in the body", keys(x.counts))
+	}
+	return nil
 }
 
 // finish makes the answer fit to go on.
@@ -267,6 +290,9 @@ func (x *exchange) record(action string, failed error) error {
 	e := auditlog.Event{
 		Service: g.Service, Category: auditlog.Security, Action: action, Resource: x.request.URL.Path,
 		RequestID: x.request.Header.Get("X-Request-Id"), Outcome: auditlog.Success, Attributes: map[string]string{},
+	}
+	if x.hidden {
+		e.Resource = ""
 	}
 	for kind, n := range x.counts {
 		e.Attributes[kind] = strconv.Itoa(n)

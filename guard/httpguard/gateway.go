@@ -11,7 +11,8 @@
 //
 // What cannot be read is refused, not let through: bodies that are not JSON,
 // compressions other than gzip, images and documents in base64, embeddings of
-// token numbers. Names that the protocol needs, such as the model, the role and
+// token numbers, addresses with personal data in them. Headers go on as they are,
+// but for cookies and the two below. Names that the protocol needs, such as the model, the role and
 // the identifiers of calls, are left as they are.
 package httpguard
 

@@ -1,6 +1,7 @@
 package httpguard_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -61,6 +62,38 @@ func TestNewInArguments(t *testing.T) {
 		_, got := post(t, gateway, "/v1/messages", "s", `{"messages":[]}`)
 		if !strings.Contains(got, "https://docs.example.org/a") || !strings.Contains(got, "info@example.org") {
 			t.Errorf("%s: %s", name, got)
+		}
+	}
+}
+
+// Personal data leaves in no other place than the texts: not as a key, a speaker's
+// name or a part of the address, and not in the fields of an event.
+func TestOddPlaces(t *testing.T) {
+	m := &model{answer: func(map[string]any) (string, string) {
+		return "text/event-stream", "event: " + ssn + "\nid: " + ssn + "\ndata: hello\n\n"
+	}}
+	j := &journal{}
+	gateway := newGateway(t, func(c *httpguard.Config) { c.Audit, c.PassNew = j, true }).RoundTripper(m)
+	_, answer := post(t, gateway, "/v1/chat/completions", "s", `{"messages":[{"role":"user","content":"hi","name":"`+ssn+`","`+ssn+`":1}]}`)
+	if got := m.last(); strings.Contains(got, ssn) || !strings.Contains(got, `"name":"US_SSN_`) {
+		t.Errorf("it left: %s", got)
+	}
+	if strings.Contains(answer, ssn) {
+		t.Errorf("it came: %s", answer)
+	}
+	before := len(m.got)
+	for _, path := range []string{"/v1/users/" + ssn, "/v1/chat/completions?who=" + ssn, "/v1/chat/completions?mail=anna%40tamshai.com"} {
+		status, answer := post(t, gateway, path, "s", `{"messages":[]}`)
+		if status != 400 || len(m.got) != before || strings.Contains(answer, ssn) {
+			t.Errorf("%s: %d %s", path, status, answer)
+		}
+	}
+	if text := fmt.Sprintf("%+v", j.events); strings.Contains(text, ssn) {
+		t.Errorf("a value was recorded: %s", text)
+	}
+	for _, path := range []string{"/v1beta/models/gemini-2.5-flash-preview-09-2025:generateContent?key=AIzaSyA1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6Q", "/openai/deployments/gpt-4o-2024-08-06/chat/completions?api-version=2024-10-21", "/v1/threads/thread_2GVuCWlNXmQAm0eYeHAtBRDr/runs"} {
+		if status, answer := post(t, gateway, path, "s", `{"messages":[]}`); status != 200 {
+			t.Errorf("%s: %d %s", path, status, answer)
 		}
 	}
 }

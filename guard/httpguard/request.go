@@ -85,6 +85,10 @@ func (w *rewriter) walk(key string, v any) any {
 			if w.err != nil {
 				return nil
 			}
+			if clean := w.text(name); clean != name {
+				delete(v, name)
+				name = clean
+			}
 			switch _, isObject := member.(map[string]any); {
 			case isObject && freeForm[name], name == "arguments":
 				v[name] = w.document(member)
@@ -107,7 +111,11 @@ func (w *rewriter) walk(key string, v any) any {
 			v[i] = w.walk(name, member)
 		}
 	case string:
-		if protocol[key] {
+		switch {
+		case key == "name":
+			// Of a tool, or of who speaks, which may not have brackets.
+			return strings.Trim(w.text(v), "<>")
+		case protocol[key]:
 			return v
 		}
 		return w.text(v)

@@ -29,7 +29,8 @@
 //
 // For a program that speaks plain HTTP the agent can speak mutual TLS: package
 // sidecar. It begins before the child starts. When the agent is told to end,
-// what comes in is drained before the child is told.
+// what comes in is drained before the child is told; before a restart that a
+// change asks for, new requests wait and those under way end.
 //
 // PostgreSQL gets leased credentials and verified TLS in the same way: package
 // pgproxy. It serves the program until that has ended.

@@ -48,8 +48,8 @@ type supervisor struct {
 	react   reaction       // what is left to do after them
 	batch   []string
 	actOn   *child.Process // the child that the batch was for
-	drained chan struct{}  // closed when nothing comes in any more, before the child is told to end
-	hurry   func()         // ends the draining
+	quiet   chan struct{}  // closed when no request is under way, before the child is told to end
+	hurry   func()         // ends the wait for that
 	killBy  time.Time
 	stopSig syscall.Signal
 	code    int
@@ -91,14 +91,12 @@ func stopped() *time.Timer {
 // supervise runs the child until it ends for good or the agent is told to end,
 // and returns the exit code.
 func (s *supervisor) supervise() int {
-	s.startAt, s.killAt = stopped(), stopped()
+	s.startAt, s.killAt, s.hurry = stopped(), stopped(), func() {}
 	s.health = newHealthWatch(s.cfg, s.runner, s.base)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer func() {
 		cancel()
-		if s.hurry != nil {
-			s.hurry()
-		}
+		s.hurry()
 		if s.acting != nil {
 			<-s.acting
 		}
@@ -136,9 +134,8 @@ func (s *supervisor) supervise() int {
 			s.apply(ctx, s.changes.take())
 		case err := <-s.acting:
 			s.hooked(err)
-		case <-s.drained:
-			s.drained = nil
-			s.stopDrained()
+		case <-s.quiet:
+			s.isQuiet()
 		}
 	}
 	return s.code
@@ -152,11 +149,14 @@ func (s *supervisor) free() bool {
 
 // due is the time of a start, or of a restart.
 func (s *supervisor) due() {
-	if s.proc != nil {
+	switch {
+	case s.proc == nil:
+		s.start()
+	case s.sidecar != nil:
+		s.quiesce(replacing, s.cfg.StopSignal, s.sidecar.Hold())
+	default:
 		s.stop(replacing, s.cfg.StopSignal)
-		return
 	}
-	s.start()
 }
 
 // start starts the child with what is newest.
@@ -184,6 +184,9 @@ func (s *supervisor) start() {
 		}
 		return
 	}
+	if s.sidecar != nil {
+		s.sidecar.Starting()
+	}
 	s.wg.Go(secmem.Collect) // what made the environment is erased by a collection
 	s.proc, s.using, s.why, s.asked = proc, using, itself, false
 	s.holding.settle(using)
@@ -196,6 +199,9 @@ func (s *supervisor) start() {
 }
 
 func (s *supervisor) ready() {
+	if s.sidecar != nil {
+		s.sidecar.Release()
+	}
 	s.status.healthy(true)
 	if !s.settled {
 		s.settled = true
@@ -230,7 +236,7 @@ func (s *supervisor) signalled(sig syscall.Signal) {
 	}
 	switch {
 	case s.proc != nil && s.sidecar != nil:
-		s.drain(stop)
+		s.quiesce(terminated, stop, s.sidecar.Drain)
 	case s.proc != nil:
 		s.stop(terminated, stop)
 	case s.left != nil: // its leader has ended; the rest is on its way
@@ -240,25 +246,27 @@ func (s *supervisor) signalled(sig syscall.Signal) {
 	}
 }
 
-// drain lets the requests that are under way end, in half of the grace, before
-// the child is told to.
-func (s *supervisor) drain(stop syscall.Signal) {
-	s.why, s.stopSig, s.killBy = terminated, stop, time.Now().Add(s.cfg.Grace)
+// quiesce has the child told to end when quiet returns, for which it has half of
+// the grace.
+func (s *supervisor) quiesce(why reason, sig syscall.Signal, quiet func(context.Context)) {
+	s.hurry()
+	s.why, s.stopSig, s.killBy = why, sig, time.Now().Add(s.cfg.Grace)
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Grace/2)
-	drained := make(chan struct{})
-	s.drained, s.hurry = drained, cancel
+	done := make(chan struct{})
+	s.quiet, s.hurry = done, cancel
 	s.wg.Go(func() {
-		defer close(drained)
+		defer close(done)
 		defer cancel()
-		s.sidecar.Drain(ctx)
+		quiet(ctx)
 	})
 }
 
-func (s *supervisor) stopDrained() {
+func (s *supervisor) isQuiet() {
+	s.quiet = nil
 	if s.proc == nil || s.asked {
 		return
 	}
-	s.stop(terminated, s.stopSig)
+	s.stop(s.why, s.stopSig)
 	s.killAt.Reset(time.Until(s.killBy))
 }
 
@@ -274,9 +282,7 @@ func (s *supervisor) stop(why reason, sig syscall.Signal) {
 }
 
 func (s *supervisor) kill() {
-	if s.hurry != nil {
-		s.hurry()
-	}
+	s.hurry()
 	p := s.proc
 	if p == nil {
 		p = s.last
@@ -296,6 +302,8 @@ func (s *supervisor) exited() {
 	p := s.proc
 	s.proc, s.last, s.code = nil, p, p.Code()
 	s.startAt.Stop()
+	s.hurry()
+	s.quiet = nil
 	s.health.stop()
 	s.status.gone(p.Code())
 	level := s.cfg.Logger.Info

@@ -2,6 +2,7 @@ package pgproxy_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"net"
 	"strings"
@@ -401,10 +402,13 @@ func TestClose(t *testing.T) {
 	}
 }
 
+var connections = flag.Int("connections", 400, "short connections in TestShortConnections")
+
 // Many short connections leave nothing behind.
 func TestShortConnections(t *testing.T) {
 	w := newWorld(t, realpg.Config{}, func(c *pgproxy.Config) { c.MaxConns = 20 })
-	const clients, each = 8, 50
+	const clients = 8
+	each := *connections / clients
 	var wg sync.WaitGroup
 	for range clients {
 		wg.Go(func() {
@@ -423,7 +427,7 @@ func TestShortConnections(t *testing.T) {
 	}
 	wg.Wait()
 	eventually(t, "all are gone", func() bool { return w.Stats().Active == 0 })
-	if s := w.Stats(); s.Accepted != clients*each || s.ClientGone+s.ServerGone+s.Cut != 0 {
+	if s := w.Stats(); s.Accepted != uint64(clients*each) || s.ClientGone+s.ServerGone+s.Cut != 0 {
 		t.Errorf("the figures are %+v", s)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/tamshai/phoenix/tlsconfig"
@@ -62,9 +64,9 @@ func newHop(h *hop) *hop {
 
 // pass passes one request on and returns when it is over.
 func (h *hop) pass(w http.ResponseWriter, r *http.Request, p *passing) {
-	if !h.running.enter() {
+	if !h.running.enter(r.Context()) {
 		w.Header().Set("Connection", "close")
-		answer(w, http.StatusServiceUnavailable, "the agent is ending")
+		answer(w, http.StatusServiceUnavailable, "the agent is ending, or its program takes long to start")
 		return
 	}
 	defer h.running.leave()
@@ -90,7 +92,7 @@ func (h *hop) pass(w http.ResponseWriter, r *http.Request, p *passing) {
 	}
 	guard, r := watched(w, r, h.stall)
 	defer guard.stop()
-	p.body, _ = r.Body.(*watchedBody)
+	p.body = guard.body
 	h.proxy.ServeHTTP(guard, r.WithContext(context.WithValue(r.Context(), passingKey{}, p)))
 }
 
@@ -188,45 +190,6 @@ func answer(w http.ResponseWriter, code int, text string) {
 	_, _ = io.WriteString(w, "phoenix-agent: "+text+"\n")
 }
 
-// A gate counts requests, those that took their connection over included, and
-// lets nobody in when it is shut.
-type gate struct {
-	mu    sync.Mutex
-	in    int
-	empty chan struct{} // closed when shut and empty; nil while open
-}
-
-func (g *gate) enter() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.empty != nil {
-		return false
-	}
-	g.in++
-	return true
-}
-
-func (g *gate) leave() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.in--; g.in == 0 && g.empty != nil {
-		close(g.empty)
-	}
-}
-
-// shut returns a channel that is closed when nobody is in any more.
-func (g *gate) shut() <-chan struct{} {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.empty == nil {
-		g.empty = make(chan struct{})
-		if g.in == 0 {
-			close(g.empty)
-		}
-	}
-	return g.empty
-}
-
 // buffers are what bodies are copied through.
 var buffers pool
 
@@ -281,14 +244,32 @@ func startFront(srv *http.Server, l net.Listener, secure bool) *front {
 	return f
 }
 
+// startTime is how long a program that has been started may refuse connections
+// before a request fails by that.
+const startTime = 10 * time.Second
+
 // program is the transport to the program's own port.
-func program(to string, answer time.Duration) *http.Transport {
+func (sc *Sidecar) program(to string, answer time.Duration) *http.Transport {
 	network, address, _ := place(to) // Check has seen it
 	dialer := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: -1}
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		for {
+			conn, err := dialer.DialContext(ctx, network, address)
+			refused := errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)
+			if !refused || time.Now().UnixNano() >= sc.startsUntil.Load() {
+				return conn, err
+			}
+			select {
+			case <-time.After(20 * time.Millisecond):
+			case <-ctx.Done():
+				return nil, err
+			case <-sc.serveCtx.Done():
+				return nil, err
+			}
+		}
+	}
 	return &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, network, address)
-		},
+		DialContext:        dial,
 		DisableCompression: true,
 		// Programs close idle connections after two (gunicorn) or five seconds
 		// (Node), and a request that meets this fails.

@@ -6,6 +6,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tamshai/phoenix/auditlog"
@@ -46,7 +49,12 @@ type Sidecar struct {
 	forks             []*fork
 	drainers          []*tlsconfig.Drainer
 	transports        []*tlsconfig.Transport
-	idle              []func() // closes idle connections
+	idle              []func() // closes idle connections to the program
+
+	leaving     atomic.Bool // callers are told to
+	leave       sync.Once
+	doors       []*bounded   // what inbound listens on
+	startsUntil atomic.Int64 // until when the program may refuse connections; nanoseconds since 1970
 }
 
 // Probe says whether cfg could be started: it checks it, and listens for a
@@ -185,13 +193,60 @@ func (sc *Sidecar) Old() int {
 	return n
 }
 
+// Hold has requests to the program wait, until Release. The function that it
+// returns waits for those that are under way to end, or for ctx; nothing is left
+// then that the end of the program could break, but for what lasts longer.
+func (sc *Sidecar) Hold() (quiet func(ctx context.Context)) {
+	empty := sc.serving.hold()
+	return func(ctx context.Context) {
+		select {
+		case <-empty:
+		case <-ctx.Done():
+		}
+		for _, closeIdle := range sc.idle {
+			closeIdle()
+		}
+	}
+}
+
+// Release lets requests go on that Hold has stopped.
+func (sc *Sidecar) Release() { sc.serving.release() }
+
+// Starting says that the program has just been started: for ten seconds a
+// request waits for it to listen.
+func (sc *Sidecar) Starting() { sc.startsUntil.Store(time.Now().Add(startTime).UnixNano()) }
+
 // Drain takes nothing more in, and waits for the requests that are under way,
 // until ctx ends. Then it ends them.
 func (sc *Sidecar) Drain(ctx context.Context) {
+	sc.leave.Do(func() { sc.callersLeave(ctx) })
 	shutdown(ctx, sc.inbound, &sc.serving, sc.endServe)
 	for _, f := range sc.forks {
 		f.tls.end()
 		f.done.Wait()
+	}
+}
+
+// leaveTime is how long callers have to leave by themselves.
+const leaveTime = 500 * time.Millisecond
+
+// callersLeave lets nobody new in, and tells callers with their next answer to
+// leave: a connection that is closed under them may have a request on its way.
+func (sc *Sidecar) callersLeave(ctx context.Context) {
+	sc.leaving.Store(true)
+	for _, door := range sc.doors {
+		_ = door.Close()
+	}
+	ctx, cancel := context.WithTimeout(ctx, leaveTime)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for slices.ContainsFunc(sc.doors, func(door *bounded) bool { return len(door.free) > 0 }) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
@@ -230,7 +285,7 @@ func shutdown(ctx context.Context, fronts []*front, in *gate, end context.Cancel
 	for range fronts {
 		<-done
 	}
-	empty := in.shut()
+	empty := in.close()
 	end()
 	<-empty
 }

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -15,6 +16,8 @@ type watch struct {
 	after       time.Duration
 	control     *http.ResponseController
 	read, write *time.Timer
+	body        *watchedBody // nil: there is none
+	ends        bool         // with the connection, unless the body does before
 
 	mu   sync.Mutex
 	over bool
@@ -24,11 +27,17 @@ type watch struct {
 // request has been handled.
 func watched(w http.ResponseWriter, r *http.Request, after time.Duration) (*watch, *http.Request) {
 	g := &watch{ResponseWriter: w, after: after, control: http.NewResponseController(w)}
+	// An answer may begin before the body has ended: without this, net/http
+	// takes the rest of the body away. But then it also takes what is left of a
+	// body, or follows a broken one, for the next request: see WriteHeader.
+	_ = g.control.EnableFullDuplex() // HTTP/2 needs none
+	g.ends = r.ProtoMajor == 1
 	g.write = g.timer(g.control.SetWriteDeadline)
 	if r.Body != nil && r.Body != http.NoBody {
 		g.read = g.timer(g.control.SetReadDeadline)
 		with := *r
-		with.Body = &watchedBody{ReadCloser: r.Body, watch: g}
+		g.body = &watchedBody{ReadCloser: r.Body, watch: g}
+		with.Body = g.body
 		r = &with
 	}
 	return g, r
@@ -46,14 +55,31 @@ func (g *watch) timer(expire func(time.Time) error) *time.Timer {
 	return t
 }
 
+// stop ends the watch. Some of a body that is left is read, so that the client
+// gets to read the answer before its connection is closed; net/http would do
+// that without a limit of time.
 func (g *watch) stop() {
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	g.over = true
+	g.mu.Unlock()
 	g.write.Stop()
-	if g.read != nil {
-		g.read.Stop()
+	if g.body == nil {
+		return
 	}
+	g.read.Stop()
+	if g.ends && !g.body.whole.Load() {
+		_ = g.control.SetReadDeadline(time.Now().Add(min(g.after, 2*time.Second)))
+		_ = g.body.ReadCloser.Close()
+	}
+}
+
+// WriteHeader implements http.ResponseWriter. An answer before the body's end is
+// the last on its connection.
+func (g *watch) WriteHeader(code int) {
+	if code >= 200 && g.ends && g.body != nil && !g.body.whole.Load() {
+		g.Header().Set("Connection", "close")
+	}
+	g.ResponseWriter.WriteHeader(code)
 }
 
 // Write implements http.ResponseWriter.
@@ -79,6 +105,8 @@ type watchedBody struct {
 
 	ended func() // called at the body's end, before it is reported; nil: none
 
+	whole atomic.Bool // it was read to its end
+
 	mu  sync.Mutex
 	err error // why the client's body could not be read
 }
@@ -87,8 +115,11 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	b.watch.read.Reset(b.watch.after)
 	n, err := b.ReadCloser.Read(p)
 	b.watch.read.Stop()
-	if err == io.EOF && b.ended != nil {
-		b.ended()
+	if err == io.EOF {
+		b.whole.Store(true)
+		if b.ended != nil {
+			b.ended()
+		}
 	}
 	if err != nil && err != io.EOF {
 		b.mu.Lock()

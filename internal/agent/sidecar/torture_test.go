@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -157,6 +158,37 @@ func TestStalls(t *testing.T) {
 	}
 	if answers := send(t, conn, "", 1); len(answers) != 1 || answers[0].StatusCode != 200 {
 		t.Errorf("a slow body: %v", answers)
+	}
+}
+
+// A body that the program did not wait for is not waited for either.
+func TestStallAfterTheAnswer(t *testing.T) {
+	w := newWorld(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+			_, _ = io.WriteString(conn, "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+			_, _ = io.Copy(io.Discard, conn)
+		}
+	}()
+	t.Cleanup(func() { l.Close(); <-done })
+	hr, _ := w.callee(nil, func(c *sidecar.Config, _ *sidecar.Host) {
+		c.Serve[0].To, c.Serve[0].Stall = l.Addr().String(), 300*time.Millisecond
+	})
+	conn := w.dial(hr, "mcp-gateway")
+	_, _ = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf")
+	if text, err := io.ReadAll(conn); ctxOver(err) || !strings.HasPrefix(string(text), "HTTP/1.1 401") {
+		t.Errorf("%q %v", text, err)
 	}
 }
 
@@ -380,6 +412,87 @@ func TestEarlyAnswer(t *testing.T) {
 		if code, body := read(t, resp, err); code != 401 {
 			t.Errorf("%d %s", code, body)
 		}
+	}
+}
+
+// Both sides may talk at once.
+func TestFullDuplex(t *testing.T) {
+	w := newWorld(t)
+	hr, _ := w.callee(func(rw http.ResponseWriter, r *http.Request) {
+		rc := http.NewResponseController(rw)
+		_ = rc.EnableFullDuplex()
+		rw.WriteHeader(200)
+		_ = rc.Flush()
+		buf := make([]byte, 64<<10)
+		for {
+			n, err := r.Body.Read(buf)
+			_, _ = rw.Write(buf[:n])
+			_ = rc.Flush()
+			if err != nil {
+				return
+			}
+		}
+	}, nil)
+	addr, _ := w.caller(hr, nil)
+	in, out := io.Pipe()
+	resp, err := w.plain().Post("http://"+addr+"/", "application/octet-stream", in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	piece, got := bytes.Repeat([]byte("x"), 100<<10), make([]byte, 100<<10)
+	for range 10 { // the next piece goes when the last has come back
+		if _, err := out.Write(piece); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(resp.Body, got); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out.Close()
+	if rest, err := io.ReadAll(resp.Body); err != nil || len(rest) > 0 {
+		t.Errorf("%d more bytes, %v", len(rest), err)
+	}
+}
+
+// Callers that keep their connections are told to leave before these are closed:
+// whoever comes at the end finds nobody, but no request is lost on its way.
+func TestDrainUnderLoad(t *testing.T) {
+	w := newWorld(t)
+	for round := range 3 {
+		hr, sc := w.callee(tell, nil)
+		client := w.client("mcp-gateway", round%2 == 1)
+		client.Transport.(*http.Transport).MaxIdleConnsPerHost = 8
+		var wg sync.WaitGroup
+		warm := make(chan struct{}, 8*50)
+		for range 8 {
+			wg.Go(func() {
+				for {
+					resp, err := client.Post("https://"+hr+"/", "text/plain", strings.NewReader("x"))
+					var dial *net.OpError
+					switch {
+					case errors.As(err, &dial) && dial.Op == "dial":
+						return
+					case err != nil:
+						t.Error(err)
+						return
+					}
+					if code, body := read(t, resp, nil); code != 200 {
+						t.Errorf("%d %s", code, body)
+						return
+					}
+					select {
+					case warm <- struct{}{}:
+					default:
+					}
+				}
+			})
+		}
+		for range cap(warm) {
+			<-warm
+		}
+		sc.Drain(context.Background())
+		wg.Wait()
 	}
 }
 
