@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/tamshai/phoenix/bootstrap"
 	"github.com/tamshai/phoenix/internal/agent"
+	"github.com/tamshai/phoenix/internal/agent/sidecar"
 )
 
 func parse(args ...string) (agent.Config, error) {
@@ -137,6 +140,38 @@ proxy: 127.0.0.1:3128
 	if len(c.Identity.Names) != 2 || c.Identity.CRL != "require" || in.MaxBody != 1<<20 || len(in.Peers) != 2 || in.Peers["kong"].From[0] != "10.0.3.0/24" ||
 		c.Sidecar.Call[0].Answer != 10*time.Minute || c.Sidecar.Proxy == "" {
 		t.Errorf("%+v %+v", c.Identity, c.Sidecar)
+	}
+}
+
+// The example shows every key of the traffic, and is understood.
+func TestExampleHasEveryKey(t *testing.T) {
+	const file = "../../examples/agent/sidecar.yaml"
+	if _, err := parse("-config", file); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var look func(t reflect.Type)
+	var missing []string
+	look = func(of reflect.Type) {
+		switch of.Kind() {
+		case reflect.Slice, reflect.Map, reflect.Pointer:
+			look(of.Elem())
+		case reflect.Struct:
+			for i := range of.NumField() {
+				key := of.Field(i).Tag.Get("yaml")
+				if !regexp.MustCompile(`(?m)^[ -]*` + key + `:`).Match(text) {
+					missing = append(missing, of.Name()+"."+key)
+				}
+				look(of.Field(i).Type)
+			}
+		}
+	}
+	look(reflect.TypeFor[sidecar.Config]())
+	if missing != nil {
+		t.Errorf("it has no %v", missing)
 	}
 }
 

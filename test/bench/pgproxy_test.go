@@ -68,7 +68,9 @@ func BenchmarkPostgresProxy(b *testing.B) {
 			for _, w := range ways {
 				w.latency(b)
 				w.throughput(b)
-				w.copyOut(b)
+				for range 3 {
+					w.copyOut(b)
+				}
 				w.connections(b, pgShort/pgRounds)
 			}
 		}

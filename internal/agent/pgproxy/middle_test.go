@@ -168,6 +168,15 @@ func TestMiddle(t *testing.T) {
 			t.Errorf("got %s, %s", types, code)
 		}
 	})
+	t.Run("it breaks a message off", func(t *testing.T) {
+		m, p := through(t, pair)
+		conn, _ := login(t, p)
+		m.say("D\x00\x00\x00\x08abc")
+		m.say("dSSH-2.0")
+		if all, _ := io.ReadAll(conn); string(all) != "D\x00\x00\x00\x08abc" {
+			t.Errorf("inside a message the client got %q", all)
+		}
+	})
 	for name, text := range map[string]string{
 		"an unknown message": "Y\x00\x00\x00\x04", "a length that cannot be": "D\x00\x00\x00\x03", "a gigabyte and more": "D\x7f\xff\xff\xff",
 		"something else": "SSH-2.0-OpenSSH_9.2\r\n", "a malformed ReadyForQuery": "Z\x00\x00\x00\x04",

@@ -133,11 +133,15 @@ func (s *session) cut() {
 	if s.settle() {
 		return
 	}
-	s.last = refuse("08006", "", "terminating connection: the credentials have been replaced, and the time to finish is over", "Whether the statement has run is not known.")
+	why := rotated.text
+	if s.draining != nil {
+		why = s.draining.text
+	}
+	s.last = refuse("08006", "", why+", and the time to finish is over", "Whether the statement has run is not known.")
 	switch {
 	case s.t.working():
 	case s.t.status != 'I':
-		s.last = refuse("25P03", "", "terminating connection: the credentials have been replaced, and the transaction was idle for too long", "Connect again.")
+		s.last = refuse("25P03", "", why+", and the transaction was idle for too long", "Connect again.")
 	case s.draining != nil:
 		s.last = s.draining
 	}
@@ -246,9 +250,10 @@ func (s *session) down() {
 func (s *session) pass(p []byte, err error) bool {
 	s.mu.Lock()
 	if !s.over && len(p) > 0 {
+		between := s.t.server.between()
 		if bad := s.t.received(p); bad != nil {
-			s.over, s.cancel = true, false
-			s.broken = !s.t.server.between() // and most likely in the middle of something
+			// None of p goes to the client, which may be inside a message.
+			s.over, s.broken = true, !between
 			s.last = refuse("08P01", "", "terminating connection: the server does not speak PostgreSQL's protocol", "")
 			s.p.count(&s.p.counts.ServerGone)
 		}

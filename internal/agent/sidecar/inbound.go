@@ -41,6 +41,7 @@ func (sc *Sidecar) serve(cfg *Inbound) error {
 	}
 	l := bound(raw, cfg.MaxConns)
 	sc.at[cfg.At] = raw.Addr()
+	sc.doors = append(sc.doors, l)
 	if !in.edges.mixed() {
 		sc.inbound = append(sc.inbound, startFront(secure, l, true))
 		return nil
@@ -84,6 +85,9 @@ func (in *inbound) overPlain(w http.ResponseWriter, r *http.Request) {
 
 // onBehalf finds out for whom the peer calls, and passes the request on.
 func (in *inbound) onBehalf(w http.ResponseWriter, r *http.Request, peer *tlsconfig.PeerIdentity, e *edge, set http.Header) {
+	if in.sc.leaving.Load() {
+		w.Header().Set("Connection", "close") // GOAWAY in HTTP/2
+	}
 	user, err := in.sc.users.proven(r.Header, peer, e)
 	if err == nil {
 		err = in.sc.users.tell(user, set)

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -49,6 +51,9 @@ type Sidecar struct {
 	transports        []*tlsconfig.Transport
 	idle              []func() // closes idle connections to the program
 
+	leaving     atomic.Bool // callers are told to
+	leave       sync.Once
+	doors       []*bounded   // what inbound listens on
 	startsUntil atomic.Int64 // until when the program may refuse connections; nanoseconds since 1970
 }
 
@@ -214,10 +219,34 @@ func (sc *Sidecar) Starting() { sc.startsUntil.Store(time.Now().Add(startTime).U
 // Drain takes nothing more in, and waits for the requests that are under way,
 // until ctx ends. Then it ends them.
 func (sc *Sidecar) Drain(ctx context.Context) {
+	sc.leave.Do(func() { sc.callersLeave(ctx) })
 	shutdown(ctx, sc.inbound, &sc.serving, sc.endServe)
 	for _, f := range sc.forks {
 		f.tls.end()
 		f.done.Wait()
+	}
+}
+
+// leaveTime is how long callers have to leave by themselves.
+const leaveTime = 500 * time.Millisecond
+
+// callersLeave lets nobody new in, and tells callers with their next answer to
+// leave: a connection that is closed under them may have a request on its way.
+func (sc *Sidecar) callersLeave(ctx context.Context) {
+	sc.leaving.Store(true)
+	for _, door := range sc.doors {
+		_ = door.Close()
+	}
+	ctx, cancel := context.WithTimeout(ctx, leaveTime)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for slices.ContainsFunc(sc.doors, func(door *bounded) bool { return len(door.free) > 0 }) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

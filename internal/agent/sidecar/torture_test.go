@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -451,6 +452,47 @@ func TestFullDuplex(t *testing.T) {
 	out.Close()
 	if rest, err := io.ReadAll(resp.Body); err != nil || len(rest) > 0 {
 		t.Errorf("%d more bytes, %v", len(rest), err)
+	}
+}
+
+// Callers that keep their connections are told to leave before these are closed:
+// whoever comes at the end finds nobody, but no request is lost on its way.
+func TestDrainUnderLoad(t *testing.T) {
+	w := newWorld(t)
+	for round := range 3 {
+		hr, sc := w.callee(tell, nil)
+		client := w.client("mcp-gateway", round%2 == 1)
+		client.Transport.(*http.Transport).MaxIdleConnsPerHost = 8
+		var wg sync.WaitGroup
+		warm := make(chan struct{}, 8*50)
+		for range 8 {
+			wg.Go(func() {
+				for {
+					resp, err := client.Post("https://"+hr+"/", "text/plain", strings.NewReader("x"))
+					var dial *net.OpError
+					switch {
+					case errors.As(err, &dial) && dial.Op == "dial":
+						return
+					case err != nil:
+						t.Error(err)
+						return
+					}
+					if code, body := read(t, resp, nil); code != 200 {
+						t.Errorf("%d %s", code, body)
+						return
+					}
+					select {
+					case warm <- struct{}{}:
+					default:
+					}
+				}
+			})
+		}
+		for range cap(warm) {
+			<-warm
+		}
+		sc.Drain(context.Background())
+		wg.Wait()
 	}
 }
 
