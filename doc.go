@@ -10,14 +10,19 @@
 //   - to hold and read secrets in code that knows nothing of Vault: package
 //     secrets. A Secret redacts itself; Derive builds clients from it.
 //   - to record who did what: package auditlog, a durable log whose signed and
-//     anchored checkpoints show every change.
+//     anchored checkpoints show every change. Package auditlog/audithttp records
+//     the requests of a service, and takes the events of programs that are not
+//     Go; packages below auditlog/sink deliver.
+//   - to speak mutual TLS that is never stale: package tlsconfig, with tlsgrpc,
+//     tlsmcp and assertion below it.
+//   - to use a database on leased credentials: package dbconn.
+//   - to keep personal data from a model, and its prompt from its users: package
+//     guard, with httpguard and mcpguard below it.
+//   - to run a program that is not Go: the command cmd/phoenix-agent.
 //   - to unit-test a service without Vault: package vaulttest, a double that
 //     keeps state and gives the answers of real Vault.
 //   - to set up Vault from a file and to issue SecretIDs: the command
 //     cmd/phoenix, or package provision, which it is made of.
 //
-// Planned, and not here yet: a durable, chained audit log (auditlog), mutual
-// TLS (tlsconfig), database pools on leased credentials (dbconn), redaction for
-// AI gateways (guard), and an agent for containers that are not Go
-// (cmd/phoenix-agent). The README says where each of them stands.
+// The README says where each of them stands.
 package phoenix

@@ -97,7 +97,7 @@ type Config struct {
 	// "transit/sign/mcp-hr".
 	Signer string
 	// Poll is the mean time between looks for new versions; 0 means 30 s,
-	// negative never.
+	// negative never. Hand-overs are looked for as often, and at least every 5 s.
 	Poll time.Duration
 	// Drain is how long users of a replaced lease have to move over; 0 means a
 	// minute.

@@ -264,8 +264,12 @@ func (s *Session) run(ctx context.Context) {
 }
 
 func (s *Session) watchHandovers(ctx context.Context, out chan<- candidate) {
+	every := handoverPoll
+	if s.cfg.Poll > 0 {
+		every = min(every, s.cfg.Poll)
+	}
 	for {
-		c, err := s.source.wait(ctx, handoverPoll, s.needsToken, s.unusable)
+		c, err := s.source.wait(ctx, every, s.needsToken, s.unusable)
 		if err != nil {
 			return
 		}

@@ -6,6 +6,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -121,6 +124,8 @@ func TestPostgres(t *testing.T) {
 		t.Errorf("the password of the start is %q; the log:\n%s", password, log)
 	}
 
+	showsMetrics(t, stage, dir, database)
+
 	// Leases that live for seconds: the next one comes with the last of them.
 	stage.Write(t, "database/roles/"+dbstage.Service, obj{"db_name": "tamshai_hr", "creation_statements": dbstage.Creation,
 		"revocation_statements": dbstage.Revocation, "default_ttl": "8s", "max_ttl": "8s"}, nil)
@@ -157,5 +162,50 @@ func TestPostgres(t *testing.T) {
 	_, log, code = agent("-postgres 0.0.0.0:5432"+database+",env=X:url", "true")
 	if code != 2 || !strings.Contains(log, "must not leave the machine") {
 		t.Errorf("a port for everybody: code %d\n%s", code, log)
+	}
+}
+
+// showsMetrics logs in to the socket of an agent whose program only waits.
+func showsMetrics(t *testing.T, stage *dbstage.Stage, dir, database string) {
+	t.Helper()
+	socket := filepath.Join(dir, "agent.sock")
+	cmd := exec.CommandContext(t.Context(), filepath.Join(binaries, "phoenix-agent"), "exec", "-listen", "unix:"+socket, "-postgres", "unix:"+dir+"/pg3"+database, "--", "cat")
+	cmd.Env = append(stage.Environ(t), "PATH="+os.Getenv("PATH"))
+	hold, err := cmd.StdinPipe()
+	if err != nil || cmd.Start() != nil {
+		t.Fatal("the agent does not start", err)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
+	// We do not descend from that agent: it does not let us in, and counts us.
+	want := []string{`phoenix_agent_postgres_refused_total{listen="unix:` + dir + `/pg3",reason="peer"} 1`, `phoenix_agent_postgres_sessions{listen="unix:` + dir + `/pg3",lease="newest"} 0`}
+	var text []byte
+	asked := false
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); ; <-tick.C {
+		if !asked {
+			_, err := pgconn.Connect(t.Context(), "host="+dir+"/pg3 user=hr dbname=postgres")
+			var pg *pgconn.PgError
+			asked = errors.As(err, &pg)
+			if asked && (pg.Code != "28000" || !strings.Contains(pg.Message, "does not descend")) {
+				t.Errorf("a stranger gets %v", err)
+			}
+		}
+		if resp, err := client.Get("http://agent/metrics"); err == nil {
+			text, _ = io.ReadAll(resp.Body)
+			resp.Body.Close()
+		}
+		if strings.Contains(string(text), want[0]) && strings.Contains(string(text), want[1]) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the metrics are:\n%s", text)
+		}
+	}
+	_ = hold.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
 	}
 }
