@@ -39,10 +39,12 @@ type Config struct {
 	// request is not sent.
 	Outgoing func(*http.Request, *Material) error
 
-	Metrics Metrics           // nil: none
-	Audit   auditlog.Recorder // peers that are refused though verified; nil: not recorded
-	Logger  *slog.Logger      // nil discards
-	Now     func() time.Time  // the wall clock; nil means time.Now
+	Metrics Metrics // nil: none
+	// Audit records peers that are refused though verified: the first time, and
+	// then at most every 10 s with a count. nil: not recorded
+	Audit  auditlog.Recorder
+	Logger *slog.Logger     // nil discards
+	Now    func() time.Time // the wall clock; nil means time.Now
 }
 
 // Server returns the configuration of a server that shows the identity's

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,6 +26,7 @@ type side struct {
 	mu       sync.Mutex // for building a snapshot
 	snapshot atomic.Pointer[snapshot]
 	observed atomic.Uint64 // the newest generation that the metrics know
+	knocking refusals      // what the audit log has of them
 
 	knownMu sync.Mutex // for the rest
 	known   map[[32]byte]window
@@ -169,10 +171,15 @@ func (s *side) refused(err error, conn net.Conn) {
 	}
 	var r *RefusedError
 	_ = errors.As(err, &r)
+	peer, from := named(r.leaf), s.from(conn)
+	count := s.knocking.count(knock{peer.Fingerprint, reason, from}, s.now())
+	if count == 0 {
+		return
+	}
 	if err := s.Audit.Append(context.Background(), auditlog.Event{
 		Severity: auditlog.Warning, Category: auditlog.Authorization, Action: "tls.refuse", Outcome: auditlog.Blocked,
-		Actor: auditlog.Actor{Peer: named(r.leaf).String(), Client: s.from(conn)}, Attributes: map[string]string{
-			"side": s.name(), "reason": string(reason), "error": r.Err.Error(), "serial": r.leaf.SerialNumber.Text(16),
+		Actor: auditlog.Actor{Peer: peer.String(), Client: from}, Attributes: map[string]string{
+			"side": s.name(), "reason": string(reason), "error": r.Err.Error(), "serial": r.leaf.SerialNumber.Text(16), "count": strconv.Itoa(count),
 		},
 	}); err != nil {
 		s.log().Error("a refusal could not be recorded", slog.Any("error", err)) // it stays refused
