@@ -213,8 +213,13 @@ func TestNoAllocations(t *testing.T) {
 	if found := g.Scan(text); len(found) > 0 {
 		t.Fatalf("the text has findings: %v", found)
 	}
-	if n := testing.AllocsPerRun(20, func() { g.Scan(text) }); n > 0 {
-		t.Errorf("%g allocations on a text without findings", n)
+	// Under the race detector a pool drops what it has now and then: the least counts.
+	least := testing.AllocsPerRun(1, func() { g.Scan(text) })
+	for range 20 {
+		least = min(least, testing.AllocsPerRun(1, func() { g.Scan(text) }))
+	}
+	if least > 0 {
+		t.Errorf("%g allocations on a text without findings", least)
 	}
 }
 
@@ -224,9 +229,9 @@ func TestLinear(t *testing.T) {
 	const ssn = " my SSN is 219-09-9999"
 	long := map[string]string{ // 10 MB of each
 		"a.": strings.Repeat("a.", 5<<20), "account": "account" + strings.Repeat(" ", 10<<20), "x@a-": "x@" + strings.Repeat("a-", 5<<20),
-		"letters": strings.Repeat("abcdefghij", 1<<20), "quotes": strings.Repeat(`"`, 10<<20),
+		"letters": strings.Repeat("abcdefghij", 1<<20), "digits": strings.Repeat("1", 10<<20), "quotes": strings.Repeat(`"`, 10<<20),
 	}
-	for _, unit := range []string{"x@", "1", "1 ", "12-", "1:", "a1", "+1", "(1", "%25", "&#x", `\u00`, "=", "key=", "QUJD", "-----BEGIN ", "@a.b", "<b>", "\u0301", "ab1 ", "a://b:c@", "::", "1.", "\n", "eyJ."} {
+	for _, unit := range []string{"x@", "1", "1 ", "12-", "1:", "a1", "+1", "(1", "%25", "&#x", `\u00`, "=", "key=", "QUJD", "-----BEGIN ", "@a.b", "<b>", "\u0301", "ab1 ", "a://b:c@", "::", "1.", "\n", "eyJ.", "32 ", "1-", "QwErTyUiOp", "password is ", `\\`} {
 		long[unit] = strings.Repeat(unit, 128<<10/len(unit))
 	}
 	for name, text := range long {

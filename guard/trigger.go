@@ -190,7 +190,7 @@ func plainNumber(b []byte, i int, quick bool) (end int, hit bool) {
 		start--
 	}
 	end = i + 1
-	for end < len(b) && isDigit(b[end]) {
+	for end < len(b) && end-i < 8 && isDigit(b[end]) { // of a longer one, no more is asked
 		end++
 	}
 	letters, digits := i-start, end-i

@@ -6,6 +6,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -85,18 +88,49 @@ func loadPostgres(args []string) int {
 	return 0
 }
 
+// lines keeps a program's log, and tells of each piece of it.
+type lines struct {
+	all  bytes.Buffer
+	text chan string
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	select {
+	case l.text <- string(p):
+	default: // nobody listens any more
+	}
+	return l.all.Write(p)
+}
+
+func (l *lines) String() string { return l.all.String() }
+
 // A program behind the agent finds PostgreSQL on a socket; its user changes under
 // it, and no statement fails.
 func TestPostgres(t *testing.T) {
 	stage := dbstage.New(t, realvault.Config{}, realpg.Config{})
+	var during func() // the program's life; may be nil
 	agent := func(flags string, command ...string) (string, string, int) {
 		t.Helper()
 		args := append(append([]string{"exec"}, strings.Fields(flags)...), append([]string{"--"}, command...)...)
 		cmd := exec.CommandContext(t.Context(), filepath.Join(binaries, "phoenix-agent"), args...)
 		cmd.Env = append(stage.Environ(t), "PATH="+binaries+":"+os.Getenv("PATH"), "HOME=/nonexistent")
-		var out, log bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &out, &log
-		err := cmd.Run()
+		var out bytes.Buffer
+		log := &lines{text: make(chan string, 1000)}
+		cmd.Stdout, cmd.Stderr = &out, log
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for ; during != nil; during = nil {
+			for line, late := "", time.After(patience); !strings.Contains(line, "the program runs"); {
+				select {
+				case line = <-log.text:
+				case <-late:
+					t.Fatal("the program does not run")
+				}
+			}
+			during()
+		}
+		err := cmd.Wait()
 		var exit *exec.ExitError
 		if err != nil && !errors.As(err, &exit) {
 			t.Fatal(err)
@@ -112,8 +146,8 @@ func TestPostgres(t *testing.T) {
 		t.Errorf("on a Unix socket psql says %q, code %d\n%s", out, code, log)
 	}
 	out, log, code = agent("-postgres 127.0.0.1:0"+database+",env=URL:url", "sh", "-c", `psql -X -A -t -c "$1" "$URL"; psql -X -w -c 'SELECT 1' "$(echo "$URL" | sed 's/:[A-Z0-9]*@/@/')" 2>&1; echo "$URL"`, "sh", who)
-	lines := strings.Split(out, "\n")
-	if code != 0 || lines[0] != "t|t|psql" || !strings.Contains(out, "no password supplied") {
+	said := strings.Split(out, "\n")
+	if code != 0 || said[0] != "t|t|psql" || !strings.Contains(out, "no password supplied") {
 		t.Errorf("on TCP psql says %q, code %d\n%s", out, code, log)
 	}
 	password := regexp.MustCompile(`:([A-Z0-9]{26})@`).FindStringSubmatch(out)
@@ -121,13 +155,14 @@ func TestPostgres(t *testing.T) {
 		t.Errorf("the password of the start is %q; the log:\n%s", password, log)
 	}
 
-	// Leases that live for seconds: the next one comes with the last of them.
-	stage.Write(t, "database/roles/"+dbstage.Service, obj{"db_name": "tamshai_hr", "creation_statements": dbstage.Creation,
-		"revocation_statements": dbstage.Revocation, "default_ttl": "8s", "max_ttl": "8s"}, nil)
+	showsMetrics(t, stage, dir, database)
+
+	// A new SecretID moves the session to a new token, and to new leases.
 	self, err := os.Executable()
 	if err != nil || os.Symlink(self, filepath.Join(dir, pgLoad)) != nil {
 		t.Fatal("no link to the test's own binary", err)
 	}
+	during = func() { stage.Issue(t) }
 	out, log, code = agent("-postgres unix:"+dir+"/pg2"+database+",env=DATABASE_URL:url", filepath.Join(dir, pgLoad), "2")
 	var users, done int
 	if _, err := fmt.Sscanf(out, "users=%d done=%d", &users, &done); err != nil || code != 0 || users < 2 {
@@ -157,5 +192,50 @@ func TestPostgres(t *testing.T) {
 	_, log, code = agent("-postgres 0.0.0.0:5432"+database+",env=X:url", "true")
 	if code != 2 || !strings.Contains(log, "must not leave the machine") {
 		t.Errorf("a port for everybody: code %d\n%s", code, log)
+	}
+}
+
+// showsMetrics logs in to the socket of an agent whose program only waits.
+func showsMetrics(t *testing.T, stage *dbstage.Stage, dir, database string) {
+	t.Helper()
+	socket := filepath.Join(dir, "agent.sock")
+	cmd := exec.CommandContext(t.Context(), filepath.Join(binaries, "phoenix-agent"), "exec", "-listen", "unix:"+socket, "-postgres", "unix:"+dir+"/pg3"+database, "--", "cat")
+	cmd.Env = append(stage.Environ(t), "PATH="+os.Getenv("PATH"))
+	hold, err := cmd.StdinPipe()
+	if err != nil || cmd.Start() != nil {
+		t.Fatal("the agent does not start", err)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
+	// We do not descend from that agent: it does not let us in, and counts us.
+	want := []string{`phoenix_agent_postgres_refused_total{listen="unix:` + dir + `/pg3",reason="peer"} 1`, `phoenix_agent_postgres_sessions{listen="unix:` + dir + `/pg3",lease="newest"} 0`}
+	var text []byte
+	asked := false
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); ; <-tick.C {
+		if !asked {
+			_, err := pgconn.Connect(t.Context(), "host="+dir+"/pg3 user=hr dbname=postgres")
+			var pg *pgconn.PgError
+			asked = errors.As(err, &pg)
+			if asked && (pg.Code != "28000" || !strings.Contains(pg.Message, "does not descend")) {
+				t.Errorf("a stranger gets %v", err)
+			}
+		}
+		if resp, err := client.Get("http://agent/metrics"); err == nil {
+			text, _ = io.ReadAll(resp.Body)
+			resp.Body.Close()
+		}
+		if strings.Contains(string(text), want[0]) && strings.Contains(string(text), want[1]) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the metrics are:\n%s", text)
+		}
+	}
+	_ = hold.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
 	}
 }

@@ -80,6 +80,10 @@ func (h *hop) pass(w http.ResponseWriter, r *http.Request, p *passing) {
 		answer(w, http.StatusHTTPVersionNotSupported, "HTTP/2 is agreed upon in the handshake")
 		return
 	}
+	if malformed(r) {
+		answer(w, http.StatusBadRequest, "the request has headers that HTTP/2 does not allow")
+		return
+	}
 	if h.maxBody > 0 {
 		if r.ContentLength > h.maxBody {
 			answer(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is longer than %d bytes", h.maxBody))
