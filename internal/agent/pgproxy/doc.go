@@ -33,7 +33,8 @@
 // sends at that very moment is not passed on, so that repeating it is safe. The
 // sessions end one after the other, so that a pool never finds all of its
 // connections dead.
-// One that is in a transaction goes on. After [Config.DrainTimeout] those that
+// With [Config.Move] a session that keeps nothing goes on with the new lease
+// instead, and the client notices nothing. One that is in a transaction goes on. After [Config.DrainTimeout] those that
 // are left are cut off, with FATAL 25P03 if they sat in a transaction and 08006 if
 // something was running. When the last one has ended the lease is released, and
 // its source can revoke it. What belongs to a session ends with it, as at a restart
