@@ -173,7 +173,7 @@ func (c DatabaseConnection) url() string {
 		}
 		return u
 	}
-	u := fmt.Sprintf("postgresql://{{username}}:{{password}}@%s/%s?sslmode=verify-full&connect_timeout=10", c.Addr, c.Database)
+	u := fmt.Sprintf("postgresql://{{username}}:{{password}}@%s/%s?sslmode=verify-full&connect_timeout=5", c.Addr, c.Database)
 	if c.CA.VaultFile != "" {
 		u += "&sslrootcert=" + c.CA.VaultFile
 	}

@@ -88,18 +88,49 @@ func loadPostgres(args []string) int {
 	return 0
 }
 
+// lines keeps a program's log, and tells of each piece of it.
+type lines struct {
+	all  bytes.Buffer
+	text chan string
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	select {
+	case l.text <- string(p):
+	default: // nobody listens any more
+	}
+	return l.all.Write(p)
+}
+
+func (l *lines) String() string { return l.all.String() }
+
 // A program behind the agent finds PostgreSQL on a socket; its user changes under
 // it, and no statement fails.
 func TestPostgres(t *testing.T) {
 	stage := dbstage.New(t, realvault.Config{}, realpg.Config{})
+	var during func() // the program's life; may be nil
 	agent := func(flags string, command ...string) (string, string, int) {
 		t.Helper()
 		args := append(append([]string{"exec"}, strings.Fields(flags)...), append([]string{"--"}, command...)...)
 		cmd := exec.CommandContext(t.Context(), filepath.Join(binaries, "phoenix-agent"), args...)
 		cmd.Env = append(stage.Environ(t), "PATH="+binaries+":"+os.Getenv("PATH"), "HOME=/nonexistent")
-		var out, log bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &out, &log
-		err := cmd.Run()
+		var out bytes.Buffer
+		log := &lines{text: make(chan string, 1000)}
+		cmd.Stdout, cmd.Stderr = &out, log
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for ; during != nil; during = nil {
+			for line, late := "", time.After(patience); !strings.Contains(line, "the program runs"); {
+				select {
+				case line = <-log.text:
+				case <-late:
+					t.Fatal("the program does not run")
+				}
+			}
+			during()
+		}
+		err := cmd.Wait()
 		var exit *exec.ExitError
 		if err != nil && !errors.As(err, &exit) {
 			t.Fatal(err)
@@ -115,8 +146,8 @@ func TestPostgres(t *testing.T) {
 		t.Errorf("on a Unix socket psql says %q, code %d\n%s", out, code, log)
 	}
 	out, log, code = agent("-postgres 127.0.0.1:0"+database+",env=URL:url", "sh", "-c", `psql -X -A -t -c "$1" "$URL"; psql -X -w -c 'SELECT 1' "$(echo "$URL" | sed 's/:[A-Z0-9]*@/@/')" 2>&1; echo "$URL"`, "sh", who)
-	lines := strings.Split(out, "\n")
-	if code != 0 || lines[0] != "t|t|psql" || !strings.Contains(out, "no password supplied") {
+	said := strings.Split(out, "\n")
+	if code != 0 || said[0] != "t|t|psql" || !strings.Contains(out, "no password supplied") {
 		t.Errorf("on TCP psql says %q, code %d\n%s", out, code, log)
 	}
 	password := regexp.MustCompile(`:([A-Z0-9]{26})@`).FindStringSubmatch(out)
@@ -126,13 +157,12 @@ func TestPostgres(t *testing.T) {
 
 	showsMetrics(t, stage, dir, database)
 
-	// Leases that live for seconds: the next one comes with the last of them.
-	stage.Write(t, "database/roles/"+dbstage.Service, obj{"db_name": "tamshai_hr", "creation_statements": dbstage.Creation,
-		"revocation_statements": dbstage.Revocation, "default_ttl": "8s", "max_ttl": "8s"}, nil)
+	// A new SecretID moves the session to a new token, and to new leases.
 	self, err := os.Executable()
 	if err != nil || os.Symlink(self, filepath.Join(dir, pgLoad)) != nil {
 		t.Fatal("no link to the test's own binary", err)
 	}
+	during = func() { stage.Issue(t) }
 	out, log, code = agent("-postgres unix:"+dir+"/pg2"+database+",env=DATABASE_URL:url", filepath.Join(dir, pgLoad), "2")
 	var users, done int
 	if _, err := fmt.Sscanf(out, "users=%d done=%d", &users, &done); err != nil || code != 0 || users < 2 {

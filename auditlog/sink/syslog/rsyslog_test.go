@@ -1,3 +1,5 @@
+//go:build linux
+
 package syslog_test
 
 import (
@@ -62,17 +64,14 @@ action(type="omfile" file="%[1]s/log")
 			t.Logf("rsyslog: %s", data)
 		}
 	})
-	eventually(t, "rsyslog listens", func() bool {
-		data, _ := os.ReadFile(filepath.Join(dir, "port"))
-		if r.addr = "localhost:" + port; port == "0" {
+	r.addr = "localhost:" + port
+	if port == "0" {
+		eventually(t, "rsyslog listens", func() bool {
+			data, err := os.ReadFile(filepath.Join(dir, "port"))
 			r.addr = "localhost:" + strings.TrimSpace(string(data))
-		}
-		conn, err := net.Dial("tcp", r.addr)
-		if err == nil {
-			conn.Close()
-		}
-		return err == nil
-	})
+			return err == nil && len(data) > 0
+		})
+	}
 	return r
 }
 
@@ -134,7 +133,10 @@ func TestRsyslog(t *testing.T) {
 	}
 }
 
-// rsyslog is killed and restarted while a log is delivered: nothing is lost.
+// rsyslog is stopped and restarted while a log is delivered: nothing is lost.
+// With the driver ossl of 8.2302 something is, in about one run of six and more
+// often under load: when handshakes are cut off it closes descriptors that are
+// not its own, and its output goes into the connection of the next client.
 func TestRsyslogRestarts(t *testing.T) {
 	ca := testpki.NewCA("root")
 	roots := x509.NewCertPool()
@@ -143,8 +145,8 @@ func TestRsyslogRestarts(t *testing.T) {
 	source := func() (*tls.Config, error) {
 		return &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{certificate(client)}}, nil
 	}
-	at := t.TempDir()
-	server := startRsyslog(t, "ossl", ca, at, "0")
+	at, driver := t.TempDir(), "gtls"
+	server := startRsyslog(t, driver, ca, at, "0")
 	_, port, _ := net.SplitHostPort(server.addr)
 	dir := sinktest.Log(t, 600)
 	done := make(chan struct{})
@@ -155,7 +157,7 @@ func TestRsyslogRestarts(t *testing.T) {
 	for n := 50; n <= 350; n += 150 {
 		server.lines(t, n)
 		server.stop() // rsyslog writes what it has read before it ends
-		server = startRsyslog(t, "ossl", ca, at, port)
+		server = startRsyslog(t, driver, ca, at, port)
 	}
 	<-done
 	seen := map[string]bool{}

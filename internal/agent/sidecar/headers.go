@@ -47,6 +47,21 @@ func (i identity) strip(h http.Header) {
 // forwarded are the headers in which callers say what they know of theirs.
 var forwarded = []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"}
 
+// hopOnly are headers that HTTP/2 has no use for (RFC 9113, section 8.2.2).
+var hopOnly = []string{"Connection", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding", "Upgrade"}
+
+// malformed reports whether an HTTP/2 request has what only HTTP/1.1 has a meaning
+// for, or none: whoever sends that hopes for a translation.
+func malformed(r *http.Request) bool {
+	if r.ProtoMajor != 2 {
+		return false
+	}
+	te := r.Header["Te"]
+	return slices.ContainsFunc(hopOnly, func(name string) bool { return r.Header[name] != nil }) ||
+		len(te) > 1 || len(te) == 1 && te[0] != "trailers" || len(r.Header["Content-Length"]) > 1 ||
+		strings.ContainsFunc(r.Method, func(c rune) bool { return c <= ' ' || c >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, c) })
+}
+
 // upgrades reports whether a request asks for another protocol that it may have.
 // If it may not, it asks no more.
 func upgrades(r *http.Request, allowed []string) bool {

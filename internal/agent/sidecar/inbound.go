@@ -67,6 +67,8 @@ func (in *inbound) overPlain(w http.ResponseWriter, r *http.Request) {
 	from, _ := netip.ParseAddrPort(r.RemoteAddr)
 	e := in.edges.ofPlain(from.Addr())
 	if e == nil {
+		in.sc.counters.Refused("server", tlsconfig.ReasonPlaintext)
+		in.sc.log.Warn("a plain request was refused", "at", in.at, "from", from.Addr().Unmap())
 		w.Header().Set("Connection", "close")
 		answer(w, http.StatusForbidden, "plain HTTP is not accepted from this address; call over mutual TLS")
 		return

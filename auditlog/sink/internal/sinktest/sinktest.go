@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -53,7 +54,7 @@ func Append(t TB, dir string, n int, events ...auditlog.Event) {
 // Ship delivers all of a log and returns how it then is.
 func Ship(t TB, dir string, sinks ...auditlog.Sink) auditlog.Status {
 	t.Helper()
-	check(t, auditlog.Ship(t.Context(), dir, auditlog.ShipConfig{Sinks: sinks, Once: true}))
+	check(t, auditlog.Ship(t.Context(), dir, auditlog.ShipConfig{Sinks: sinks, Once: true, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))}))
 	return Status(t, dir)
 }
 
