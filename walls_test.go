@@ -79,7 +79,7 @@ var rooms = []room{
 	{"vaulttest/conformance", []string{"vaulttest", "internal/realvault"}},
 	{"internal/realvault", []string{xsys}},
 	{"internal/doctor", []string{"bootstrap", "provision", "internal/vault", "secrets", hcl, xsync}},
-	{"internal/demo", []string{"bootstrap", "provision", "vaulttest", "internal/realvault", "internal/vault", "auditlog", "secrets", "tlsconfig", "guard", "guard/httpguard", "examples/tamshai", "examples/agent", "dbconn", "internal/realpg", "internal/testpki"}},
+	{"internal/demo", []string{"bootstrap", "provision", "vaulttest", "internal/realvault", "internal/vault", "auditlog", "secrets", "tlsconfig", "guard", "guard/httpguard", "examples/tamshai", "examples/agent", "examples/node", "dbconn", "internal/realpg"}},
 	{"internal/agent/pgproxy", []string{"dbconn", "secrets", "auditlog", pgx, xsys}},
 	{"internal/agent/...", []string{"bootstrap", "tlsconfig", "tlsconfig/assertion", "dbconn", "auditlog", "auditlog/audithttp", "secrets", "internal/secmem", "internal/sdnotify", "internal/buildinfo", yaml, xsys}},
 	{"cmd/phoenix-agent", []string{"internal/agent"}},

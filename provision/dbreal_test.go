@@ -170,8 +170,33 @@ func TestDatabaseUsersOnRealServers(t *testing.T) {
 				seen.add(sql)
 				pg.Exec(t, "postgres", sql)
 			}
+			needs, err := e.DatabaseNeeds("postgres")
+			if err != nil {
+				t.Fatal(err)
+			}
+			missing := func() (what []string) {
+				conn := pg.Connect(t, "postgres")
+				defer conn.Close(t.Context())
+				for _, n := range needs {
+					if !one[bool](w, conn, n.Query) {
+						what = append(what, n.What)
+					}
+				}
+				return what
+			}
+			if got := missing(); len(got) != len(needs)-1 { // tamshai_app is there
+				t.Errorf("missing at first: %q", got)
+			}
 			run(provision.SQLConfig{})
 			run(provision.SQLConfig{}) // again
+			if got := missing(); len(got) != 0 {
+				t.Errorf("still missing: %q", got)
+			}
+			pg.Exec(t, "postgres", "REVOKE ADMIN OPTION FOR tamshai_app FROM vault")
+			if got := missing(); len(got) != 1 || !strings.Contains(got[0], "tamshai_app and gives them") {
+				t.Errorf("without ADMIN: %q", got)
+			}
+			run(provision.SQLConfig{})
 			w.apply(e, provision.PlanConfig{})
 			if p := w.plan(e, provision.PlanConfig{}); p.Drift() {
 				t.Errorf("drift after apply: %+v", p.Changes)

@@ -245,6 +245,27 @@ func TestConnectionServesNobodyBeforeItsRotation(t *testing.T) {
 	w.apply(e, provision.PlanConfig{})
 }
 
+// Two at once make one connection, with a password that the server knows.
+func TestTwoMakeOneConnection(t *testing.T) {
+	w, s := onDouble(t)
+	e := w.estate(withUsers)
+	first, second := w.plan(e, provision.PlanConfig{}), w.plan(e, provision.PlanConfig{})
+	if _, err := w.tryApply(first); err != nil {
+		t.Fatal(err)
+	}
+	now := s.passwords["postgres/vault"]
+	if _, err := w.tryApply(second); err != nil {
+		t.Fatal(err)
+	}
+	if s.passwords["postgres/vault"] != now {
+		t.Error("the second has the password replaced again")
+	}
+	w.write("database-"+w.n+"/config/postgres", map[string]any{"verify_connection": true}) // logs in
+	if p := w.plan(e, provision.PlanConfig{}); p.Drift() {
+		t.Errorf("drift: %+v", p.Changes)
+	}
+}
+
 // A roll waits until Vault itself trusts the new root on its way to a database.
 func TestRollWaitsForConnections(t *testing.T) {
 	w, _ := onDouble(t)

@@ -101,6 +101,10 @@ func (v *view) databaseConnection(c DatabaseConnection) item {
 			return Change{
 				Action: Create, Settings: append(briefly(want.diff(nil)), v.origins(fields)...), fields: fields, needs: []need{{path, "create"}},
 				do: func(ctx context.Context, change *Change) error {
+					// Another run may have made it, and then its password is another.
+					if now, err := v.conn.read(ctx, path, nil); err != nil || now != nil {
+						return err
+					}
 					// The root of the PKI may have been made meanwhile.
 					ca, err := v.databaseCA(ctx, c, true)
 					if err != nil {
@@ -211,7 +215,7 @@ func (v *view) rootCredential(c DatabaseConnection) item {
 			Action: Create, Settings: []Setting{{Name: "password", New: "made by Vault, which alone knows it"}, {Name: "allowed_roles", New: canonical(allowed)}},
 			needs: []need{{rotate, "update"}, {path, "update"}},
 			do: func(ctx context.Context, _ *Change) error {
-				if now, err := v.engine(ctx, path); err != nil || serves(now) {
+				if now, err := v.conn.read(ctx, path, nil); err != nil || serves(now) {
 					return err // another run has done it meanwhile
 				}
 				if err := v.conn.write(ctx, rotate, nil); err != nil {

@@ -188,14 +188,14 @@ func (s *side) refused(err error, conn net.Conn) {
 
 // from is the address of who came to a server.
 func (s *side) from(conn net.Conn) string {
-	if conn == nil || s.client {
+	if conn == nil || s.client || conn.RemoteAddr() == nil {
 		return ""
 	}
-	host, _, err := net.SplitHostPort(conn.RemoteAddr().String())
-	if err != nil {
-		return conn.RemoteAddr().String()
+	from := conn.RemoteAddr().String()
+	if host, _, err := net.SplitHostPort(from); err == nil {
+		return host
 	}
-	return host
+	return from
 }
 
 // observe tells the metrics of a generation once.

@@ -29,7 +29,7 @@ type FleetConfig struct {
 	VaultAddr string
 	VaultCA   []byte
 	Postgres  string        // HOST:PORT, by a name that is in the server's certificate
-	Life      time.Duration // of certificates; 0: as agent.yaml says
+	Life      time.Duration // of certificates; 0: as agent.yaml says. Requests must be shorter than an eighth of it.
 	// Wire returns what stands on the way to a place, which one of the services or
 	// "postgres" has; nil: nothing does.
 	Wire func(name, addr string) (string, error)
@@ -139,6 +139,11 @@ func (f *Fleet) Start(ctx context.Context, service string) error {
 	}
 	config := filepath.Join(f.cfg.Dir, folder[service]+".yaml")
 	local := strings.ReplaceAll(f.places.Replace(string(text)), "/run/phoenix", f.run(service))
+	if f.cfg.Life != 0 {
+		// Whoever is on an old certificate has to leave while it is valid, which is a
+		// quarter of its life at least, and a request that runs needs time.
+		local += "drain: " + (f.cfg.Life * 3 / 8).String() + "\n"
+	}
 	if err := os.WriteFile(config, []byte(local), 0o600); err != nil {
 		return err
 	}

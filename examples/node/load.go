@@ -88,12 +88,13 @@ func ask(ctx context.Context, client *http.Client, method, url, body string, wan
 
 // ProofConfig is a load, and what goes on meanwhile. All is required.
 type ProofConfig struct {
-	Client    *http.Client
-	URL       string // of the gateway, for the client
-	Workers   int
-	Rotations int                         // of the user of the database, and at least as many certificates of each service
-	Admin     *pgx.Conn                   // a superuser's, to the database
-	HandOver  func(context.Context) error // leaves a new SecretID for HR
+	Client       *http.Client
+	URL          string // of the gateway, for the client
+	Workers      int
+	Users        int                         // how often the user of the database is replaced
+	Certificates int                         // how often each service's certificate is, at least
+	Admin        *pgx.Conn                   // a superuser's, to the database
+	HandOver     func(context.Context) error // leaves a new SecretID for HR
 }
 
 // A Proof is what came of a load.
@@ -163,7 +164,7 @@ func (f *Fleet) replace(ctx context.Context, cfg ProofConfig, before map[string]
 		err = cfg.Admin.QueryRow(ctx, "SELECT coalesce(max(rolname), ''), count(*) FROM pg_roles WHERE rolname LIKE 'v-%'").Scan(&name, &n)
 		return name, n, err
 	}
-	for range cfg.Rotations {
+	for range cfg.Users {
 		old, _, err := user()
 		if err != nil {
 			return err
@@ -181,7 +182,7 @@ func (f *Fleet) replace(ctx context.Context, cfg ProofConfig, before map[string]
 	}
 	return until("every service had its certificates", func() (bool, error) {
 		for service, n := range f.certificates() {
-			if n-before[service] < cfg.Rotations {
+			if n-before[service] < cfg.Certificates {
 				return false, nil
 			}
 		}

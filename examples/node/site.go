@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/tamshai/phoenix/bootstrap"
@@ -92,7 +93,10 @@ func (s *Site) build(ctx context.Context, cfg SiteConfig) error {
 		return err
 	}
 	defer client.Close()
-	if s.PG, err = Postgres(ctx, client, s.Estate, 15, Database, "CREATE ROLE tamshai_app NOLOGIN", Schema); err != nil {
+	if s.PG, err = Postgres(ctx, client, s.Estate, 15, Database); err != nil {
+		return err
+	}
+	if err := s.PG.Do(ctx, Database, "CREATE ROLE tamshai_app NOLOGIN", Schema); err != nil {
 		return err
 	}
 	s.Estate.Users = users
@@ -217,8 +221,8 @@ func (s *Site) Close() error {
 
 // Postgres runs a cluster that has its certificate from the estate's PKI, and
 // takes over the network nobody but Vault's user and clients with certificates.
-// The statements are run in a new database, each by itself.
-func Postgres(ctx context.Context, client *vault.Client, estate *provision.Estate, version int, database string, statements ...string) (*realpg.Server, error) {
+// The databases are new and empty.
+func Postgres(ctx context.Context, client *vault.Client, estate *provision.Estate, version int, databases ...string) (*realpg.Server, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -248,17 +252,16 @@ func Postgres(ctx context.Context, client *vault.Client, estate *provision.Estat
 		return nil, err
 	}
 	pg, err := realpg.Run(ctx, realpg.Config{Version: version, CA: &testpki.CA{Cert: roots[0]}, Certificate: pair, HBA: []string{
-		"hostssl postgres vault all scram-sha-256", "hostssl " + database + " all all scram-sha-256 clientcert=verify-full",
+		"hostssl postgres vault all scram-sha-256", "hostssl " + strings.Join(databases, ",") + " all all scram-sha-256 clientcert=verify-full",
 	}})
 	if err != nil {
 		return nil, err
 	}
-	if err = pg.Do(ctx, "postgres", "CREATE DATABASE "+database); err == nil {
-		err = pg.Do(ctx, database, statements...)
-	}
-	if err != nil {
-		pg.Close()
-		return nil, err
+	for _, database := range databases {
+		if err := pg.Do(ctx, "postgres", "CREATE DATABASE "+provision.QuoteIdentifier(database)); err != nil {
+			pg.Close()
+			return nil, err
+		}
 	}
 	return pg, nil
 }

@@ -2,27 +2,19 @@ package demo
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/tamshai/phoenix/bootstrap"
 	"github.com/tamshai/phoenix/dbconn"
+	"github.com/tamshai/phoenix/examples/node"
 	"github.com/tamshai/phoenix/internal/realpg"
-	"github.com/tamshai/phoenix/internal/testpki"
 	"github.com/tamshai/phoenix/provision"
 	"github.com/tamshai/phoenix/secrets"
-	"github.com/tamshai/phoenix/tlsconfig"
 	"github.com/tamshai/phoenix/vaulttest"
 )
 
@@ -51,7 +43,7 @@ func (s *stage) database(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer pg.Close()
+	s.pg = pg // until the end, for the next scene too
 	s.say("PostgreSQL %d runs with a certificate of this Vault, and wants one of its clients", version)
 	if err := s.makeUsers(ctx, pg); err != nil {
 		return err
@@ -69,7 +61,7 @@ func (s *stage) database(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, session.Close(context.WithoutCancel(ctx))) }()
-	db, err := dbconn.Open(ctx, dbconn.Config{Addr: addr(pg), Database: dbName, Leases: session.Leases(dbLease), Certs: session.Issuer(), MaxConns: 8, Scrubber: session.Scrubber()})
+	db, err := dbconn.Open(ctx, dbconn.Config{Addr: node.LocalName(pg), Database: dbName, Leases: session.Leases(dbLease), Certs: session.Issuer(), MaxConns: 8, Scrubber: session.Scrubber()})
 	if err != nil {
 		return err
 	}
@@ -85,59 +77,23 @@ func (s *stage) startPostgres(ctx context.Context, version int) (*realpg.Server,
 		return nil, err
 	}
 	defer client.Close()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	pg, err := node.Postgres(ctx, client, s.estate, version, dbName, node.Database)
 	if err != nil {
 		return nil, err
 	}
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: dbServer}, DNSNames: []string{dbServer, "localhost"}}, key)
-	if err != nil {
-		return nil, err
-	}
-	pair := &testpki.Pair{Key: key}
-	signed, err := client.Write(ctx, s.estate.PKI.SignPath(dbServer), map[string]any{"csr": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr}))})
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range []string{"certificate", "issuing_ca"} {
-		certs, err := tlsconfig.ParseCertificates([]byte(fmt.Sprint(signed.Data[name])))
-		if err != nil {
-			return nil, err
-		}
-		pair.Chain = append(pair.Chain, certs...)
-	}
-	root, err := client.Read(ctx, s.estate.PKI.Root.Mount+"/cert/ca", nil)
-	if err != nil {
-		return nil, err
-	}
-	roots, err := tlsconfig.ParseCertificates([]byte(fmt.Sprint(root.Data["certificate"])))
-	if err != nil {
-		return nil, err
-	}
-	pg, err := realpg.Run(ctx, realpg.Config{Version: version, CA: &testpki.CA{Cert: roots[0]}, Certificate: pair, HBA: []string{
-		"hostssl postgres vault all scram-sha-256", "hostssl " + dbName + " all all scram-sha-256 clientcert=verify-full",
-	}})
-	if err != nil {
-		return nil, err
-	}
-	err = errors.Join(pg.Do(ctx, "postgres", "CREATE ROLE tamshai_app LOGIN", "CREATE DATABASE "+dbName),
-		pg.Do(ctx, dbName, "CREATE TABLE payments (worker int, n int); GRANT SELECT, INSERT ON payments TO tamshai_app"))
+	err = errors.Join(pg.Do(ctx, "postgres", "CREATE ROLE tamshai_app LOGIN"),
+		pg.Do(ctx, dbName, "CREATE TABLE payments (worker int, n int); GRANT SELECT, INSERT ON payments TO tamshai_app"), pg.Do(ctx, node.Database, node.Schema))
 	if err != nil {
 		pg.Close()
 	}
 	return pg, err
 }
 
-// addr is the server by the name that is in its certificate.
-func addr(pg *realpg.Server) string {
-	_, port, _ := strings.Cut(pg.Addr(), ":")
-	return "localhost:" + port
-}
-
 // makeUsers applies the part of the estate about this server.
 func (s *stage) makeUsers(ctx context.Context, pg *realpg.Server) error {
 	users := *s.users
 	users.Connections = []provision.DatabaseConnection{*users.Connection(dbServer)}
-	users.Connections[0].Addr = addr(pg)
+	users.Connections[0].Addr = node.LocalName(pg)
 	users.Connections[0].CA = provision.DatabaseCA{PKI: true} // there are no files on this Vault's host
 	users.Roles = slices.DeleteFunc(slices.Clone(users.Roles), func(r provision.DatabaseRole) bool { return r.Server != dbServer })
 	s.estate.Users = &users

@@ -33,7 +33,7 @@ func TestDemo(t *testing.T) {
 				"0 writes", "destroyed and proven", "the SecretID is spent", "security event", "tampered with", "sees version 2", "in the same process", "is back, from memory", "the agent with its code: 0", "From an empty Vault",
 				" certificates, 0 failed", "of the same authority: refused", "that <US_SSN", "Yes, 219-09-9999 is on file.", "Jan, <US_SSN", "the stream is stopped", "guard.answer blocked prompt=1", "with its resumable session",
 				"anchored elsewhere: sound", "verify       edited at record 102, event 01", "verify       truncated at record 102, after event 01",
-				"0 failed, and as many rows", "6 users were made, 1 is left",
+				"0 failed, and as many rows", "6 users were made, 1 is left", "0 failed, ", " rows by 3 users; certificates: ",
 			} {
 				if !strings.Contains(out.String(), want) {
 					t.Errorf("the output does not say %q:\n%s", want, out.String())

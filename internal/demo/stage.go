@@ -16,6 +16,7 @@ import (
 	"github.com/tamshai/phoenix/auditlog"
 	"github.com/tamshai/phoenix/bootstrap"
 	"github.com/tamshai/phoenix/examples/tamshai"
+	"github.com/tamshai/phoenix/internal/realpg"
 	"github.com/tamshai/phoenix/internal/realvault"
 	"github.com/tamshai/phoenix/internal/vault"
 	"github.com/tamshai/phoenix/provision"
@@ -56,6 +57,7 @@ func Run(ctx context.Context, cfg Config) error {
 		{"Call over mutual TLS while certificates are renewed", s.mutualTLS},
 		{"Run a Node service behind the agent", s.agent},
 		{"Write to PostgreSQL while the database's users come and go", s.database},
+		{"Run three Node services behind agents, on mutual TLS and PostgreSQL", s.node},
 		{"Keep personal data from a model, and its prompt from its users", s.aiGateway},
 		{"Change the audit log as root", s.auditTrail},
 		{"Wipe Vault and come back from nothing", s.comeBack},
@@ -85,6 +87,8 @@ type stage struct {
 	scrub    secrets.Scrubber
 	sessions map[string]*bootstrap.Session
 	spent    map[string][]byte // the files that the services booted from
+
+	pg *realpg.Server // nil: there is none on this machine
 }
 
 func newStage(cfg Config) (*stage, error) {
@@ -117,6 +121,9 @@ func newStage(cfg Config) (*stage, error) {
 func (s *stage) close() {
 	// What cannot be revoked here goes with Vault.
 	_ = s.closeSessions(context.Background())
+	if s.pg != nil {
+		s.pg.Close()
+	}
 	s.vault.stop()
 	_ = os.RemoveAll(s.dir)
 }

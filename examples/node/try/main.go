@@ -38,7 +38,7 @@ func main() {
 	}
 }
 
-const certLife = 4 * time.Second
+const certLife = 8 * time.Second
 
 // show plays the example.
 func show(ctx context.Context, out io.Writer, binary string, stay bool) (err error) {
@@ -105,7 +105,7 @@ func show(ctx context.Context, out io.Writer, binary string, stay bool) (err err
 		}
 	}
 
-	say("\n32 workers hire people, while certificates of %s and the users of the database are replaced:", certLife)
+	say("\n8 workers hire people, while certificates of %s and the users of the database are replaced:", certLife)
 	admin, err := s.PG.Open(ctx, node.Database)
 	if err != nil {
 		return err
@@ -114,7 +114,7 @@ func show(ctx context.Context, out io.Writer, binary string, stay bool) (err err
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 32}}
 	defer client.CloseIdleConnections()
 	proof, err := s.Fleet.Prove(ctx, node.ProofConfig{
-		Client: client, URL: gateway, Workers: 32, Rotations: 1, Admin: admin,
+		Client: client, URL: gateway, Workers: 8, Users: 2, Certificates: 1, Admin: admin,
 		HandOver: func(ctx context.Context) error { return s.Issue(ctx, node.HR, s.Fleet.SecretID(node.HR)) },
 	})
 	if err != nil {

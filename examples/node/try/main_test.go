@@ -28,7 +28,7 @@ func TestShow(t *testing.T) {
 	for _, want := range []string{
 		`200 {"hr":{"caller":"mcp-gateway","user":"ada"`, `201 {"id":"1","name":"Grace"`, `403 {"error":"tom may not hire"}`,
 		"400 Client sent an HTTP request to an HTTPS server", "refused: certificate required", "refused: bad certificate", "the user that the caller names is not proven",
-		"PGUSER=mcp-hr", " 0 failed; ", "written by 2 users",
+		"PGUSER=mcp-hr", " 0 failed; ", "written by 3 users",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("it does not say %q:\n%s", want, out.String())

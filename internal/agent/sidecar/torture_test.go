@@ -390,7 +390,7 @@ func TestProgramFails(t *testing.T) {
 		}
 		body, err := io.ReadAll(resp.Body)
 		resp.Body.Close()
-		if err == nil {
+		if err == nil && resp.StatusCode != 502 { // which it is if nothing had been passed on yet
 			t.Errorf("%s: half an answer %q passes for a whole one", path, body)
 		}
 	}
