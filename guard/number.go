@@ -81,6 +81,9 @@ func summary(t []byte, gs []group) (s runSummary) {
 		s.dates = s.dates || g.sep == '/' || g.sep == '-' || g.sep == '.' || g.letters && g.end-g.start >= 3
 	}
 	s.total = s.digits
+	if s.total < 7 {
+		return s
+	}
 	end := gs[len(gs)-1].end
 	for _, c := range t[end:min(end+6, len(t))] {
 		s.goesOn = s.goesOn || c == '(' || isDigit(c)

@@ -317,6 +317,35 @@ func TestStreaming(t *testing.T) {
 	}
 }
 
+// What has a length is not kept back either.
+func TestStreamingOfKnownLength(t *testing.T) {
+	w := newWorld(t)
+	next := make(chan struct{})
+	hr, _ := w.callee(func(rw http.ResponseWriter, _ *http.Request) {
+		rw.Header().Set("Content-Length", "10")
+		rw.WriteHeader(200)
+		_ = http.NewResponseController(rw).Flush()
+		for _, half := range []string{"hello", "world"} {
+			<-next
+			_, _ = io.WriteString(rw, half)
+			_ = http.NewResponseController(rw).Flush()
+		}
+	}, nil)
+	addr, _ := w.caller(hr, nil)
+	resp, err := w.plain().Get("http://" + addr + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	for _, want := range []string{"hello", "world"} {
+		next <- struct{}{}
+		got := make([]byte, 5)
+		if _, err := io.ReadFull(resp.Body, got); err != nil || string(got) != want {
+			t.Fatalf("%q %v", got, err)
+		}
+	}
+}
+
 func TestRotationUnderLoad(t *testing.T) {
 	w := newWorld(t)
 	hr, callee := w.callee(tell, nil)
