@@ -61,8 +61,8 @@ type hopWay struct {
 	tlsIdle   float64 // MiB of the callee's for as many with mutual TLS
 }
 
-// What one hop of the agents' mutual TLS costs, beside the same pair of HAProxy,
-// in turn in one run: a POST of 100 bytes of one client and of 32, and the memory
+// What one hop of the agents' mutual TLS costs, beside the same pair of HAProxy and
+// of bare net/http, in turn in one run: a POST of 100 bytes of one client and of 32, and the memory
 // of idle connections.
 func BenchmarkHop(b *testing.B) {
 	program := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -77,7 +77,8 @@ func BenchmarkHop(b *testing.B) {
 		<-served
 	})
 	dir := b.TempDir()
-	ways := []*hopWay{{name: "direct, plain", url: "http://" + l.Addr().String()}, agentPair(b, dir, l.Addr().String()), haproxyPair(b, dir, l.Addr().String())}
+	ways := []*hopWay{{name: "direct, plain", url: "http://" + l.Addr().String()}, agentPair(b, dir, l.Addr().String())}
+	ways = append(ways, otherPairs(b, dir, l.Addr().String())...)
 	for b.Loop() {
 		for range hopRounds {
 			for _, w := range ways {
@@ -96,11 +97,13 @@ func BenchmarkHop(b *testing.B) {
 		fmt.Fprintf(out, "%-13s POST: p50 %6.1f µs, p99 %6.1f µs; %d clients %7.0f/s; 1,000 idle: %5.1f MiB plain at the caller's, %5.1f MiB mutual TLS at the callee's\n",
 			w.name, us(quantile(w.latencies, .5)), us(quantile(w.latencies, .99)), hopClients, w.perSecond[len(w.perSecond)/2], w.plainIdle, w.tlsIdle)
 	}
-	ours, theirs := ways[1], ways[2]
+	ours, theirs, floor := ways[1], ways[2], ways[3]
 	bare := quantile(ways[0].latencies, .5)
 	latency := float64(quantile(ours.latencies, .5)) / float64(quantile(theirs.latencies, .5))
 	rate := ours.perSecond[len(ours.perSecond)/2] / theirs.perSecond[len(theirs.perSecond)/2]
-	fmt.Fprintf(out, "added by the pair: ours %.1f µs, HAProxy's %.1f µs\n", us(quantile(ours.latencies, .5)-bare), us(quantile(theirs.latencies, .5)-bare))
+	fmt.Fprintf(out, "added by the pair: ours %.1f µs, HAProxy's %.1f µs, net/http's %.1f µs; ours to net/http: latency %.2f, throughput %.2f\n",
+		us(quantile(ours.latencies, .5)-bare), us(quantile(theirs.latencies, .5)-bare), us(quantile(floor.latencies, .5)-bare),
+		float64(quantile(ours.latencies, .5))/float64(quantile(floor.latencies, .5)), ours.perSecond[len(ours.perSecond)/2]/floor.perSecond[len(floor.perSecond)/2])
 	fmt.Fprintf(out, "ours to HAProxy: latency %.2f, goal at most 1: %s; throughput %.2f, goal at least 1: %s\n", latency, verdict(latency <= 1), rate, verdict(rate >= 1))
 	b.ReportMetric(float64(quantile(ours.latencies, .5)), "ns/op")
 	b.ReportMetric(latency, "latency-ratio")
@@ -159,9 +162,9 @@ func agentPair(b *testing.B, dir, program string) *hopWay {
 	return w
 }
 
-// haproxyPair does the same: it keeps connections, verifies both names, and tells
-// the program who calls.
-func haproxyPair(b *testing.B, dir, program string) *hopWay {
+// otherPairs are HAProxy and bare net/http. Both keep connections and verify both
+// names; HAProxy tells the program who calls.
+func otherPairs(b *testing.B, dir, program string) []*hopWay {
 	bin, err := exec.LookPath("haproxy")
 	if err != nil {
 		b.Fatalf("%v: apt-get install haproxy", err)
@@ -195,14 +198,21 @@ defaults
 		check(b, os.WriteFile(path(name), []byte(text), 0o600))
 	}
 	env := []string{"PATH=" + os.Getenv("PATH")}
-	w := &hopWay{name: "HAProxy", url: "http://" + out, secure: "https://" + in}
-	w.callee = background(b, env, bin, "-db", "-f", path("callee.cfg"))
-	w.caller = background(b, env, bin, "-db", "-f", path("caller.cfg"))
 	roots := x509.NewCertPool()
 	roots.AddCert(ca.Cert)
-	w.config = &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: "hr", Certificates: []tls.Certificate{{Certificate: rawChain(caller), PrivateKey: caller.Key}}}
+	config := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: "hr", Certificates: []tls.Certificate{{Certificate: rawChain(caller), PrivateKey: caller.Key}}}
+	w := &hopWay{name: "HAProxy", url: "http://" + out, secure: "https://" + in, config: config}
+	w.callee = background(b, env, bin, "-db", "-f", path("callee.cfg"))
+	w.caller = background(b, env, bin, "-db", "-f", path("caller.cfg"))
 	w.await(b)
-	return w
+
+	bin = build(b, dir, "./test/bench/barehop")
+	in, out = freeAddr(b), freeAddr(b)
+	floor := &hopWay{name: "bare net/http", url: "http://" + out, secure: "https://" + in, config: config}
+	floor.callee = background(b, env, bin, "serve", in, path("callee.pem"), path("ca.pem"), "http://"+program)
+	floor.caller = background(b, env, bin, "call", out, path("caller.pem"), path("ca.pem"), "https://"+in)
+	floor.await(b)
+	return []*hopWay{w, floor}
 }
 
 func rawChain(p testpki.Pair) (der [][]byte) {

@@ -45,9 +45,12 @@ func removeStale(ctx context.Context, path string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	if conn, err := new(net.Dialer).DialContext(ctx, "unix", path); err == nil {
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+	if err == nil {
 		_ = conn.Close()
-		return fmt.Errorf("the sidecar cannot listen: somebody answers at %s; choose another place", path)
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) { // EAGAIN, for one, is a queue that is full
+		return fmt.Errorf("the sidecar cannot listen: somebody is at %s already; choose another place", path)
 	}
 	return os.Remove(path)
 }
