@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/tamshai/phoenix/auditlog"
@@ -207,9 +208,12 @@ func prepareSocket(a address) error {
 	case info.Mode()&os.ModeSocket == 0:
 		return bad("%s is there and is no socket", a.addr)
 	}
-	if conn, err := net.DialTimeout("unix", a.addr, time.Second); err == nil {
+	conn, err := net.DialTimeout("unix", a.addr, time.Second)
+	if err == nil {
 		_ = conn.Close()
-		return bad("somebody else answers at %s", a.addr)
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) { // EAGAIN, for one, is a queue that is full
+		return bad("somebody else is at %s already", a.addr)
 	}
 	return os.Remove(a.addr)
 }

@@ -85,6 +85,10 @@ func (h *hop) pass(w http.ResponseWriter, r *http.Request, p *passing) {
 		answer(w, http.StatusHTTPVersionNotSupported, "HTTP/2 is agreed upon in the handshake")
 		return
 	}
+	if r.URL.Opaque != "" { // of "http:a:80/b" the next one would be given "a:80/b"
+		answer(w, http.StatusBadRequest, "the request is for something that is neither a path nor a URL")
+		return
+	}
 	if malformed(r) {
 		answer(w, http.StatusBadRequest, "the request has headers that HTTP/2 does not allow")
 		return
