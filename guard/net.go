@@ -1,5 +1,10 @@
 package guard
 
+import (
+	"bytes"
+	"strings"
+)
+
 // readIPv4 reads an IPv4 address, with a prefix length or without, at t[start].
 func (l *level) readIPv4(start int) {
 	t := l.t
@@ -12,15 +17,46 @@ func (l *level) readIPv4(start int) {
 	}
 	score := float32(0.95)
 	switch {
-	case end < len(t) && (isAlnum(t[end]) || t[end] == '_'):
+	case end < len(t) && (isAlnum(t[end]) || t[end] == '_' && !emphasised(t, start, end)):
 		return
 	case end+1 < len(t) && (t[end] == '.' || t[end] == '-') && isAlnum(t[end+1]):
 		score = 0.35
-	case small || l.context(start).has(l.zone.det.unlike.bit):
+	case small || l.afterSection(start):
 		score = 0.45
 	}
 	end = prefixLength(t, end, 32)
 	l.add(l.zone.det.ip, start, end, l.rate(l.zone.det.ip, start, score, max(score, 0.6)))
+}
+
+// afterSection reports whether the word in front of t[i] says that a number of
+// four parts is none of a host.
+func (l *level) afterSection(i int) bool {
+	b := l.t[:i]
+	if l.v.from == nil && !l.v.blob {
+		b = l.zone.raw[:l.zone.start+i]
+	}
+	end := len(b)
+	for end > 0 && len(b)-end < 3 && strings.IndexByte(" .:#\n\t", b[end-1]) >= 0 {
+		end--
+	}
+	if bytes.HasSuffix(b[:end], []byte("§")) {
+		return true
+	}
+	p := end
+	for p > 0 && end-p < 10 && isLetter(b[p-1]) {
+		p--
+	}
+	switch strings.ToLower(string(b[p:end])) {
+	case "section", "sections", "sec", "sect", "chapter", "clause", "version", "ver", "v", "release", "build", "revision":
+		return true
+	}
+	return false
+}
+
+// emphasised reports whether t[start:end] has an underscore on either side and
+// is no part of a longer name, as Markdown writes it.
+func emphasised(t []byte, start, end int) bool {
+	return start > 0 && t[start-1] == '_' && end < len(t) && t[end] == '_' && (start < 2 || !isAlnum(t[start-2])) && (end+1 == len(t) || !isAlnum(t[end+1]))
 }
 
 // parseIPv4 returns where the address at t[p] ends, or 0, and whether it looks
@@ -57,7 +93,7 @@ func prefixLength(t []byte, end, most int) int {
 		v = v*10 + int(t[p]-'0')
 		p++
 	}
-	if v > most || p < len(t) && (isAlnum(t[p]) || t[p] == '/') {
+	if v > most || p < len(t) && (isAlnum(t[p]) || t[p] == '/') || p+1 < len(t) && (t[p] == '.' || t[p] == '-') && isDigit(t[p+1]) {
 		return end
 	}
 	return p
@@ -70,10 +106,12 @@ func (l *level) readIPv6(i int) {
 	for start > 0 && i-start < 5 && hexDigit(t[start-1]) >= 0 {
 		start--
 	}
-	if start > 0 && (isAlnum(t[start-1]) || t[start-1] == ':' || t[start-1] == '.' || t[start-1] == '_') {
+	if start > 0 && isLetter(t[start-1]) && i+1 < len(t) && t[i+1] != ':' && lettersBefore(t, i) {
+		start = i + 1 // a key in front
+	} else if start > 0 && (isAlnum(t[start-1]) || t[start-1] == ':' || t[start-1] == '.' || t[start-1] == '_' && start > 1 && isAlnum(t[start-2])) {
 		return // not the first colon of it
 	}
-	end := i
+	end := start
 	for end < len(t) && end-start < 46 && (hexDigit(t[end]) >= 0 || t[end] == ':') {
 		end++
 	}
@@ -116,7 +154,7 @@ func (l *level) readIPv6(i int) {
 		sizes += p - n
 		groups++
 	}
-	if end < len(t) && (isAlnum(t[end]) || t[end] == '_' || t[end] == ':') || end+1 < len(t) && t[end] == '.' && isDigit(t[end+1]) {
+	if end < len(t) && (isAlnum(t[end]) || t[end] == '_' && !emphasised(t, start, end) || t[end] == ':') || end+1 < len(t) && t[end] == '.' && isDigit(t[end+1]) {
 		return
 	}
 	if !short && groups != 8 || short && groups > 7 || end-start < 2 {
@@ -142,6 +180,16 @@ func (l *level) readIPv6(i int) {
 	}
 	end = prefixLength(t, end, 128)
 	l.add(l.zone.det.ip, start, end, l.rate(l.zone.det.ip, start, score, with))
+}
+
+// lettersBefore reports whether a word of letters alone, and not a long one, ends
+// at t[i].
+func lettersBefore(t []byte, i int) bool {
+	p := i
+	for p > 0 && i-p < 20 && isLetter(t[p-1]) {
+		p--
+	}
+	return p < i && (p == 0 || !isAlnum(t[p-1]))
 }
 
 // macPairs reports whether six pairs of hex digits, sep between them, begin at

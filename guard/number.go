@@ -81,6 +81,9 @@ func summary(t []byte, gs []group) (s runSummary) {
 		s.dates = s.dates || g.sep == '/' || g.sep == '-' || g.sep == '.' || g.letters && g.end-g.start >= 3
 	}
 	s.total = s.digits
+	if s.total < 7 {
+		return s
+	}
 	end := gs[len(gs)-1].end
 	for _, c := range t[end:min(end+6, len(t))] {
 		s.goesOn = s.goesOn || c == '(' || isDigit(c)
@@ -263,7 +266,7 @@ func (l *level) glued(g group) int {
 // at start.
 func (l *level) readForms(gs []group, g, start int, glued bool) {
 	left := l.joinedLeft(gs, g, start, glued)
-	if left != 0 && left != ' ' && left != ':' {
+	if left != 0 && left != ' ' && left != ':' && !(isOther(left) && gs[g].sep == '-') {
 		return // a part of something else
 	}
 	if gs[g].letters && (g+1 == len(gs) || gs[g+1].letters && g+2 == len(gs)) {
@@ -311,19 +314,24 @@ func (l *level) readForms(gs []group, g, start int, glued bool) {
 // apart reports whether the groups from g to j, which left joins to a digit in
 // front, are no part of something else.
 func apart(gs []group, g, j int, left byte) bool {
-	right := byte(0)
+	right, own := byte(0), byte(0)
 	if j+1 < len(gs) && !gs[j+1].letters {
 		right = gs[j].sep
 	}
-	if right != 0 && right != ' ' && right != ':' {
-		return false
-	}
-	own := byte(0)
 	if j > g {
 		own = gs[g].sep
 	}
+	for _, side := range [...]byte{left, right} {
+		if side != 0 && side != ' ' && side != ':' && !(isOther(side) && own == '-') {
+			return false
+		}
+	}
 	return own == 0 || !(left == own && gs[g-1].numeric || right == own && gs[j+1].numeric)
 }
+
+// isOther reports whether sep stands between two values, each with hyphens of
+// its own, as in "219-09-9999/219-09-9998".
+func isOther(sep byte) bool { return sep == '/' || sep == '_' }
 
 // joinedLeft tells what joins a digit in front to the group that begins at
 // start: a separator, or 0.
@@ -357,6 +365,9 @@ func (l *level) tryForm(f *form, c []byte, gs []group, g, j, start int, left byt
 	rec := f.rec
 	if glued && !f.numeric && !rec.glued {
 		return
+	}
+	if t := l.t; !f.numeric && rec.score <= 0.3 && start > 1 && t[start-1] == '_' && isLetter(t[start-2]) && (start == 2 || !isAlnum(t[start-3])) {
+		return // a name in a program, as in "C_US12CON"
 	}
 	own := byte(0)
 	if j > g {

@@ -1,6 +1,9 @@
 package guard
 
-import "strings"
+import (
+	"bytes"
+	"strings"
+)
 
 // callingCodes are the country calling codes of ITU-T E.164.
 const callingCodes = " 1 7 20 27 30 31 32 33 34 36 39 40 41 43 44 45 46 47 48 49 51 52 53 54 55 56 57 58 60 61 62 63 64 65 66 81 82 84 86 90 91 92 93 94 95 98 " +
@@ -65,7 +68,7 @@ func (l *level) readPhone(start int) {
 			open, ph.shut = false, ph.groups
 			q++
 		}
-		if s, w := ph.rate(); s > 0 && !open && !(q+1 < len(t) && strings.IndexByte("-./:_", t[q]) >= 0 && isDigit(t[q+1])) {
+		if s, w := ph.rate(); s > 0 && !open && !(q+1 < len(t) && strings.IndexByte("-./:_", t[q]) >= 0 && isDigit(t[q+1]) && !(ph.plus && t[q] == '/')) {
 			end, score, with = q, s, w
 		}
 		// To the next group.
@@ -91,6 +94,9 @@ func (l *level) readPhone(start int) {
 	}
 	if end == 0 {
 		return
+	}
+	if t[p] == '(' && t[end-1] == ')' && bytes.IndexByte(t[p+1:end], '(') < 0 {
+		p, end = p+1, end-1 // around the whole
 	}
 	if with > score && (l.context(p).has(l.zone.det.phone.bit) || phoneBehind(t[end:])) {
 		if !l.context(p).has(l.zone.det.unlike.bit) || score >= 0.3 {

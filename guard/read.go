@@ -65,7 +65,7 @@ func (l *level) read(z *zone, from int) int {
 	t := l.t
 	for i := skip(t, from); i < len(t); i = skip(t, i+1) {
 		switch triggerOf[t[i]] {
-		case trigWord:
+		case trigWord, trigBig:
 			start, end := wordAround(t, i)
 			if i >= l.tokEnd && encodes(t[start:end]) {
 				l.token(i)

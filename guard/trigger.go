@@ -5,8 +5,8 @@ import (
 	"unicode/utf8"
 )
 
-// Trigger classes of bytes. A byte of class zero is a letter or another that
-// encodings have and begins nothing alone; trigNone begins nothing at all.
+// Trigger classes of bytes. Small letters and trigBig, of others that encodings
+// have, begin nothing alone; trigNone begins nothing at all.
 const (
 	trigWord = iota
 	trigDigit
@@ -18,11 +18,14 @@ const (
 	trigQuote
 	trigEscape
 	trigRune
+	trigBig  = 0x40
 	trigNone = 0x80
+	trigIdle = trigBig | trigNone
 )
 
 // longWord is how long a word is that is looked at because it may be an encoding
-// without a digit, in bytes. skip finds every such word, wherever it begins to look.
+// without a digit, in bytes. Of these, skip finds all that encodes accepts, wherever it
+// begins to look.
 const longWord = 15
 
 var triggerOf = func() (t [256]uint8) {
@@ -48,6 +51,8 @@ var triggerOf = func() (t [256]uint8) {
 			t[c] = trigRune
 		case !isBlobByte[c]:
 			t[c] = trigNone
+		case !isLower(byte(c)):
+			t[c] = trigBig
 		}
 	}
 	return t
@@ -60,44 +65,47 @@ func skip(b []byte, i int) int {
 		w := (*[8]byte)(b[i:])
 		c0, c1, c2, c3, c4, c5, c6, c7 := triggerOf[w[0]], triggerOf[w[1]], triggerOf[w[2]], triggerOf[w[3]], triggerOf[w[4]], triggerOf[w[5]], triggerOf[w[6]], triggerOf[w[7]]
 		any := c0 | c1 | c2 | c3 | c4 | c5 | c6 | c7
-		if any&^trigNone != 0 {
+		if any&^trigIdle != 0 {
 			low := uint32(c0) | uint32(c1)<<8 | uint32(c2)<<16 | uint32(c3)<<24
 			high := uint32(c4) | uint32(c5)<<8 | uint32(c6)<<16 | uint32(c7)<<24
-			return i + bits.TrailingZeros64((uint64(high)<<32|uint64(low))&^(trigNone*0x0101010101010101))/8
+			return i + bits.TrailingZeros64((uint64(high)<<32|uint64(low))&^(trigIdle*0x0101010101010101))/8
 		}
-		// Eight of a word in a row: every word of fifteen has that somewhere.
-		if any == trigWord && isLong(b, i) {
+		// Eight of a word in a row, with a capital: every encoding of fifteen has that
+		// somewhere.
+		if any == trigBig && isLong(b, i) {
 			return i
 		}
 	}
-	for first := i; i < len(b) && triggerOf[b[i]]&^trigNone == 0; i++ {
-		if i == first && triggerOf[b[i]] == trigWord && isLong(b, i) {
+	for first := i; i < len(b) && triggerOf[b[i]]&^trigIdle == 0; i++ {
+		if i == first && isWord(b[i]) && isLong(b, i) {
 			return i
 		}
 	}
 	return i
 }
 
+func isWord(c byte) bool { return triggerOf[c]&^trigBig == 0 }
+
 // isLong reports whether the word around b[i] has longWord bytes.
 func isLong(b []byte, i int) bool {
 	end := i
-	for low := max(0, i-longWord); i > low && triggerOf[b[i-1]] == trigWord; {
+	for low := max(0, i-longWord); i > low && isWord(b[i-1]); {
 		i--
 	}
-	for end < len(b) && end-i < longWord && triggerOf[b[end]] == trigWord {
+	for end < len(b) && end-i < longWord && isWord(b[end]) {
 		end++
 	}
 	return end-i >= longWord
 }
 
-// wordAround returns the bytes of class trigWord around b[i], which is one: all,
+// wordAround returns the bytes of a word around b[i], which is one: all,
 // or more than maxBlob.
 func wordAround(b []byte, i int) (start, end int) {
 	start, end = i, i
-	for start > 0 && i-start <= maxBlob && triggerOf[b[start-1]] == trigWord {
+	for start > 0 && i-start <= maxBlob && isWord(b[start-1]) {
 		start--
 	}
-	for end < len(b) && end-i <= maxBlob && triggerOf[b[end]] == trigWord {
+	for end < len(b) && end-i <= maxBlob && isWord(b[end]) {
 		end++
 	}
 	return start, end
@@ -106,19 +114,25 @@ func wordAround(b []byte, i int) (start, end int) {
 // encodes reports whether word may be base64 or base32 without a digit, or is too
 // long to tell.
 func encodes(word []byte) bool {
-	if len(word) > maxBlob {
-		return true
-	}
-	changes, small := 0, 0
-	for i, c := range word {
+	changes, small, row := 0, 0, 0
+	for _, c := range word {
 		if isLower(c) {
 			small++
-		} else if i > 0 && isLower(word[i-1]) {
+			if row++; row == 8 {
+				return false // which skip does not see
+			}
+			continue
+		}
+		if row > 0 {
 			changes++
 		}
+		row = 0
 	}
 	if changes < 2 && small > 0 {
 		return false // a word, or two
+	}
+	if len(word) > maxBlob {
+		return true
 	}
 	var buf [maxBlob]byte
 	return decodeBlob(buf[:0], word) != nil
@@ -138,7 +152,7 @@ func (d *detector) nextTrigger(b []byte, from, limit int, quick bool) (first, t 
 	for i := skip(b, from); i < len(b); i = skip(b, i+1) {
 		hit := true
 		switch triggerOf[b[i]] {
-		case trigWord:
+		case trigWord, trigBig:
 			start, end := wordAround(b, i)
 			if hit = encodes(b[start:end]); !hit {
 				i = end - 1

@@ -106,7 +106,7 @@ func isDirty(src []byte) bool {
 	for i := 0; i < len(src); i++ {
 		for ; i+8 <= len(src); i += 8 {
 			w := (*[8]byte)(src[i:])
-			if dirtyByte[w[0]] || dirtyByte[w[1]] || dirtyByte[w[2]] || dirtyByte[w[3]] || dirtyByte[w[4]] || dirtyByte[w[5]] || dirtyByte[w[6]] || dirtyByte[w[7]] {
+			if dirtyBit[w[0]]|dirtyBit[w[1]]|dirtyBit[w[2]]|dirtyBit[w[3]]|dirtyBit[w[4]]|dirtyBit[w[5]]|dirtyBit[w[6]]|dirtyBit[w[7]] != 0 {
 				break
 			}
 		}
@@ -155,6 +155,16 @@ func escSequence(b []byte) int {
 var dirtyByte = func() (t [256]bool) {
 	for c := range t {
 		t[c] = isControl(byte(c)) || c == '%' || c == '&' || c == '<' || c == '\\' || c >= 0xC0 && (c < 0xC3 || c > 0xC8)
+	}
+	return t
+}()
+
+// dirtyBit is dirtyByte with 1 for true, so that several can be joined.
+var dirtyBit = func() (t [256]uint8) {
+	for c := range t {
+		if dirtyByte[c] {
+			t[c] = 1
+		}
 	}
 	return t
 }()

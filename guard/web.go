@@ -1,6 +1,10 @@
 package guard
 
-import "strings"
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
 
 // isHostByte marks what host names are made of, letters of other scripts
 // included. A point is not among them.
@@ -34,6 +38,7 @@ func (l *level) email(i int) {
 	for start > 0 && i-start < maxLocal && isLocalByte[t[start-1]] {
 		start--
 	}
+	start = afterOther(t, start, i)
 	for start < i && strings.IndexByte(".'`*/=?&{|#!$%^", t[start]) >= 0 {
 		start++
 	}
@@ -43,7 +48,7 @@ func (l *level) email(i int) {
 			start = p + 1
 		}
 	}
-	end := hostEnd(t, i+1)
+	end := l.zone.det.hostEnd(t, i+1)
 	if start == i || t[i-1] == '.' || end == 0 {
 		return
 	}
@@ -51,16 +56,20 @@ func (l *level) email(i int) {
 	if len(label) < 2 || !mayBeTLD(label) {
 		return
 	}
+	if t[start] == '_' && end < len(t) && t[end] == '_' {
+		start++ // emphasis in Markdown
+	}
 	l.add(l.zone.det.mail, start, end, 1)
 }
 
 // hostEnd returns where the name of a host with a point in it ends that begins
 // at t[p], or 0.
-func hostEnd(t []byte, p int) int {
+func (d *detector) hostEnd(t []byte, p int) int {
 	q := p
 	for q < len(t) && q-p < maxHost && (isHostByte[t[q]] || t[q] == '.' && q > p && t[q-1] != '.') {
 		q++
 	}
+	q = d.beforeOther(t, p, q)
 	for q > p && (t[q-1] == '.' || t[q-1] == '-') {
 		q--
 	}
@@ -68,6 +77,49 @@ func hostEnd(t []byte, p int) int {
 		return 0
 	}
 	return q
+}
+
+// afterOther returns the first place in t[p:end] behind everything that is not
+// of the name there: marks of other scripts, and writing without spaces.
+func afterOther(t []byte, p, end int) int {
+	for q := p; q < end; {
+		if t[q] < utf8.RuneSelf {
+			q++
+			continue
+		}
+		r, size := utf8.DecodeRune(t[q:end])
+		if q += size; isOtherMark(r) || q < end && isAlnum(t[q]) && unspaced(r) {
+			p = q
+		}
+	}
+	return p
+}
+
+// beforeOther returns where the host name that begins at t[p] ends, end at most,
+// in front of such things.
+func (d *detector) beforeOther(t []byte, p, end int) int {
+	for q := p; q < end; {
+		if t[q] < utf8.RuneSelf {
+			q++
+			continue
+		}
+		r, size := utf8.DecodeRune(t[q:end])
+		if isOtherMark(r) || q > p && isLetter(t[q-1]) && unspaced(r) && d.isTLD(lastLabel(t[p:q])) {
+			return q
+		}
+		q += size
+	}
+	return end
+}
+
+// isOtherMark reports whether r, which is not ASCII, is in no name of a host.
+func isOtherMark(r rune) bool {
+	return r != utf8.RuneError && !unicode.IsLetter(r) && !unicode.IsMark(r) && !unicode.IsNumber(r)
+}
+
+// unspaced reports whether r is of a script that has no spaces between words.
+func unspaced(r rune) bool {
+	return unicode.In(r, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Hangul, unicode.Thai)
 }
 
 func lastLabel(host []byte) []byte {
@@ -104,11 +156,13 @@ func (l *level) host(i int) {
 	for start > 0 && i-start < 64 && isHostByte[t[start-1]] {
 		start--
 	}
+	start = afterOther(t, start, i)
 	end := start
 	for end < len(t) && (isHostByte[t[end]] || t[end] == '.') {
 		end++
 	}
 	l.hostEnd = end
+	end = l.zone.det.beforeOther(t, start, end)
 	for end > start && (t[end-1] == '.' || t[end-1] == '-') {
 		end--
 	}

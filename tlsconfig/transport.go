@@ -109,7 +109,9 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	g := t.enter()
 	if t.side.Outgoing != nil {
+		trailer := req.Trailer // its values come with the end of the body
 		req = req.Clone(req.Context())
+		req.Trailer = trailer
 		if err := t.side.Outgoing(req, g.material); err != nil {
 			t.leave(g)
 			if req.Body != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io"
@@ -60,7 +61,7 @@ func loadPostgres(args []string) int {
 				var user string
 				err := db.QueryRowContext(ctx, "INSERT INTO entries VALUES ($1, $2, '') RETURNING session_user", worker, n).Scan(&user)
 				var pg *pgconn.PgError
-				if errors.As(err, &pg) && pg.Code == "57P01" {
+				if errors.As(err, &pg) && pg.Code == "57P01" || errors.Is(err, driver.ErrBadConn) {
 					n-- // it has not run: the pool connects again
 					continue
 				}

@@ -107,21 +107,20 @@ it is signed at the end, and with --anchor it is anchored.`,
 
 // writerFlags are those of the commands that write a log.
 func writerFlags() []cli.Flag {
-	return []cli.Flag{
+	return append([]cli.Flag{
 		auditDirFlag(),
 		&cli.StringFlag{Name: "signing-key", Usage: "sign with the Ed25519 key in `FILE`, which phoenix audit key makes", TakesFile: true},
-		&cli.StringFlag{Name: "anchor", Usage: "anchor checkpoints in a write-once `DIR`", TakesFile: true},
 		&cli.StringSliceFlag{Name: "sensitive", Usage: "replace `FIELD` by its HMAC: user, peer, client, resource or an attribute; may be repeated"},
 		&cli.StringFlag{Name: "hash-key", Usage: "the key of these HMACs: 32 bytes or more in `FILE`", TakesFile: true},
 		&cli.Int64Flag{Name: "max-bytes", Usage: "bound on the log's size; 0: 1 GiB"},
 		&cli.Int64Flag{Name: "segment-size", Usage: "size of a segment; 0: 16 MiB"},
 		&cli.IntFlag{Name: "max-event", Usage: "largest event in bytes; 0: 256 KiB"},
-	}
+	}, anchorFlags()...)
 }
 
 // openLog opens the log that writerFlags describe. The signer is nil without a
 // key.
-func openLog(cmd *cli.Command, dir string) (_ *auditlog.Log, signer auditlog.Signer, err error) {
+func openLog(ctx context.Context, cmd *cli.Command, dir string) (_ *auditlog.Log, signer auditlog.Signer, err error) {
 	cfg := auditlog.Config{
 		Service: cmd.String("service"), Environment: cmd.String("environment"), Sensitive: cmd.StringSlice("sensitive"),
 		MaxBytes: cmd.Int64("max-bytes"), SegmentSize: cmd.Int64("segment-size"), MaxEvent: cmd.Int("max-event"),
@@ -140,8 +139,8 @@ func openLog(cmd *cli.Command, dir string) (_ *auditlog.Log, signer auditlog.Sig
 		}
 	}
 	if place := cmd.String("anchor"); place != "" {
-		if cfg.Anchor, err = auditlog.DirAnchor(place); err != nil {
-			return nil, nil, usagef("--anchor: %v", trimRoom(err))
+		if cfg.Anchor, err = openAnchor(ctx, cmd, place); err != nil {
+			return nil, nil, err
 		}
 	}
 	log, err := auditlog.Open(dir, cfg)
@@ -153,7 +152,7 @@ func auditAppend(ctx context.Context, cmd *cli.Command) (err error) {
 	if err != nil {
 		return err
 	}
-	log, signer, err := openLog(cmd, dir)
+	log, signer, err := openLog(ctx, cmd, dir)
 	if err != nil {
 		return err
 	}

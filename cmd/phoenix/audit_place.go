@@ -24,6 +24,41 @@ func s3Flags() []cli.Flag {
 	}
 }
 
+// anchorFlags say where checkpoints are anchored.
+func anchorFlags() []cli.Flag {
+	return append([]cli.Flag{
+		&cli.StringFlag{Name: "anchor", Usage: "anchor checkpoints in a write-once `PLACE`: a directory, or s3://bucket/prefix with Object Lock", TakesFile: true},
+		&cli.StringFlag{Name: "retain", Usage: "how long what is anchored in s3:// is locked, as in 365d"},
+	}, s3Flags()...)
+}
+
+// openAnchor returns the anchor at a place, which --anchor or a file names.
+func openAnchor(ctx context.Context, cmd *cli.Command, place string) (auditlog.Anchor, error) {
+	bucket, prefix, is, err := parseS3(place)
+	if err != nil {
+		return nil, err
+	}
+	if !is {
+		anchor, err := auditlog.DirAnchor(place)
+		if err != nil {
+			return nil, usagef("the anchor: %s", trimRoom(err))
+		}
+		return anchor, nil
+	}
+	retain, err := parseSpan(cmd.String("retain"))
+	if err != nil || retain <= 0 {
+		return nil, usagef("--retain is %q; say how long what is anchored in %s is locked, as in 365d", cmd.String("retain"), place)
+	}
+	client, err := s3lock.Client(ctx, cmd.String("s3-region"), cmd.String("s3-endpoint"))
+	if err == nil {
+		var sink *s3lock.Sink
+		if sink, err = s3lock.New(s3lock.Config{Client: client, Bucket: bucket, Prefix: prefix, Retain: retain}); err == nil {
+			return sink, nil
+		}
+	}
+	return nil, usagef("%s: %v", place, strings.TrimPrefix(err.Error(), "s3lock: "))
+}
+
 // parseS3 splits s3://bucket/prefix.
 func parseS3(place string) (bucket, prefix string, is bool, err error) {
 	rest, is := strings.CutPrefix(place, "s3://")

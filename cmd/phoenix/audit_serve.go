@@ -98,7 +98,7 @@ func auditServe(ctx context.Context, cmd *cli.Command) (err error) {
 	case ref != "" && cmd.String("signing-key") != "":
 		return usagef("--signing-key and --vault-signer are two keys; give one")
 	}
-	log, signer, err := openLog(cmd, dir)
+	log, signer, err := openLog(ctx, cmd, dir)
 	if err != nil {
 		return err
 	}

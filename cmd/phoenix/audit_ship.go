@@ -28,12 +28,11 @@ is kept in DIR/cursors, so that it goes on where it was; what a destination
 refuses for good, in DIR/dead.
 
 ` + shipSchema,
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			auditDirFlag(),
 			&cli.StringFlag{Name: "file", Aliases: []string{"f"}, Usage: "the `FILE` that says where to", TakesFile: true, Sources: cli.EnvVars("PHOENIX_AUDIT_SHIP")},
-			&cli.StringFlag{Name: "anchor", Usage: "anchor checkpoints in a write-once `DIR`", TakesFile: true},
 			&cli.BoolFlag{Name: "once", Usage: "end when everything is delivered"},
-		},
+		}, anchorFlags()...),
 		Action: auditShip,
 	}
 }
@@ -59,9 +58,15 @@ func auditShip(ctx context.Context, cmd *cli.Command) error {
 			defer c.Close()
 		}
 	}
+	if place == "none" { // the log's writer anchors it
+		for i, sink := range cfg.Sinks {
+			cfg.Sinks[i] = struct{ auditlog.Sink }{sink}
+		}
+		place = ""
+	}
 	if place != "" {
-		if cfg.Anchor, err = auditlog.DirAnchor(place); err != nil {
-			return usagef("the anchor: %s", trimRoom(err))
+		if cfg.Anchor, err = openAnchor(ctx, cmd, place); err != nil {
+			return err
 		}
 	}
 	if cfg.Anchor == nil && len(cfg.Sinks) == 0 {

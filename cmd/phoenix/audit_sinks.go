@@ -33,7 +33,7 @@ type shipFile struct {
 
 const shipSchema = `The file is YAML; no other keys than these are allowed:
    anchor: DIR    a write-once directory for checkpoints; without it the first
-                  s3 sink anchors them
+                  s3 sink anchors them; none if the log's writer does
    sinks:         each an item with one of
    - s3: {bucket, prefix, region, endpoint, retain}       Object Lock; retain is
                   like 365d or 8760h
@@ -61,7 +61,7 @@ type shipSink struct {
 
 type shipS3 struct {
 	Name     string `yaml:"name"`
-	Linger   span   `yaml:"linger"`
+	Linger   *span  `yaml:"linger"`
 	Bucket   string `yaml:"bucket"`
 	Prefix   string `yaml:"prefix"`
 	Region   string `yaml:"region"`
@@ -71,7 +71,7 @@ type shipS3 struct {
 
 type shipHTTP struct {
 	Name      string   `yaml:"name"`
-	Linger    span     `yaml:"linger"`
+	Linger    *span    `yaml:"linger"`
 	Host      string   `yaml:"host"`
 	URL       string   `yaml:"url"`
 	TokenFile string   `yaml:"token_file"`
@@ -82,7 +82,7 @@ type shipHTTP struct {
 
 type shipSyslog struct {
 	Name       string   `yaml:"name"`
-	Linger     span     `yaml:"linger"`
+	Linger     *span    `yaml:"linger"`
 	Addr       string   `yaml:"addr"`
 	TokenFile  string   `yaml:"token_file"`
 	Facility   int      `yaml:"facility"`
@@ -93,7 +93,7 @@ type shipSyslog struct {
 
 type shipLoki struct {
 	Name      string            `yaml:"name"`
-	Linger    span              `yaml:"linger"`
+	Linger    *span             `yaml:"linger"`
 	URL       string            `yaml:"url"`
 	User      string            `yaml:"user"`
 	TokenFile string            `yaml:"token_file"`
@@ -104,7 +104,7 @@ type shipLoki struct {
 
 type shipCloudWatch struct {
 	Name     string `yaml:"name"`
-	Linger   span   `yaml:"linger"`
+	Linger   *span  `yaml:"linger"`
 	Group    string `yaml:"group"`
 	Stream   string `yaml:"stream"`
 	Region   string `yaml:"region"`
@@ -120,21 +120,28 @@ type shipTLS struct {
 // A span is a time.Duration that may be given in days.
 type span time.Duration
 
-// UnmarshalYAML reads "365d" or what time.ParseDuration reads.
+// UnmarshalYAML reads what parseSpan does.
 func (s *span) UnmarshalYAML(node *yaml.Node) error {
-	text := node.Value
+	d, err := parseSpan(node.Value)
+	if err != nil {
+		return fmt.Errorf("line %d: %w", node.Line, err)
+	}
+	*s = span(d)
+	return nil
+}
+
+// parseSpan reads "365d" or what time.ParseDuration reads.
+func parseSpan(text string) (time.Duration, error) {
 	if days, ok := strings.CutSuffix(text, "d"); ok {
 		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
-			*s = span(n) * span(24*time.Hour)
-			return nil
+			return time.Duration(n) * 24 * time.Hour, nil
 		}
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil || d < 0 {
-		return fmt.Errorf("line %d: %q is no time; it is like 365d or 10s", node.Line, text)
+		return 0, fmt.Errorf("%q is no time; it is like 365d or 10s", text)
 	}
-	*s = span(d)
-	return nil
+	return d, nil
 }
 
 // loadShip reads the file and makes its sinks.
@@ -172,7 +179,7 @@ func loadShip(ctx context.Context, path string) (sinks []auditlog.Sink, anchor s
 		}
 		sinks = append(sinks, sink)
 	}
-	if file.Anchor != "" {
+	if anchor = file.Anchor; anchor != "" && anchor != "none" {
 		anchor = b.path(file.Anchor)
 	}
 	return sinks, anchor, nil
@@ -242,7 +249,7 @@ func (b shipBuilder) sink(s shipSink) (auditlog.Sink, error) {
 			return nil, err
 		}
 		return made(s3lock.New(s3lock.Config{
-			Name: s.S3.Name, Client: client, Bucket: s.S3.Bucket, Prefix: s.S3.Prefix, Retain: time.Duration(s.S3.Retain), Linger: time.Duration(s.S3.Linger),
+			Name: s.S3.Name, Client: client, Bucket: s.S3.Bucket, Prefix: s.S3.Prefix, Retain: time.Duration(s.S3.Retain), Linger: linger(s.S3.Linger),
 		}))
 	case s.BetterStack != nil, s.Webhook != nil:
 		h := s.Webhook
@@ -250,7 +257,7 @@ func (b shipBuilder) sink(s shipSink) (auditlog.Sink, error) {
 			h = s.BetterStack
 		}
 		cfg := webhook.Config{
-			Name: h.Name, URL: h.URL, Token: b.token(h.TokenFile), Scheme: h.Scheme, Format: webhook.Format(h.Format), TLS: b.tls(h.TLS), Linger: time.Duration(h.Linger),
+			Name: h.Name, URL: h.URL, Token: b.token(h.TokenFile), Scheme: h.Scheme, Format: webhook.Format(h.Format), TLS: b.tls(h.TLS), Linger: linger(h.Linger),
 		}
 		if (s.BetterStack != nil) == (h.Host == "") || (s.Webhook != nil) == (h.URL == "") {
 			return nil, errors.New("betterstack has a host, and webhook a url")
@@ -265,7 +272,7 @@ func (b shipBuilder) sink(s shipSink) (auditlog.Sink, error) {
 			l = s.Papertrail
 		}
 		cfg := syslog.Config{
-			Name: l.Name, Addr: l.Addr, TLS: b.tls(l.TLS), Token: b.token(l.TokenFile), Facility: l.Facility, Host: l.Host, MaxMessage: l.MaxMessage, Linger: time.Duration(l.Linger),
+			Name: l.Name, Addr: l.Addr, TLS: b.tls(l.TLS), Token: b.token(l.TokenFile), Facility: l.Facility, Host: l.Host, MaxMessage: l.MaxMessage, Linger: linger(l.Linger),
 		}
 		if s.Papertrail != nil {
 			return made(syslog.Papertrail(l.Addr, cfg))
@@ -273,15 +280,26 @@ func (b shipBuilder) sink(s shipSink) (auditlog.Sink, error) {
 		return made(syslog.New(cfg))
 	case s.Loki != nil:
 		return made(loki.New(loki.Config{
-			Name: s.Loki.Name, URL: s.Loki.URL, User: s.Loki.User, Token: b.token(s.Loki.TokenFile), Tenant: s.Loki.Tenant, Labels: s.Loki.Labels, TLS: b.tls(s.Loki.TLS), Linger: time.Duration(s.Loki.Linger),
+			Name: s.Loki.Name, URL: s.Loki.URL, User: s.Loki.User, Token: b.token(s.Loki.TokenFile), Tenant: s.Loki.Tenant, Labels: s.Loki.Labels, TLS: b.tls(s.Loki.TLS), Linger: linger(s.Loki.Linger),
 		}))
 	default:
 		client, err := cloudwatch.Client(b.ctx, s.CloudWatch.Region, s.CloudWatch.Endpoint)
 		if err != nil {
 			return nil, err
 		}
-		return made(cloudwatch.New(cloudwatch.Config{Name: s.CloudWatch.Name, Client: client, Group: s.CloudWatch.Group, Stream: s.CloudWatch.Stream, Linger: time.Duration(s.CloudWatch.Linger)}))
+		return made(cloudwatch.New(cloudwatch.Config{Name: s.CloudWatch.Name, Client: client, Group: s.CloudWatch.Group, Stream: s.CloudWatch.Stream, Linger: linger(s.CloudWatch.Linger)}))
 	}
+}
+
+// linger is how a sink takes it: nothing for its default, less for not at all.
+func linger(s *span) time.Duration {
+	switch {
+	case s == nil:
+		return 0
+	case *s == 0:
+		return -1
+	}
+	return time.Duration(*s)
 }
 
 // made keeps a nil pointer from becoming a sink.

@@ -87,7 +87,7 @@ func ParseExec(args []string, out io.Writer, lookup func(string) (string, bool))
 	fs.Func("call", "take CMD's plain requests at AT, to the peer at TO: `AT=TO,peer=NAME`; repeatable", c.addCall)
 	fs.Func("tunnel", "take CMD's connections at AT to the server at TO, and add the TLS: `AT=TO,peer=NAME`; repeatable", c.addTunnel)
 	fs.StringVar(&c.Sidecar.Proxy, "proxy", c.Sidecar.Proxy, "take CMD's requests for any -call by its host, at `ADDR`, as HTTP_PROXY")
-	fs.Func("postgres", "log CMD in without a password at LISTEN: `LISTEN=SERVER/DATABASE,lease=REF,…`; repeatable\n(LISTEN: unix:/run/phoenix/pg or 127.0.0.1:PORT; certificate=ROLE of Vault's PKI or ca=FILE,\nuser=NAME; env=NAME:WHAT gives CMD the url, host, port, database, user or password)", c.addPostgres)
+	fs.Func("postgres", "log CMD in without a password at LISTEN: `LISTEN=SERVER/DATABASE,lease=REF,…`; repeatable\n(LISTEN: unix:/run/phoenix/pg or 127.0.0.1:PORT; certificate=ROLE of Vault's PKI or ca=FILE,\nuser=NAME; move: sessions outlive a lease; env=NAME:WHAT gives CMD the url, host, port, database, user or password)", c.addPostgres)
 	fs.StringVar(&logFormat, "log-format", "text", "`text` or json, on standard error")
 	fs.StringVar(&logLevel, "log-level", "info", "debug, `info`, warn or error")
 	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {

@@ -42,6 +42,11 @@ type Postgres struct {
 	// every process of the agent's user.
 	Peers string `yaml:"peers"`
 
+	// Move has sessions go on with a new lease instead of ending, if they keep
+	// nothing on the server: see pgproxy.Config.Move, which says for which
+	// programs that is not right.
+	Move bool `yaml:"move"`
+
 	MaxConns int           `yaml:"max_conns"` // 0 means 100
 	Drain    time.Duration `yaml:"drain"`     // how long a session may keep an old lease; 0 means a minute, or less if the leases' drain is shorter
 }
@@ -177,7 +182,7 @@ func startDatabases(cfg *Config, session *bootstrap.Session) (all databases, err
 		if err != nil {
 			return all, err
 		}
-		pc := pgproxy.Config{Listen: p.Listen, User: p.User, MaxConns: p.MaxConns, DrainTimeout: p.Drain, Upstream: dbconn.Config{
+		pc := pgproxy.Config{Listen: p.Listen, User: p.User, MaxConns: p.MaxConns, DrainTimeout: p.Drain, Move: p.Move, Upstream: dbconn.Config{
 			Addr: p.Server, Database: p.Database, Leases: session.Leases(p.Lease), Roots: roots, ApplicationName: cfg.Boot.Service,
 			Audit: cfg.Boot.Audit, Logger: cfg.Logger, Scrubber: session.Scrubber(),
 		}}
@@ -285,6 +290,9 @@ func (d databases) writeMetrics(b *strings.Builder) {
 			put(fmt.Sprintf(",reason=%q", reason), float64(s.Refused[reason]))
 		}
 	})
+	family("moved_total", "counter", "Sessions that went on with a new lease.", func(s *pgproxy.Stats, put func(string, float64)) {
+		put("", float64(s.Moved))
+	})
 	family("ended_total", "counter", "Sessions that the agent or one side ended: drained between two transactions, cut off at the deadline, client or server gone.", func(s *pgproxy.Stats, put func(string, float64)) {
 		put(`,how="drained"`, float64(s.Drained))
 		put(`,how="cut"`, float64(s.Cut))
@@ -320,11 +328,13 @@ func (c *Config) addPostgres(s string) error {
 			p.CA = value
 		case "user":
 			p.User = value
+		case "move":
+			p.Move = true
 		case "env":
 			name, what, _ := strings.Cut(value, ":")
 			p.Env[name] = what
 		default:
-			return fmt.Errorf("there is no option %q; there are lease, certificate, ca, user and env", key)
+			return fmt.Errorf("there is no option %q; there are lease, certificate, ca, user, move and env", key)
 		}
 	}
 	c.Postgres = append(c.Postgres, p)

@@ -14,7 +14,7 @@ import (
 
 func TestPostgresUsage(t *testing.T) {
 	const good = "unix:/run/pg=db:5432/hr,lease=database/creds/a,certificate=pki/sign/a-db"
-	if _, err := parse("-postgres", good, "-postgres", "127.0.0.1:0=db/hr,lease=database/static-creds/a,certificate=pki/sign/a-db,env=U:url", "--", "x"); err != nil {
+	if _, err := parse("-postgres", good, "-postgres", "127.0.0.1:0=db/hr,lease=database/static-creds/a,certificate=pki/sign/a-db,move,env=U:url", "--", "x"); err != nil {
 		t.Errorf("a good one: %v", err)
 	}
 	for want, args := range map[string][]string{
@@ -53,10 +53,10 @@ func TestPostgresInTheFile(t *testing.T) {
 	}
 	c, err := load(`postgres:
   - {listen: unix:/run/phoenix/pg, server: postgres, database: hr, lease: database/creds/a, certificate: pki/sign/a-db,
-     ca: /etc/ca.pem, user: hr, env: {DATABASE_URL: url}, peers: user, max_conns: 20, drain: 30s}
+     ca: /etc/ca.pem, user: hr, env: {DATABASE_URL: url}, peers: user, max_conns: 20, drain: 30s, move: true}
 `)
 	want := []agent.Postgres{{Listen: "unix:/run/phoenix/pg", Server: "postgres", Database: "hr", Lease: "database/creds/a", Certificate: "pki/sign/a-db",
-		CA: "/etc/ca.pem", User: "hr", Env: map[string]string{"DATABASE_URL": "url"}, Peers: "user", MaxConns: 20, Drain: 30 * time.Second}}
+		CA: "/etc/ca.pem", User: "hr", Env: map[string]string{"DATABASE_URL": "url"}, Peers: "user", MaxConns: 20, Drain: 30 * time.Second, Move: true}}
 	if err != nil || !reflect.DeepEqual(c.Postgres, want) {
 		t.Errorf("got %+v, %v", c.Postgres, err)
 	}

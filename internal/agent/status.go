@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/tamshai/phoenix/bootstrap"
@@ -302,9 +303,12 @@ func removeStale(path string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if conn, err := new(net.Dialer).DialContext(ctx, "unix", path); err == nil {
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+	if err == nil {
 		_ = conn.Close()
-		return fmt.Errorf("probes cannot be served: another agent answers at %s; choose another -listen", path)
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) { // EAGAIN, for one, is a queue that is full
+		return fmt.Errorf("probes cannot be served: another agent is at %s; choose another -listen", path)
 	}
 	return os.Remove(path)
 }

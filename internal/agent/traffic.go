@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -96,7 +97,9 @@ func startSidecar(cfg *Config, session *bootstrap.Session) (sc *sidecar.Sidecar,
 	if !cfg.Sidecar.Configured() {
 		return nil, stop, nil
 	}
-	host := sidecar.Host{Identity: session.Identity(), Drain: cfg.Boot.Drain, Audit: cfg.Boot.Audit, Logger: cfg.Logger}
+	host := sidecar.Host{Identity: session.Identity(), Drain: cfg.Boot.Drain, Audit: cfg.Boot.Audit, Logger: cfg.Logger,
+		UIDs: append([]uint32{uint32(os.Geteuid())}, cfg.Sidecar.UIDs...),
+	}
 	if ref := cfg.Sidecar.Users.Secret; ref != "" {
 		if host.Secret, err = session.Secret(ref); err != nil {
 			return nil, stop, err

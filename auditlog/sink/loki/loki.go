@@ -53,7 +53,7 @@ type Config struct {
 
 	MaxLine  int           // bytes of JSON in an event; 0: 262,144, Loki's max_line_size
 	MaxBatch int           // events in a request; 0: 1,000
-	Linger   time.Duration // how long to wait for more events; 0: not at all
+	Linger   time.Duration // how long to wait for more events; 0 or less: not at all
 }
 
 // A Sink is a Loki.
@@ -98,7 +98,7 @@ func New(cfg Config) (*Sink, error) {
 
 // Info is what the log needs to know. Loki's own bound is 4 MB in a second.
 func (s *Sink) Info() auditlog.SinkInfo {
-	return auditlog.SinkInfo{Name: s.cfg.Name, MaxEvents: s.cfg.MaxBatch, MaxEvent: s.cfg.MaxLine, Linger: s.cfg.Linger, Overhead: 256}
+	return auditlog.SinkInfo{Name: s.cfg.Name, MaxEvents: s.cfg.MaxBatch, MaxEvent: s.cfg.MaxLine, Linger: max(s.cfg.Linger, 0), Overhead: 256}
 }
 
 type stream struct {

@@ -1,3 +1,5 @@
+//go:build linux
+
 package syslog_test
 
 import (

@@ -62,7 +62,7 @@ type Config struct {
 	Accept   []int         // answers that mean: stored; nil: 200, 201, 202, 204
 	MaxBytes int           // of a body before it is compressed; 0: 1 MiB
 	MaxBatch int           // events in a body; 0: 1,000
-	Linger   time.Duration // how long to wait for more events; 0: not at all
+	Linger   time.Duration // how long to wait for more events; 0 or less: not at all
 }
 
 // A Sink is a collector behind HTTPS.
@@ -132,7 +132,7 @@ func TokenFile(path string) func() (string, error) {
 
 // Info is what the log needs to know.
 func (s *Sink) Info() auditlog.SinkInfo {
-	info := auditlog.SinkInfo{Name: s.cfg.Name, MaxBytes: s.cfg.MaxBytes, MaxEvents: s.cfg.MaxBatch, Linger: s.cfg.Linger, Overhead: 1}
+	info := auditlog.SinkInfo{Name: s.cfg.Name, MaxBytes: s.cfg.MaxBytes, MaxEvents: s.cfg.MaxBatch, Linger: max(s.cfg.Linger, 0), Overhead: 1}
 	if s.dt {
 		info.Overhead = 128 // dt and message
 	}

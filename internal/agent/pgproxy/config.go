@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/tamshai/phoenix/auditlog"
@@ -51,6 +52,15 @@ type Config struct {
 	// DrainTimeout is how long a session may go on with an old lease; 0 means a
 	// minute. It should be shorter than the source leaves the old lease alive.
 	DrainTimeout time.Duration
+	// Move has a session go on with a new lease, on a connection of its own to the
+	// server, where it would end between two transactions. The client sees none of
+	// it: what its driver has prepared is prepared again. A session that has
+	// settings, cursors, temporary tables, advisory locks, a LISTEN or a PREPARE ends
+	// as without Move. The server does not tell of settings of one's own
+	// (set_config('app.user', …, false)), of currval and of what extensions keep,
+	// which would be lost: leave Move off for a program that relies on these from
+	// one transaction to the next.
+	Move bool
 	// HalfClosed is how long a client that has closed its sending half waits for
 	// what it has asked for; 0 means 5 s.
 	HalfClosed time.Duration
@@ -198,9 +208,12 @@ func prepareSocket(a address) error {
 	case info.Mode()&os.ModeSocket == 0:
 		return bad("%s is there and is no socket", a.addr)
 	}
-	if conn, err := net.DialTimeout("unix", a.addr, time.Second); err == nil {
+	conn, err := net.DialTimeout("unix", a.addr, time.Second)
+	if err == nil {
 		_ = conn.Close()
-		return bad("somebody else answers at %s", a.addr)
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) { // EAGAIN, for one, is a queue that is full
+		return bad("somebody else is at %s already", a.addr)
 	}
 	return os.Remove(a.addr)
 }

@@ -31,9 +31,12 @@
 // transactions, when nothing that the client has sent is unanswered: it gets
 // FATAL 57P01, which pools take as a reason to connect again, and what the client
 // sends at that very moment is not passed on, so that repeating it is safe. The
-// sessions end one after the other, so that a pool never finds all of its
-// connections dead.
-// One that is in a transaction goes on. After [Config.DrainTimeout] those that
+// sessions end one after the other, so that a pool at work seldom finds several dead
+// ones in a row: database/sql then gives a statement up, with driver.ErrBadConn and
+// unsent. With [Config.Move] a session that keeps nothing but prepared statements goes
+// on with the new lease instead, and the client notices nothing.
+//
+// A session in a transaction goes on. After [Config.DrainTimeout] those that
 // are left are cut off, with FATAL 25P03 if they sat in a transaction and 08006 if
 // something was running. When the last one has ended the lease is released, and
 // its source can revoke it. What belongs to a session ends with it, as at a restart

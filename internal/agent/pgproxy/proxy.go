@@ -52,6 +52,7 @@ type Counts struct {
 	Accepted   uint64
 	Refused    map[string]uint64 // by reason: peer, password, database, …
 	Drained    uint64            // sessions that a rotation ended between two transactions
+	Moved      uint64            // sessions that went on with a new lease
 	Cut        uint64            // sessions that were ended in the middle of something
 	Cancels    uint64            // requests that were passed on
 	ClientGone uint64            // clients that went while something ran
@@ -309,6 +310,9 @@ func (p *Proxy) open(settings map[string]string) (*session, error) {
 		return nil, p.upstreamRefusal(err)
 	}
 	s := &session{p: p, g: g, server: conn, writing: true, gone: make(chan struct{})}
+	if p.cfg.Move {
+		s.settings = settings
+	}
 	s.t.status = 'I'
 	var random [8]byte
 	p.mu.Lock()
@@ -466,7 +470,10 @@ func (p *Proxy) cancel(st *startup) {
 	p.count(&p.counts.Cancels)
 	ctx, cancel := context.WithTimeout(p.life, p.cfg.Upstream.ConnectTimeout)
 	defer cancel()
-	if err := s.server.Cancel(ctx); err != nil {
+	s.mu.Lock()
+	server := s.server
+	s.mu.Unlock()
+	if err := server.Cancel(ctx); err != nil {
 		p.cfg.Upstream.Logger.Warn("a cancel request could not be passed on", "error", err)
 	}
 }
@@ -503,6 +510,6 @@ func (p *Proxy) cutAll() {
 	sessions := slices.Collect(maps.Values(p.sessions))
 	p.mu.Unlock()
 	for _, s := range sessions {
-		s.cut()
+		s.cut(nil)
 	}
 }

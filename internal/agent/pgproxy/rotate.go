@@ -135,7 +135,7 @@ func (p *Proxy) expire(g *generation) {
 	}
 	p.mu.Unlock()
 	for _, s := range sessions {
-		s.cut()
+		s.cut(g)
 	}
 }
 

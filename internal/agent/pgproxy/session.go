@@ -47,17 +47,20 @@ type session struct {
 	key    [4]byte
 	hello  []byte // what goes before the greeting
 
+	settings map[string]string // of the startup message; kept for moving alone
+
 	gone chan struct{} // closed when nothing more comes from the server
 
 	mu       sync.Mutex
 	t        tracker
-	writing  bool     // what the server has sent is on its way to the client
-	draining *refusal // end between two transactions, with this; nil: do not
-	eof      bool     // the client has closed its sending half
-	over     bool     // it is being ended: nothing more is passed on
-	last     *refusal // what the client is told then; may be nil
-	cancel   bool     // what runs is to be cancelled then
-	broken   bool     // the client cannot be told anything
+	writing  bool          // what the server has sent is on its way to the client
+	draining *refusal      // end between two transactions, with this; nil: do not
+	moving   chan struct{} // closed when the move to another lease is over; nil: none is under way
+	eof      bool          // the client has closed its sending half
+	over     bool          // it is being ended: nothing more is passed on
+	last     *refusal      // what the client is told then; may be nil
+	cancel   bool          // what runs is to be cancelled then
+	broken   bool          // the client cannot be told anything
 }
 
 // run passes bytes in both directions until the session is over.
@@ -104,7 +107,14 @@ func (s *session) greet() {
 // The caller holds mu.
 func (s *session) settle() bool {
 	switch {
-	case s.over, s.writing:
+	case s.over, s.writing, s.moving != nil:
+	case s.draining == rotated && s.t.idle() && s.p.cfg.Move && !s.eof:
+		// The server does not tell of a statement without a name. What it is for
+		// comes next.
+		if !s.t.parsed {
+			s.moving = make(chan struct{})
+			_ = s.server.SetReadDeadline(past) // down does the rest
+		}
 	case s.draining != nil && s.t.idle():
 		s.over, s.last = true, s.draining
 		if s.draining == rotated {
@@ -126,11 +136,11 @@ func (s *session) drain(why *refusal) {
 	}
 }
 
-// cut ends the session at once.
-func (s *session) cut() {
+// cut ends the session at once, if it is of that generation; nil: of whichever.
+func (s *session) cut(of *generation) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.settle() {
+	if s.settle() || of != nil && s.g != of {
 		return
 	}
 	why := rotated.text
@@ -168,7 +178,8 @@ func (s *session) up() {
 		var n int
 		if buf, n, err = r.read(); n > 0 {
 			s.mu.Lock()
-			drop := s.over || broken
+			s.stay()
+			drop, server := s.over || broken, s.server
 			if !drop {
 				if bad := s.t.sent(buf[:n]); bad != nil {
 					s.last = refuse("08P01", "", "terminating connection: the client does not speak PostgreSQL's protocol", "")
@@ -178,10 +189,10 @@ func (s *session) up() {
 			}
 			s.mu.Unlock()
 			if !drop {
-				if _, failed := s.server.Write(buf[:n]); failed != nil {
+				if _, failed := server.Write(buf[:n]); failed != nil {
 					// Its last words may still be there to read.
 					broken = true
-					_ = s.server.SetReadDeadline(time.Now().Add(goodbye))
+					_ = server.SetReadDeadline(time.Now().Add(goodbye))
 				}
 			}
 		}
@@ -228,7 +239,7 @@ func (s *session) down() {
 	buf := small
 	for {
 		n, err := s.server.Read(buf)
-		if !s.pass(buf[:n], err) {
+		if !s.pass(buf[:n], err) || !s.move() {
 			break
 		}
 		switch {
@@ -278,7 +289,7 @@ func (s *session) pass(p []byte, err error) bool {
 			s.p.count(&s.p.counts.ClientGone)
 			s.abandon()
 		}
-	case err != nil && !s.over:
+	case err != nil && !s.over && !s.woken(err):
 		s.over = true
 		if !s.t.bye && !s.t.failed {
 			s.last = refuse("08006", "", "the connection to the server is lost", "Connect again. Whether a statement under way has run is not known.")

@@ -3,11 +3,14 @@ package pgproxy_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -123,6 +126,24 @@ func TestConfig(t *testing.T) {
 		if _, err := pgproxy.Start(t.Context(), cfg); err == nil {
 			t.Errorf("%s: it starts", name)
 		}
+	}
+	// One whose queue is full is alive.
+	full := filepath.Join(dir, ".s.PGSQL.7")
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	if err := errors.Join(os.Chmod(dir, 0o700), syscall.Bind(fd, &syscall.SockaddrUnix{Name: full}), syscall.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if conn, err := net.Dial("unix", full); err == nil {
+			defer conn.Close()
+		}
+	}
+	if err := pgproxy.Probe(t.Context(), "unix:"+full); err == nil {
+		t.Error("it takes the place of one that is alive")
 	}
 	if n := w.leases.current().Holders(); n != 1 {
 		t.Errorf("the lease has %d holders", n)

@@ -74,6 +74,7 @@ type tracker struct {
 	early  bool // rows were sent before the server asked for them
 	failed bool // the server's last message was an error
 	bye    bool // the client has said that it goes
+	parsed bool // a statement was prepared last, and not bound: it may have no name
 }
 
 // working reports whether the server has something to do or to answer.
@@ -101,7 +102,7 @@ func (t *tracker) sent(p []byte) error {
 		switch f.typ {
 		case 'Q', 'F':
 			t.owed++
-			t.open, t.simple = false, true
+			t.open, t.simple, t.parsed = false, true, false
 		case 'S':
 			// While it waits for rows the server ignores it.
 			if !t.copyIn {
@@ -112,6 +113,9 @@ func (t *tracker) sent(p []byte) error {
 			t.open, t.simple = true, false
 		case 'P', 'B', 'C', 'D', 'H':
 			t.open = true
+			if f.typ == 'P' || f.typ == 'B' {
+				t.parsed = f.typ == 'P'
+			}
 		case 'c', 'f':
 			switch {
 			case t.copyIn:

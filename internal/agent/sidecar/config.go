@@ -31,7 +31,10 @@ type Config struct {
 	// programs send them that are told of HTTP_PROXY. Loopback; "" means none.
 	Proxy  string   `yaml:"proxy"`
 	Tunnel []Tunnel `yaml:"tunnel"`
-	Users  Users    `yaml:"users"`
+	// UIDs are users besides the agent's own whose processes may use the ports
+	// of Call, Proxy and Tunnel: of a program that changes its user.
+	UIDs  []uint32 `yaml:"uids"`
+	Users Users    `yaml:"users"`
 }
 
 // Configured reports whether there is anything to do.

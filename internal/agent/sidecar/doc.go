@@ -30,7 +30,8 @@
 //
 // Requests are parsed and written anew, never copied: two requests in one, or
 // one with two lengths, do not get through as they came. Bodies are streamed
-// and never kept; what waits for neither side is not waited for longer than
-// Stall. Headers that belong to one hop end there, X-Forwarded-For and its like
-// are left as the caller wrote them, and the query is not touched.
+// and never kept. A client that neither sends nor takes what it should is left
+// after Stall; a stream may be silent. Headers that belong to one hop end there,
+// X-Forwarded-For and its like are left as the caller wrote them, and the query
+// is not touched.
 package sidecar

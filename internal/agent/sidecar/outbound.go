@@ -75,7 +75,7 @@ func (sc *Sidecar) out(at string, stall time.Duration, handler http.HandlerFunc)
 	}
 	sc.at[at] = l.Addr()
 	srv := newServer(sc.callCtx, handler, defaultHeader, stall, sc.log)
-	sc.outbound = append(sc.outbound, startFront(srv, bound(l, defaultConns), false))
+	sc.outbound = append(sc.outbound, startFront(srv, bound(sc.own(l, at), defaultConns), false))
 	return nil
 }
 
@@ -108,5 +108,5 @@ func hostOnly(host string) string {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		return name
 	}
-	return host
+	return strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 }

@@ -20,6 +20,11 @@ import (
 	"github.com/tamshai/phoenix/tlsconfig/assertion"
 )
 
+// flushInterval is how long a part of an answer whose length is known may wait
+// for the next: short answers then take one write. What has no length goes on at
+// once.
+const flushInterval = 5 * time.Millisecond
+
 // A hop passes requests on to one place.
 type hop struct {
 	name    string   // of what is there, for people
@@ -54,7 +59,7 @@ func newHop(h *hop) *hop {
 	h.proxy = &httputil.ReverseProxy{
 		Rewrite:       h.rewrite,
 		Transport:     h.via,
-		FlushInterval: -1, // what comes goes on
+		FlushInterval: flushInterval,
 		ErrorLog:      slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
 		ErrorHandler:  h.failed,
 		BufferPool:    &buffers,
@@ -78,6 +83,10 @@ func (h *hop) pass(w http.ResponseWriter, r *http.Request, p *passing) {
 	if r.Method == "PRI" { // net/http hands over how HTTP/2 begins
 		w.Header().Set("Connection", "close")
 		answer(w, http.StatusHTTPVersionNotSupported, "HTTP/2 is agreed upon in the handshake")
+		return
+	}
+	if r.URL.Opaque != "" { // of "http:a:80/b" the next one would be given "a:80/b"
+		answer(w, http.StatusBadRequest, "the request is for something that is neither a path nor a URL")
 		return
 	}
 	if malformed(r) {

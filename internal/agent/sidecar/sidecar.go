@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -25,6 +26,10 @@ type Host struct {
 	Drain time.Duration
 	// Secret is the key of the shared token that Users speaks of.
 	Secret secrets.Secret
+
+	// UIDs are the users whose processes may use the ports that are for the
+	// program; nil means the sidecar's own.
+	UIDs []uint32
 
 	Audit  auditlog.Recorder // nil means auditlog.Slog(Logger)
 	Logger *slog.Logger      // nil discards
@@ -108,6 +113,9 @@ func Start(cfg Config, host Host) (*Sidecar, error) {
 	}
 	if host.Drain <= 0 {
 		host.Drain = defaultDrain
+	}
+	if host.UIDs == nil {
+		host.UIDs = []uint32{uint32(os.Geteuid())}
 	}
 	if host.Now == nil {
 		host.Now = time.Now

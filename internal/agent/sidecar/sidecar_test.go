@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/tamshai/phoenix/internal/agent/sidecar"
+	"github.com/tamshai/phoenix/tlsconfig"
 )
 
 // tell answers with what the program was told.
@@ -79,6 +80,40 @@ func TestStrangers(t *testing.T) {
 	resp, err = w.plain().Get("http://" + addr + "/")
 	if code, body := read(t, resp, err); code != 502 || !strings.Contains(body, "not to be trusted (name)") || strings.Count(body, "\n") != 1 {
 		t.Errorf("%d %q", code, body)
+	}
+}
+
+// A peer whose certificate is revoked is refused on the connection that it has.
+func TestRevoked(t *testing.T) {
+	w := newWorld(t)
+	gateway := w.pair("mcp-gateway")
+	list := w.ca.CRL(1, time.Hour)
+	crls, err := tlsconfig.OpenRevocation(t.Context(), tlsconfig.RevocationConfig{
+		Identity: w.as("mcp-hr"), Interval: time.Hour,
+		Fetch: []tlsconfig.CRLFetch{func(context.Context) ([]byte, error) { return list, nil }},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer crls.Close()
+	var log events
+	hr, _ := w.callee(tell, func(_ *sidecar.Config, h *sidecar.Host) { h.Audit, h.Revocation = &log, crls })
+	client := w.clientWith(gateway, false)
+	resp, err := client.Get("https://" + hr + "/")
+	if code, body := read(t, resp, err); code != 200 {
+		t.Fatalf("%d %s", code, body)
+	}
+	list = w.ca.CRL(2, time.Hour, gateway)
+	if err := crls.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := client.Get("https://" + hr + "/"); err == nil {
+		if code, body := read(t, resp, nil); code != 403 {
+			t.Errorf("a revoked peer: %d %s", code, body)
+		}
+	}
+	if got := log.actions(); !strings.Contains(got, "tls.refuse") {
+		t.Errorf("recorded %q", got)
 	}
 }
 
@@ -314,6 +349,35 @@ func TestStreaming(t *testing.T) {
 	close(next)
 	if _, err := io.ReadAll(resp.Body); err != nil {
 		t.Error(err)
+	}
+}
+
+// What has a length is not kept back either.
+func TestStreamingOfKnownLength(t *testing.T) {
+	w := newWorld(t)
+	next := make(chan struct{})
+	hr, _ := w.callee(func(rw http.ResponseWriter, _ *http.Request) {
+		rw.Header().Set("Content-Length", "10")
+		rw.WriteHeader(200)
+		_ = http.NewResponseController(rw).Flush()
+		for _, half := range []string{"hello", "world"} {
+			<-next
+			_, _ = io.WriteString(rw, half)
+			_ = http.NewResponseController(rw).Flush()
+		}
+	}, nil)
+	addr, _ := w.caller(hr, nil)
+	resp, err := w.plain().Get("http://" + addr + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	for _, want := range []string{"hello", "world"} {
+		next <- struct{}{}
+		got := make([]byte, 5)
+		if _, err := io.ReadFull(resp.Body, got); err != nil || string(got) != want {
+			t.Fatalf("%q %v", got, err)
+		}
 	}
 }
 

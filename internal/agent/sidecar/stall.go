@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"sync"
@@ -18,6 +19,8 @@ type watch struct {
 	read, write *time.Timer
 	body        *watchedBody // nil: there is none
 	ends        bool         // with the connection, unless the body does before
+	wrote       bool         // an answer has begun
+	expects     bool         // the client waits to be told to send the body
 
 	mu   sync.Mutex
 	over bool
@@ -31,7 +34,7 @@ func watched(w http.ResponseWriter, r *http.Request, after time.Duration) (*watc
 	// takes the rest of the body away. But then it also takes what is left of a
 	// body, or follows a broken one, for the next request: see WriteHeader.
 	_ = g.control.EnableFullDuplex() // HTTP/2 needs none
-	g.ends = r.ProtoMajor == 1
+	g.ends, g.expects = r.ProtoMajor == 1, r.Header.Get("Expect") != ""
 	g.write = g.timer(g.control.SetWriteDeadline)
 	if r.Body != nil && r.Body != http.NoBody {
 		g.read = g.timer(g.control.SetReadDeadline)
@@ -59,6 +62,10 @@ func (g *watch) timer(expire func(time.Time) error) *time.Timer {
 // gets to read the answer before its connection is closed; net/http would do
 // that without a limit of time.
 func (g *watch) stop() {
+	left := g.ends && g.body != nil && !g.body.whole.Load()
+	if left && g.wrote {
+		_ = g.FlushError()
+	}
 	g.mu.Lock()
 	g.over = true
 	g.mu.Unlock()
@@ -67,17 +74,25 @@ func (g *watch) stop() {
 		return
 	}
 	g.read.Stop()
-	if g.ends && !g.body.whole.Load() {
-		_ = g.control.SetReadDeadline(time.Now().Add(min(g.after, 2*time.Second)))
-		_ = g.body.ReadCloser.Close()
+	if !left {
+		return
 	}
+	linger := min(g.after, 2*time.Second)
+	if g.expects && !g.body.begun.Load() {
+		linger = 0 // the client was not told to send it
+	}
+	_ = g.control.SetReadDeadline(time.Now().Add(linger))
+	_ = g.body.ReadCloser.Close()
 }
 
 // WriteHeader implements http.ResponseWriter. An answer before the body's end is
 // the last on its connection.
 func (g *watch) WriteHeader(code int) {
-	if code >= 200 && g.ends && g.body != nil && !g.body.whole.Load() {
-		g.Header().Set("Connection", "close")
+	if code >= 200 {
+		g.wrote = true
+		if g.ends && g.body != nil && !g.body.whole.Load() {
+			g.Header().Set("Connection", "close")
+		}
 	}
 	g.ResponseWriter.WriteHeader(code)
 }
@@ -105,23 +120,25 @@ type watchedBody struct {
 
 	ended func() // called at the body's end, before it is reported; nil: none
 
-	whole atomic.Bool // it was read to its end
+	begun atomic.Bool // it was read at all
+	whole atomic.Bool // and to its end
 
 	mu  sync.Mutex
 	err error // why the client's body could not be read
 }
 
 func (b *watchedBody) Read(p []byte) (int, error) {
+	b.begun.Store(true)
 	b.watch.read.Reset(b.watch.after)
 	n, err := b.ReadCloser.Read(p)
 	b.watch.read.Stop()
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		b.whole.Store(true)
 		if b.ended != nil {
 			b.ended()
 		}
 	}
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		b.mu.Lock()
 		b.err = err
 		b.mu.Unlock()

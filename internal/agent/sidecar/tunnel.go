@@ -37,7 +37,7 @@ func (sc *Sidecar) tunnel(cfg *Tunnel) error {
 		return err
 	}
 	sc.at[cfg.At] = l.Addr()
-	t := &tunnel{sc: sc, cfg: cfg, edge: newEdge("tunnel", cfg.At, cfg.Peer, Strict), l: bound(l, cfg.MaxConns), open: map[net.Conn]bool{}}
+	t := &tunnel{sc: sc, cfg: cfg, edge: newEdge("tunnel", cfg.At, cfg.Peer, Strict), l: bound(sc.own(l, cfg.At), cfg.MaxConns), open: map[net.Conn]bool{}}
 	t.dialer.Timeout = 5 * time.Second
 	tlsConfig, serverName := sc.tlsTo(cfg.Peer)
 	t.conns, t.serverName = tlsConfig.ClientConns(sc.host.Identity, t.edge.allow), serverName
@@ -51,7 +51,7 @@ func (t *tunnel) run() {
 		conn, err := t.l.Accept()
 		switch {
 		case err == nil:
-		case passes(err):
+		case passes(t.sc.callCtx, err):
 			continue
 		default:
 			return

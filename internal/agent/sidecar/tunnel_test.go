@@ -139,7 +139,7 @@ func TestTunnelDrains(t *testing.T) {
 		p := conn.Peer()
 		generation <- p.Certificate.SerialNumber.String()
 		_, _ = io.Copy(conn, conn)
-	}), sidecar.Host{Drain: 200 * time.Millisecond})
+	}), sidecar.Host{Drain: time.Second})
 	echo := func(conn net.Conn) error {
 		if _, err := conn.Write([]byte("x")); err != nil {
 			return err
