@@ -115,7 +115,7 @@ func Start(cfg Config, host Host) (*Sidecar, error) {
 		host.Drain = defaultDrain
 	}
 	if host.UIDs == nil {
-		host.UIDs = []uint32{uint32(os.Geteuid())} //nolint:gosec // the kernel's are no larger
+		host.UIDs = []uint32{uint32(os.Geteuid())}
 	}
 	if host.Now == nil {
 		host.Now = time.Now
