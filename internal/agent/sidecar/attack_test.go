@@ -182,3 +182,29 @@ func TestBusySocket(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Whoever is refused all the time does not fill the audit log, nor does he keep
+// the refusal of another out of it.
+func TestRefusalsAreCounted(t *testing.T) {
+	w := newWorld(t)
+	var log events
+	hr, _ := w.callee(tellUser, func(c *sidecar.Config, h *sidecar.Host) {
+		with(headers, nil)(c, h)
+		c.Serve[0].Peers["kong"] = sidecar.Peer{Mode: sidecar.Permissive}
+		h.Audit = &log
+	})
+	forged := map[string]string{"Phoenix-User": "a.b.c"}
+	began, client := time.Now(), w.plain()
+	for range 200 {
+		if code, _ := get(t, client, "http://"+hr+"/", forged); code != 403 {
+			t.Fatal(code)
+		}
+	}
+	most := 21 + int(time.Since(began).Seconds())
+	if n := len(log.all); n == 0 || n > most {
+		t.Errorf("%d events, and %d are enough", n, most)
+	}
+	if code, _ := get(t, w.client("mcp-gateway", false), "https://"+hr+"/", forged); code != 403 || log.all[len(log.all)-1].Actor.Peer != "mcp-gateway" {
+		t.Errorf("%d, and then %+v", code, log.all[len(log.all)-1])
+	}
+}

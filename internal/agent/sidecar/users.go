@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/textproto"
+	"strconv"
 	"strings"
 	"time"
 
@@ -377,8 +378,7 @@ func (sc *Sidecar) refuseUser(w http.ResponseWriter, r *http.Request, side, peer
 	if side == "call" {
 		code, text = http.StatusBadRequest, notPassedOn
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 5*time.Second)
-	defer cancel()
+	defer answer(w, code, text)
 	event := auditlog.Event{
 		Severity: auditlog.Warning, Category: auditlog.Authentication, Action: "sidecar.user", Outcome: auditlog.Blocked,
 		Actor: auditlog.Actor{Peer: peer}, Attributes: map[string]string{"side": side, "error": err.Error()},
@@ -388,8 +388,16 @@ func (sc *Sidecar) refuseUser(w http.ResponseWriter, r *http.Request, side, peer
 	} else if r.TLS == nil {
 		event.Actor = auditlog.Actor{Client: hostOnly(r.RemoteAddr)}
 	}
+	record, skipped := sc.refusals.take(side+" "+event.Actor.Peer+event.Actor.Client+event.Resource, time.Now())
+	if !record {
+		return
+	}
+	if skipped > 0 {
+		event.Attributes["more_before"] = strconv.Itoa(skipped)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 5*time.Second)
+	defer cancel()
 	if err := sc.host.Audit.Append(ctx, event); err != nil {
 		sc.log.Error("a refusal could not be recorded", "error", err) // it stays refused
 	}
-	answer(w, code, text)
 }
