@@ -193,7 +193,7 @@ func newUsers(cfg *Users, host *Host) (*users, error) {
 	var mine []string
 	for _, name := range names {
 		if peerName(name) == nil {
-			mine = append(mine, name)
+			mine = append(mine, audience(name))
 		}
 	}
 	if len(mine) == 0 {
@@ -202,6 +202,15 @@ func newUsers(cfg *Users, host *Host) (*users, error) {
 	var err error
 	u.verifier, err = assertion.NewVerifier(assertion.Config{Audience: mine[0], Aliases: mine[1:], Memory: maxUsers, Now: host.Now})
 	return u, err
+}
+
+// audience is a callee's name in an assertion: a DNS name may be written in
+// capitals by one side.
+func audience(name string) string {
+	if strings.Contains(name, "://") {
+		return name
+	}
+	return strings.ToLower(name)
 }
 
 // headers are those that nobody but the sidecar may set.
@@ -291,7 +300,7 @@ func (u *users) outgoing(call *Call) func(*http.Request, *tlsconfig.Material) er
 		if p == nil || p.user == nil {
 			return nil
 		}
-		header, sign := UserHeader, func() (string, error) { return assertion.Sign(m, call.Peer, *p.user, u.now()) }
+		header, sign := UserHeader, func() (string, error) { return assertion.Sign(m, audience(call.Peer), *p.user, u.now()) }
 		if call.User == AsToken {
 			header, sign = u.cfg.Token, func() (string, error) { return u.shared.Sign(*p.user, u.now()) }
 		}
