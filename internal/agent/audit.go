@@ -92,7 +92,7 @@ func startAudit(cfg *Config, log *auditlog.Log, session *bootstrap.Session) (sto
 	}
 	client := audithttp.Client{Service: cfg.Boot.Service, Environment: cfg.Boot.Environment}
 	if strings.HasPrefix(cfg.Audit.Listen, "unix:") {
-		client.UIDs = []uint32{uint32(os.Getuid())} //nolint:gosec // the kernel's are no larger
+		client.UIDs = []uint32{uint32(os.Getuid())}
 	}
 	if cfg.Audit.Token != "" {
 		if client.Token, err = session.Secret(cfg.Audit.Token); err != nil {

@@ -98,7 +98,7 @@ func startSidecar(cfg *Config, session *bootstrap.Session) (sc *sidecar.Sidecar,
 		return nil, stop, nil
 	}
 	host := sidecar.Host{Identity: session.Identity(), Drain: cfg.Boot.Drain, Audit: cfg.Boot.Audit, Logger: cfg.Logger,
-		UIDs: append([]uint32{uint32(os.Geteuid())}, cfg.Sidecar.UIDs...), //nolint:gosec // the kernel's are no larger
+		UIDs: append([]uint32{uint32(os.Geteuid())}, cfg.Sidecar.UIDs...),
 	}
 	if ref := cfg.Sidecar.Users.Secret; ref != "" {
 		if host.Secret, err = session.Secret(ref); err != nil {

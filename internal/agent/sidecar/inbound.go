@@ -46,7 +46,7 @@ func (sc *Sidecar) serve(cfg *Inbound) error {
 		sc.inbound = append(sc.inbound, startFront(secure, l, true))
 		return nil
 	}
-	f := forked(l, secure.ReadHeaderTimeout)
+	f := forked(sc.serveCtx, l, secure.ReadHeaderTimeout)
 	sc.forks = append(sc.forks, f)
 	plain := newServer(sc.serveCtx, http.HandlerFunc(in.overPlain), cfg.MaxHeader, cfg.Stall, sc.log)
 	sc.inbound = append(sc.inbound, startFront(secure, f.tls, true), startFront(plain, f.plain, false))

@@ -120,6 +120,7 @@ func closeWrite(conn net.Conn) error {
 // A fork sorts the connections of a listener by their first byte: TLS begins
 // with a handshake record, and no request of HTTP does.
 type fork struct {
+	ctx        context.Context
 	l          net.Listener
 	tls, plain *branch
 	wait       time.Duration // for the first byte
@@ -133,8 +134,8 @@ type fork struct {
 // recordHandshake is the type of a TLS record (RFC 8446, section 5.1).
 const recordHandshake = 22
 
-func forked(l net.Listener, wait time.Duration) *fork {
-	f := &fork{l: l, wait: wait, pending: map[net.Conn]bool{}}
+func forked(ctx context.Context, l net.Listener, wait time.Duration) *fork {
+	f := &fork{ctx: ctx, l: l, wait: wait, pending: map[net.Conn]bool{}}
 	stop := make(chan struct{})
 	end := sync.OnceFunc(func() { close(stop); f.end() })
 	f.tls = &branch{conns: make(chan net.Conn), stop: stop, end: end, addr: l.Addr()}
@@ -147,7 +148,7 @@ func (f *fork) run() {
 	for {
 		conn, err := f.l.Accept()
 		if err != nil {
-			if passes(err) {
+			if passes(f.ctx, err) {
 				continue
 			}
 			f.tls.end()
@@ -166,14 +167,17 @@ func (f *fork) run() {
 }
 
 // passes reports whether to accept again after an error, and waits a little:
-// there are too many open files, for example.
-func passes(err error) bool {
+// there are too many open files, for example. net/http asks the same.
+func passes(ctx context.Context, err error) bool {
 	var soon interface{ Temporary() bool }
-	if errors.As(err, &soon) && soon.Temporary() { //nolint:staticcheck // as net/http asks
-		time.Sleep(5 * time.Millisecond)
-		return true
+	if !errors.As(err, &soon) || !soon.Temporary() {
+		return false
 	}
-	return false
+	select {
+	case <-time.After(5 * time.Millisecond):
+	case <-ctx.Done():
+	}
+	return true
 }
 
 func (f *fork) sort(conn net.Conn) {

@@ -80,7 +80,7 @@ const (
 	diagAnswer       = 72 // of struct inet_diag_msg
 )
 
-var errNoOwner = errors.New("the kernel does not say whose the connection is")
+var errNoOwner = errors.New("the kernel does not say whose the connection is; where it cannot, use a unix socket")
 
 // ownerOf asks the kernel whose socket is at the other end of a TCP connection
 // on this host. One that its process has left has no owner.

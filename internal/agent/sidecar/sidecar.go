@@ -69,7 +69,7 @@ func Probe(ctx context.Context, cfg Config) error {
 		return err
 	}
 	var problems []error
-	for _, at := range cfg.places() {
+	for _, at := range cfg.Places() {
 		l, err := Listen(ctx, at)
 		if err != nil {
 			problems = append(problems, err)
@@ -80,8 +80,8 @@ func Probe(ctx context.Context, cfg Config) error {
 	return errors.Join(problems...)
 }
 
-// places are where something listens.
-func (c *Config) places() []string {
+// Places are where something listens.
+func (c *Config) Places() []string {
 	var all []string
 	for _, in := range c.Serve {
 		all = append(all, in.At)
@@ -115,7 +115,7 @@ func Start(cfg Config, host Host) (*Sidecar, error) {
 		host.Drain = defaultDrain
 	}
 	if host.UIDs == nil {
-		host.UIDs = []uint32{uint32(os.Geteuid())} //nolint:gosec // the kernel's are no larger
+		host.UIDs = []uint32{uint32(os.Geteuid())}
 	}
 	if host.Now == nil {
 		host.Now = time.Now

@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"sync"
@@ -131,13 +132,13 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	b.watch.read.Reset(b.watch.after)
 	n, err := b.ReadCloser.Read(p)
 	b.watch.read.Stop()
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		b.whole.Store(true)
 		if b.ended != nil {
 			b.ended()
 		}
 	}
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		b.mu.Lock()
 		b.err = err
 		b.mu.Unlock()

@@ -193,8 +193,8 @@ func TestStallAfterTheAnswer(t *testing.T) {
 }
 
 func ctxOver(err error) bool {
-	timeout, ok := err.(net.Error)
-	return ok && timeout.Timeout()
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
 // Bodies go through both sidecars without being kept.

@@ -51,7 +51,7 @@ func (t *tunnel) run() {
 		conn, err := t.l.Accept()
 		switch {
 		case err == nil:
-		case passes(err):
+		case passes(t.sc.callCtx, err):
 			continue
 		default:
 			return
