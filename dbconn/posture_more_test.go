@@ -313,27 +313,6 @@ func TestPostureErrors(t *testing.T) {
 	}
 }
 
-// 3,000 tables, half of them open, and 500 roles of leases that came and went.
-func BenchmarkPosture(b *testing.B) {
-	l := newLab(b, 15)
-	s := l.scene(b, hole{name: "many", setup: []string{`DO $$ BEGIN
-		FOR i IN 1..3000 LOOP
-			EXECUTE format('CREATE TABLE hr.t_%s (id int, tenant text, a int, b int, c int)', i);
-			EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON hr.t_%s TO me ', i);
-			IF i % 2 = 0 THEN
-				EXECUTE format('ALTER TABLE hr.t_%s ENABLE ROW LEVEL SECURITY', i);
-				EXECUTE format('CREATE POLICY own ON hr.t_%s USING (tenant = current_setting(''app.tenant'', true))', i);
-			END IF;
-		END LOOP;
-		FOR i IN 1..500 LOOP EXECUTE format('CREATE ROLE lease_%s IN ROLE keeper', i); END LOOP;
-	END $$`, `ANALYZE`}})
-	for b.Loop() {
-		if r := s.posture(dbconn.PostureConfig{}); len(r.Findings) != 1500 || r.Tables != 3001 || r.Protected != 1501 {
-			b.Fatalf("%d findings, %d tables, %d protected", len(r.Findings), r.Tables, r.Protected)
-		}
-	}
-}
-
 // Fail the deployment on ways around row-level security that are new.
 func ExamplePosture() {
 	check := func(ctx context.Context, db *dbconn.DB) error {

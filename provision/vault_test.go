@@ -35,7 +35,9 @@ var theReal = sync.OnceValues(func() (*realvault.Server, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	server, err := realvault.Start(ctx, realvault.Config{})
-	closeReal = func() { server.Close() }
+	if err == nil {
+		closeReal = func() { server.Close() }
+	}
 	return server, err
 })
 

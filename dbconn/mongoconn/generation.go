@@ -190,7 +190,7 @@ func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "remote error" {
-		err = c.g.fail(c.addr, &Error{Op: "connect to", Where: c.addr, Kind: ErrRefused, Err: c.g.db.scrub.cause(err),
+		err = c.g.fail(context.Background(), c.addr, &Error{Op: "connect to", Where: c.addr, Kind: ErrRefused, Err: c.g.db.scrub.cause(err),
 			Remedy: "let the server's CA file hold the authority of our certificate, and see that both speak TLS 1.3"})
 	}
 	return n, err
@@ -216,17 +216,18 @@ func (g *generation) DialContext(ctx context.Context, _, addr string) (net.Conn,
 		g.member = err
 		return nil, err
 	}
+	asked := ctx
 	ctx, cancel := context.WithTimeout(ctx, db.cfg.ConnectTimeout)
 	defer cancel()
 	raw, err := (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext(ctx, "tcp", addr)
 	if err != nil {
-		return nil, g.fail(addr, &Error{Op: "connect to", Where: addr, Kind: ErrUnavailable, Err: db.scrub.cause(err),
+		return nil, g.fail(asked, addr, &Error{Op: "connect to", Where: addr, Kind: ErrUnavailable, Err: db.scrub.cause(err),
 			Remedy: "see whether the server runs and the network lets us through"})
 	}
 	c := &conn{Conn: tls.Client(raw, db.tls(name)), g: g, addr: addr}
 	if err := c.HandshakeContext(ctx); err != nil {
 		_ = raw.Close() // it is of no use
-		return nil, g.fail(addr, db.handshakeError(addr, err))
+		return nil, g.fail(asked, addr, db.handshakeError(addr, err))
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -282,8 +283,13 @@ func (db *DB) tls(name string) *tls.Config {
 }
 
 // fail remembers why a server could not be connected to, and ends the wait of
-// whoever makes the generation when none can.
-func (g *generation) fail(addr string, err *Error) error {
+// whoever makes the generation when none can. It is not the server's failure when
+// the driver gave up, as it does with all connections that it is making when the
+// login of one of them fails.
+func (g *generation) fail(asked context.Context, addr string, err *Error) error {
+	if errors.Is(asked.Err(), context.Canceled) {
+		return err
+	}
 	g.mu.Lock()
 	g.failed[addr] = err
 	var giveUp func(error)
@@ -335,14 +341,17 @@ func (db *DB) build(ctx context.Context, lease *secrets.Lease, before *generatio
 		}
 	}()
 	if err := client.Ping(ctx, db.cfg.ReadPreference); err != nil {
-		var hopeless *Error
-		if errors.As(context.Cause(ctx), &hopeless) {
-			return nil, hopeless
-		}
 		g.mu.Lock()
-		member := g.member
+		member, denied := g.member, g.denied
 		g.mu.Unlock()
-		if err = g.refusal(err); member != nil && !credentialsRefused(err) {
+		var hopeless *Error
+		switch {
+		case credentialsRefused(err):
+		case denied != nil: // of a connection that was not for the ping, which then found none
+			err = denied
+		case errors.As(context.Cause(ctx), &hopeless):
+			return nil, hopeless
+		case member != nil:
 			return nil, member
 		}
 		return nil, db.operationError(op, err)

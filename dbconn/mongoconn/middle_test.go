@@ -25,6 +25,7 @@ type middle struct {
 	answer func(command string) bson.D // nil: what the server answers
 	silent map[string]bool             // commands that get no answer
 	conns  []net.Conn
+	whole  int // how many more connections get a handshake, before the rest hang; negative: all
 }
 
 func newMiddle(t *testing.T, m *realmongo.Server) *middle {
@@ -33,8 +34,8 @@ func newMiddle(t *testing.T, m *realmongo.Server) *middle {
 		pair := m.CA().Issue(testpki.Spec{CN: "middle", IP: []net.IP{net.IPv4(127, 0, 0, 1)}})
 		return tls.Certificate{Certificate: [][]byte{pair.Leaf().Raw}, PrivateKey: pair.Key}
 	}
-	mid := &middle{config: &tls.Config{Certificates: []tls.Certificate{certificate()}, ClientAuth: tls.RequireAnyClientCert}, silent: map[string]bool{}} //nolint:gosec // tests set the version
-	ln, err := net.Listen("tcp", "127.0.0.1:0")                                                                                                          //nolint:noctx // it ends with the test
+	mid := &middle{config: &tls.Config{Certificates: []tls.Certificate{certificate()}, ClientAuth: tls.RequireAnyClientCert}, silent: map[string]bool{}, whole: -1} //nolint:gosec // tests set the version
+	ln, err := net.Listen("tcp", "127.0.0.1:0")                                                                                                                     //nolint:noctx // it ends with the test
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +54,14 @@ func newMiddle(t *testing.T, m *realmongo.Server) *middle {
 			}
 			mid.mu.Lock()
 			mid.conns = append(mid.conns, raw)
+			hangs := mid.whole == 0
+			if mid.whole > 0 {
+				mid.whole--
+			}
 			mid.mu.Unlock()
+			if hangs {
+				continue // until drop
+			}
 			wg.Go(func() {
 				defer raw.Close()
 				up, err := tls.Dial("tcp", m.Addr(), &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{certificate()}}) //nolint:gosec // it is our own
@@ -75,6 +83,13 @@ func (mid *middle) drop() {
 	for _, c := range mid.conns {
 		c.Close()
 	}
+}
+
+// hangAfter lets n more connections through, or all.
+func (mid *middle) hangAfter(n int) {
+	mid.mu.Lock()
+	defer mid.mu.Unlock()
+	mid.whole = n
 }
 
 func (mid *middle) on(answer func(command string) bson.D, silent ...string) {

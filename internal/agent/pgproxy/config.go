@@ -54,11 +54,12 @@ type Config struct {
 	DrainTimeout time.Duration
 	// Move has a session go on with a new lease, on a connection of its own to the
 	// server, where it would end between two transactions. The client sees none of
-	// it. A session that has settings, prepared statements, cursors, temporary
-	// tables, advisory locks or a LISTEN ends as without Move. The server does not
-	// tell of settings of one's own (set_config('app.user', …, false)), of currval
-	// and of what extensions keep, which would be lost: leave Move off for a
-	// program that relies on these from one transaction to the next.
+	// it: what its driver has prepared is prepared again. A session that has
+	// settings, cursors, temporary tables, advisory locks, a LISTEN or a PREPARE ends
+	// as without Move. The server does not tell of settings of one's own
+	// (set_config('app.user', …, false)), of currval and of what extensions keep,
+	// which would be lost: leave Move off for a program that relies on these from
+	// one transaction to the next.
 	Move bool
 	// HalfClosed is how long a client that has closed its sending half waits for
 	// what it has asked for; 0 means 5 s.

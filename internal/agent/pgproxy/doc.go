@@ -33,8 +33,8 @@
 // sends at that very moment is not passed on, so that repeating it is safe. The
 // sessions end one after the other, so that a pool at work seldom finds several dead
 // ones in a row: database/sql then gives a statement up, with driver.ErrBadConn and
-// unsent. With [Config.Move] a session that keeps nothing goes on with the new lease
-// instead, and the client notices nothing.
+// unsent. With [Config.Move] a session that keeps nothing but prepared statements goes
+// on with the new lease instead, and the client notices nothing.
 //
 // A session in a transaction goes on. After [Config.DrainTimeout] those that
 // are left are cut off, with FATAL 25P03 if they sat in a transaction and 08006 if

@@ -1,8 +1,13 @@
 package pgproxy
 
 import (
+	"encoding/binary"
 	"errors"
+	"io"
+	"net"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -11,15 +16,22 @@ import (
 // moveTime bounds the question whether a session keeps anything.
 const moveTime = 5 * time.Second
 
-// keepsNothing is false if the session has something that would be lost. What
-// cannot be asked for is in the documentation of [Config.Move].
-const keepsNothing = `SELECT current_user = session_user
+// keeps asks whether the session keeps nothing that would be lost, and then for its
+// prepared statements, which are prepared again. What cannot be asked for is in the
+// documentation of [Config.Move].
+const keeps = `SELECT current_user = session_user
  AND pg_catalog.pg_my_temp_schema() = 0
- AND NOT EXISTS (SELECT FROM pg_catalog.pg_prepared_statements)
+ AND NOT EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)
  AND NOT EXISTS (SELECT FROM pg_catalog.pg_cursors)
  AND NOT EXISTS (SELECT FROM pg_catalog.pg_listening_channels())
  AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE pid = pg_catalog.pg_backend_pid() AND locktype = 'advisory')
- AND NOT EXISTS (SELECT FROM pg_catalog.pg_settings WHERE source = 'session')`
+ AND NOT EXISTS (SELECT FROM pg_catalog.pg_settings WHERE source = 'session');
+SELECT name, statement, pg_catalog.array_to_string(parameter_types::pg_catalog.oid[], ' ') FROM pg_catalog.pg_prepared_statements`
+
+const (
+	maxStatements = 16 << 20 // bytes of prepared statements that a session moves with
+	maxAnswer     = 1 << 20  // bytes of a message, when they are prepared again
+)
 
 // stay returns when the session is not being moved. The caller holds mu, and has
 // it again then.
@@ -59,7 +71,12 @@ func (s *session) move() bool {
 	}
 	try := !s.over
 	s.mu.Unlock()
-	moved := try && s.bare() && s.replace()
+	moved := false
+	if try {
+		if statements, ok := s.bare(); ok {
+			moved = s.replace(statements)
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stop()
@@ -76,36 +93,89 @@ func (s *session) stop() {
 	s.moving = nil
 }
 
-// bare asks the server whether the session keeps nothing. What the server says
-// besides is lost: either the session moves, or it ends.
-func (s *session) bare() bool {
+// bare asks the server whether the session keeps nothing, and returns its prepared
+// statements, which end with a Sync. What the server says besides is lost: either
+// the session moves, or it ends.
+func (s *session) bare() (statements []byte, ok bool) {
 	front := pgproto3.NewFrontend(s.server, s.server)
-	front.Send(&pgproto3.Query{String: keepsNothing})
+	front.Send(&pgproto3.Query{String: keeps})
 	if front.Flush() != nil {
-		return false
+		return nil, false
 	}
-	for nothing := false; ; {
+	for nothing, results := false, 0; ; {
 		message, err := front.Receive()
 		if err != nil {
-			return false
+			return nil, false
 		}
 		switch m := message.(type) {
 		case *pgproto3.DataRow:
-			nothing = len(m.Values) == 1 && string(m.Values[0]) == "t"
+			if results == 0 {
+				nothing = len(m.Values) == 1 && string(m.Values[0]) == "t"
+				continue
+			}
+			again := pgproto3.Parse{Name: string(m.Values[0]), Query: string(m.Values[1])}
+			for text := range strings.FieldsSeq(string(m.Values[2])) {
+				oid, err := strconv.ParseUint(text, 10, 32)
+				if err != nil {
+					return nil, false
+				}
+				again.ParameterOIDs = append(again.ParameterOIDs, uint32(oid))
+			}
+			if statements = encode(statements, &again); len(statements) > maxStatements {
+				return nil, false
+			}
+		case *pgproto3.CommandComplete:
+			results++
 		case *pgproto3.ErrorResponse, *pgproto3.NotificationResponse:
-			return false
+			return nil, false
 		case *pgproto3.ReadyForQuery:
-			return nothing && m.TxStatus == 'I'
+			if statements != nil {
+				statements = encode(statements, &pgproto3.Sync{})
+			}
+			return statements, nothing && m.TxStatus == 'I'
+		}
+	}
+}
+
+// prepare sends what bare has returned, and reports whether all of it was taken. It
+// reads no further than to the end of the answer.
+func prepare(server net.Conn, statements []byte) bool {
+	if statements == nil {
+		return true
+	}
+	_ = server.SetDeadline(time.Now().Add(moveTime))
+	if _, err := server.Write(statements); err != nil {
+		return false
+	}
+	for {
+		var head [5]byte
+		if _, err := io.ReadFull(server, head[:]); err != nil {
+			return false
+		}
+		size := int64(binary.BigEndian.Uint32(head[1:])) - 4
+		if size < 0 || size > maxAnswer || head[0] == 'E' {
+			return false
+		}
+		if _, err := io.CopyN(io.Discard, server, size); err != nil {
+			return false
+		}
+		if head[0] == 'Z' {
+			return server.SetDeadline(time.Time{}) == nil
 		}
 	}
 }
 
 // replace logs in with the current lease, and puts that connection in the place
 // of the old one.
-func (s *session) replace() bool {
+func (s *session) replace(statements []byte) bool {
 	g, server, err := s.p.connect(s.settings)
 	if err != nil {
 		return false // a client that connects again is told why
+	}
+	if !prepare(server, statements) {
+		_ = server.Close()
+		s.p.leave(g)
+		return false
 	}
 	// The name of the user has changed, if nothing else.
 	var b []byte

@@ -23,6 +23,11 @@ func TestMove(t *testing.T) {
 	first := w.leases.current()
 
 	plain := w.connect("application_name=mover default_query_exec_mode=exec")
+	prepared := w.connect("") // as drivers do it, with names
+	const sum = "SELECT $1::int + $2"
+	if got := one[int](t, prepared, sum, 40, 2); got != 42 {
+		t.Fatal(got)
+	}
 	tx := w.connect("default_query_exec_mode=exec")
 	if _, err := tx.Exec(t.Context(), "BEGIN"); err != nil {
 		t.Fatal(err)
@@ -60,7 +65,7 @@ func TestMove(t *testing.T) {
 	w.events.await(t, "database.rotation", auditlog.Success, 1)
 	eventually(t, "all sessions but the one in a transaction are drained or moved", func() bool {
 		s := w.Stats()
-		return s.Moved == 1 && s.Drained == uint64(len(keepers))
+		return s.Moved == 2 && s.Drained == uint64(len(keepers))
 	})
 	for _, k := range keepers {
 		if err := k.run(k.then); code(err) != "57P01" {
@@ -69,6 +74,9 @@ func TestMove(t *testing.T) {
 	}
 	if user := one[string](t, plain, "SELECT session_user::text"); user != second.Username() {
 		t.Errorf("the session goes on as %s, want %s", user, second.Username())
+	}
+	if got := one[int](t, prepared, sum, 20, 3); got != 23 {
+		t.Errorf("a prepared statement says %d", got)
 	}
 	if name := one[string](t, plain, "SHOW application_name"); name != "mover" {
 		t.Errorf("the session is called %s", name)
@@ -109,7 +117,7 @@ func TestMove(t *testing.T) {
 	eventually(t, "sessions are on the newest lease", func() bool { return w.Stats().Draining == 0 })
 	third := w.leases.next()
 	w.events.await(t, "database.rotation", auditlog.Success, 2)
-	eventually(t, "both have moved again", func() bool { return w.Stats().Moved == 4 })
+	eventually(t, "all have moved again", func() bool { return w.Stats().Moved == 6 })
 	if user := one[string](t, plain, "SELECT session_user::text"); user != third.Username() {
 		t.Errorf("the session goes on as %s, want %s", user, third.Username())
 	}
@@ -130,9 +138,19 @@ func TestMoveFails(t *testing.T) {
 	if err := do("BEGIN"); err != nil {
 		t.Fatal(err)
 	}
+	w.pg.Exec(t, "postgres", "CREATE TABLE gone (n int)", "GRANT SELECT ON gone TO app")
+	stale := w.connect("")
+	if _, err := stale.Exec(t.Context(), "SELECT n FROM gone WHERE n = $1", 1); err != nil {
+		t.Fatal(err)
+	}
+	w.pg.Exec(t, "postgres", "DROP TABLE gone")
 	old := w.leases.current().Username()
 	w.leases.next()
 	w.events.await(t, "database.rotation", auditlog.Success, 1)
+	eventually(t, "a session whose statement cannot be prepared again ends", func() bool { return w.Stats().Drained == 1 })
+	if _, err := stale.Exec(t.Context(), "SELECT 1"); code(err) != "57P01" {
+		t.Errorf("a session whose statement cannot be prepared again: %v", err)
+	}
 	w.pg.Exec(t, "postgres", "ALTER DATABASE postgres CONNECTION LIMIT 0")
 	if err := do("COMMIT"); err != nil {
 		t.Fatal(err)
@@ -143,7 +161,7 @@ func TestMoveFails(t *testing.T) {
 	if user := w.leases.awaitRevoked(); user != old {
 		t.Errorf("%s was taken back", user)
 	}
-	if s := w.Stats(); s.Moved != 0 || s.Drained != 1 {
+	if s := w.Stats(); s.Moved != 0 || s.Drained != 2 {
 		t.Errorf("the figures are %+v", s)
 	}
 }
@@ -151,10 +169,10 @@ func TestMoveFails(t *testing.T) {
 // 32 workers whose program never sends anything twice see nothing of rotations.
 func TestMoveUnderLoad(t *testing.T) {
 	t.Parallel()
-	const rotations = 6
+	const rotations = 4
 	w := newWorld(t, realpg.Config{}, func(c *pgproxy.Config) { c.Move = true })
 	var pools []*pgxpool.Pool
-	for _, mode := range []string{"exec", "describe_exec", "simple_protocol"} {
+	for _, mode := range []string{"exec", "describe_exec", "simple_protocol", "cache_statement", "cache_describe"} {
 		pool, err := pgxpool.New(t.Context(), w.url()+"&pool_max_conns=4&default_query_exec_mode="+mode)
 		if err != nil {
 			t.Fatal(err)

@@ -207,7 +207,7 @@ func (r *refusal) fatal() []byte {
 }
 
 // encode appends a message. That of one of ours cannot fail: none is too long.
-func encode(dst []byte, m pgproto3.BackendMessage) []byte {
+func encode(dst []byte, m pgproto3.Message) []byte {
 	out, err := m.Encode(dst)
 	if err != nil {
 		panic(err)

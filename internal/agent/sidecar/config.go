@@ -128,12 +128,12 @@ const (
 func (c *Config) Check() error {
 	var problems []error
 	bad := func(format string, args ...any) { problems = append(problems, wrong(format, args...)) }
-	taken := map[string]bool{}
+	var taken []string
 	take := func(what, at string) {
-		if taken[at] && !strings.HasSuffix(at, ":0") {
+		if slices.ContainsFunc(taken, func(other string) bool { return Collide(other, at) }) {
 			bad("%s: something listens at %s already", what, at)
 		}
-		taken[at] = true
+		taken = append(taken, at)
 	}
 	for i := range c.Serve {
 		in := &c.Serve[i]
@@ -145,8 +145,8 @@ func (c *Config) Check() error {
 		if err := Local(in.To); err != nil {
 			bad("%s: to %w: others would reach the program past the sidecar", what, err)
 		}
-		if in.At == in.To {
-			bad("%s: it would lead to itself", what)
+		if slices.ContainsFunc(c.Places(), func(at string) bool { return Collide(at, in.To) }) {
+			bad("%s: to %s would lead to the agent itself; have the program listen at another port", what, in.To)
 		}
 		if len(in.Peers) == 0 {
 			bad("%s: it has no peers, so that nobody could come", what)
@@ -255,6 +255,31 @@ func fill[T int | time.Duration](field *T, value T) {
 	if *field == 0 {
 		*field = value
 	}
+}
+
+// Collide reports whether only one can listen at two places. A name other than
+// localhost is not looked up.
+func Collide(a, b string) bool {
+	if a == b {
+		return !strings.HasSuffix(a, ":0")
+	}
+	hostA, portA, errA := net.SplitHostPort(a)
+	hostB, portB, errB := net.SplitHostPort(b)
+	if errA != nil || errB != nil || portA != portB || portA == "0" || strings.HasPrefix(a, "unix:") || strings.HasPrefix(b, "unix:") {
+		return false
+	}
+	ip := func(host string) netip.Addr {
+		switch host {
+		case "":
+			return netip.IPv6Unspecified()
+		case "localhost":
+			return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+		}
+		addr, _ := netip.ParseAddr(host)
+		return addr.Unmap()
+	}
+	ipA, ipB := ip(hostA), ip(hostB)
+	return hostA == hostB || ipA.IsValid() && ipB.IsValid() && (ipA == ipB || ipA.IsUnspecified() || ipB.IsUnspecified())
 }
 
 // place tells network and address of a place.

@@ -69,7 +69,7 @@ func Probe(ctx context.Context, cfg Config) error {
 		return err
 	}
 	var problems []error
-	for _, at := range cfg.places() {
+	for _, at := range cfg.Places() {
 		l, err := Listen(ctx, at)
 		if err != nil {
 			problems = append(problems, err)
@@ -80,8 +80,8 @@ func Probe(ctx context.Context, cfg Config) error {
 	return errors.Join(problems...)
 }
 
-// places are where something listens.
-func (c *Config) places() []string {
+// Places are where something listens.
+func (c *Config) Places() []string {
 	var all []string
 	for _, in := range c.Serve {
 		all = append(all, in.At)
