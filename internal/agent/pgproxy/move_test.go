@@ -218,3 +218,49 @@ func TestMoveUnderLoad(t *testing.T) {
 	}
 	t.Logf("%d statements, none failed; %d sessions moved", done.Load(), w.Stats().Moved)
 }
+
+// Leases that follow one another faster than sessions can move, and an end in the
+// middle of that: nothing hangs, and no statement fails before the end.
+func TestMoveInAHurry(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, realpg.Config{}, func(c *pgproxy.Config) { c.Move = true })
+	pool, err := pgxpool.New(t.Context(), w.url()+"&pool_max_conns=8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	var ending atomic.Bool
+	var wg sync.WaitGroup
+	for worker := range 16 {
+		wg.Go(func() {
+			for n := 0; ; n++ {
+				_, err := pool.Exec(t.Context(), "INSERT INTO entries VALUES ($1, $2, '')", worker, n)
+				if ending.Load() {
+					return
+				}
+				if err != nil {
+					t.Errorf("worker %d: %v", worker, err)
+					return
+				}
+			}
+		})
+	}
+	for range 12 {
+		w.leases.next()
+	}
+	eventually(t, "sessions are on the last lease", func() bool {
+		s := w.Stats()
+		return s.User == w.leases.current().Username() && s.Draining == 0
+	})
+	w.leases.next()
+	eventually(t, "sessions move again", func() bool { return w.Stats().User == w.leases.current().Username() })
+	ending.Store(true)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	begin := time.Now()
+	if err := w.Close(ctx); err != nil || ctx.Err() != nil {
+		t.Errorf("close: %v, %v", err, ctx.Err())
+	}
+	t.Logf("closed in %s: %+v", time.Since(begin), w.Stats())
+	wg.Wait()
+}

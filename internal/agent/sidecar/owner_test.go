@@ -57,13 +57,13 @@ func TestOwners(t *testing.T) {
 			if !c.allowed {
 				want = fmt.Sprintf("sidecar.process user %d", me)
 			}
-			for _, e := range log.all {
+			for _, e := range log.list() {
 				if got := e.Action + " " + e.Actor.Client; got != want {
 					t.Errorf("recorded %s, want %q", got, want)
 				}
 			}
-			if !c.allowed && len(log.all) != 2 { // one for each port
-				t.Errorf("%d events", len(log.all))
+			if !c.allowed && len(log.list()) != 2 { // one for each port
+				t.Errorf("%d events", len(log.list()))
 			}
 		}
 	}
