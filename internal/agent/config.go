@@ -270,7 +270,7 @@ func (c *Config) checkPlaces() error {
 	problems := []error{take("-listen", c.Listen), take("audit", c.Audit.Listen)}
 	for i, p := range c.Postgres {
 		if !slices.ContainsFunc(c.Postgres[:i], func(other Postgres) bool { return other.Listen == p.Listen }) { // said by checkPostgres
-			problems = append(problems, take("postgres", p.Listen))
+			problems = append(problems, take("postgres", socketOf(p.Listen)))
 		}
 	}
 	for _, in := range c.Sidecar.Serve {
@@ -281,6 +281,14 @@ func (c *Config) checkPlaces() error {
 		}
 	}
 	return errors.Join(problems...)
+}
+
+// socketOf completes the place of a database that names a directory alone.
+func socketOf(listen string) string {
+	if strings.HasPrefix(listen, "unix:") && !strings.HasPrefix(filepath.Base(listen), ".s.PGSQL.") {
+		return listen + "/.s.PGSQL.5432"
+	}
+	return listen
 }
 
 func fill(d *time.Duration, value time.Duration) {

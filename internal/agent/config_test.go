@@ -66,6 +66,7 @@ func TestUsage(t *testing.T) {
 		"-listen: something else":        {"-identity", "pki/sign/a", "-listen", ":1", "-call", "127.0.0.1:1=b:2,peer=a", "--", "x"},
 		"audit: something else":          {"-listen", "127.0.0.1:1", "-config", config("audit: {dir: /a, listen: 'localhost:1', token: m/p#t}"), "--", "x"},
 		"postgres: something else":       {"-identity", "pki/sign/a", "-tunnel", "127.0.0.1:1=b:2,peer=b", "-postgres", "127.0.0.1:1=db:5432/a,lease=d/creds/a,ca=/c,env=P:url", "--", "x"},
+		"listens at unix:/run/pg/.s":     {"-postgres", "unix:/run/pg=db:5432/a,lease=d/creds/a,ca=/c", "-postgres", "unix:/run/pg/.s.PGSQL.5432=db:5432/b,lease=d/creds/a,ca=/c", "--", "x"},
 		"lead to the agent itself":       {"-identity", "pki/sign/a", "-listen", "127.0.0.1:9090", "-serve", ":1=127.0.0.1:9090,peer=a", "--", "x"},
 		`at "4101" is no place; write it like 127.0.0.1:3101` + "$": {"-identity", "pki/sign/a", "-call", "4101=b:2,peer=b", "--", "x"},
 		`there is no port "99999"`:                                  {"-identity", "pki/sign/a", "-serve", ":99999=127.0.0.1:1,peer=b", "--", "x"},

@@ -302,3 +302,39 @@ func TestReplayElsewhere(t *testing.T) {
 		}
 	}
 }
+
+// One assertion and another in one request are none, and so is one in a header
+// that only looks like it.
+func TestTwoAssertions(t *testing.T) {
+	w := newWorld(t)
+	hr, _ := w.callee(tellUser, with(headers, func(c *sidecar.Config) {
+		c.Serve[0].Peers = map[string]sidecar.Peer{"mcp-gateway": {User: sidecar.Required}}
+	}))
+	pair := w.pair("mcp-gateway")
+	token := func() string {
+		text, err := assertion.Sign(w.material(pair), "mcp-hr", alice, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	one := token()
+	for what, h := range map[string]http.Header{
+		"two":                 {"Phoenix-User": {token(), token()}},
+		"the same twice":      {"Phoenix-User": {one, one}},
+		"a list":              {"Phoenix-User": {token() + ", " + token()}},
+		"with something more": {"Phoenix-User": {"Bearer " + token()}},
+		"another spelling":    {"Phoenix_User": {token()}},
+		"empty":               {"Phoenix-User": {""}},
+	} {
+		req, _ := http.NewRequest("GET", "https://"+hr+"/", nil)
+		req.Header = h
+		resp, err := w.clientWith(pair, true).Do(req)
+		if code, body := read(t, resp, err); code != 403 {
+			t.Errorf("%s: %d %s", what, code, body)
+		}
+	}
+	if code, body := get(t, w.clientWith(pair, true), "https://"+hr+"/", map[string]string{"Phoenix-User": one}); code != 200 || !strings.HasPrefix(body, "[alice]") {
+		t.Errorf("%d %s", code, body)
+	}
+}
