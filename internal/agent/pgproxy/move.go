@@ -125,6 +125,9 @@ func (s *session) bare() (statements []byte, ok bool) {
 				nothing = len(m.Values) == 1 && string(m.Values[0]) == "t"
 				continue
 			}
+			if len(m.Values) != 3 {
+				return nil, false
+			}
 			again := pgproto3.Parse{Name: string(m.Values[0]), Query: string(m.Values[1])}
 			for text := range strings.FieldsSeq(string(m.Values[2])) {
 				oid, err := strconv.ParseUint(text, 10, 32)

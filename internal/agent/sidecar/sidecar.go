@@ -45,6 +45,7 @@ type Sidecar struct {
 	hosts    map[string]http.HandlerFunc // for the proxy
 	users    *users                      // nil if nobody speaks of them
 	tunnels  []*tunnel
+	refusals quota // of users
 
 	serveCtx, callCtx context.Context // of their requests
 	endServe, endCall context.CancelFunc
