@@ -62,6 +62,8 @@ func TestConfigIsRefused(t *testing.T) {
 		"no header for the user's ID":   users(sidecar.Users{Roles: "X-Roles"}),
 		"the sidecar's own":             users(sidecar.Users{ID: "phoenix-user"}),
 		"is named twice":                users(sidecar.Users{ID: "X-Id", Roles: "x-id"}),
+		"has a meaning of its own":      users(sidecar.Users{ID: "X-Id", Roles: "connection"}),
+		"Host has a meaning":            users(sidecar.Users{ID: "host"}),
 		"is no name of a header":        users(sidecar.Users{ID: "X_Id"}),
 		"has no header":                 users(sidecar.Users{ID: "X-Id", Attributes: map[string]string{"email": ""}}),
 	} {

@@ -73,6 +73,8 @@ func (c *Config) checkUsers() (problems []error) {
 			bad("%q is no name of a header; take letters, digits and dashes", name)
 		case strings.HasPrefix(fold(name), reserved):
 			bad("%s: headers that begin with Phoenix- are the sidecar's own", name)
+		case meant[canonical]:
+			bad("the header %s has a meaning of its own in HTTP; take another", canonical)
 		case seen[fold(name)]:
 			bad("the header %s is named twice", name)
 		}
@@ -130,6 +132,12 @@ func (c *Config) checkUsers() (problems []error) {
 		}
 	}
 	return problems
+}
+
+// meant are headers that would not get to the program, or not as they are.
+var meant = map[string]bool{
+	"Connection": true, "Content-Length": true, "Expect": true, "Host": true, "Keep-Alive": true, "Proxy-Authenticate": true,
+	"Proxy-Authorization": true, "Proxy-Connection": true, "Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true,
 }
 
 // fields are the names of headers but those of attributes.
