@@ -107,9 +107,9 @@ func TestMove(t *testing.T) {
 	if _, err := tx.Exec(t.Context(), "COMMIT"); err != nil {
 		t.Fatal(err)
 	}
-	if user := one[string](t, tx, "SELECT session_user::text"); user != second.Username() {
-		t.Errorf("after the transaction the user is %s", user)
-	}
+	eventually(t, "the session moves after the transaction", func() bool {
+		return one[string](t, tx, "SELECT session_user::text") == second.Username()
+	})
 	if user := w.leases.awaitRevoked(); user != first.Username() {
 		t.Errorf("%s was taken back", user)
 	}
@@ -263,4 +263,36 @@ func TestMoveInAHurry(t *testing.T) {
 	}
 	t.Logf("closed in %s: %+v", time.Since(begin), w.Stats())
 	wg.Wait()
+}
+
+// Sessions that are cut off while they move leave nothing behind that waits.
+func TestMoveCutOff(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, realpg.Config{}, func(c *pgproxy.Config) { c.Move, c.DrainTimeout = true, 10*time.Millisecond })
+	pool, err := pgxpool.New(t.Context(), w.url()+"&pool_max_conns=8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			for !stop.Load() {
+				if _, err := pool.Exec(t.Context(), "SELECT pg_sleep(0.001)"); err != nil && code(err) != "57P01" && code(err) != "08006" {
+					t.Errorf("a session that was cut off: %v", err)
+					return
+				}
+			}
+		})
+	}
+	for n := range 10 {
+		w.leases.next()
+		w.events.await(t, "database.drained", "", n+1)
+	}
+	stop.Store(true)
+	wg.Wait()
+	pool.Close()
+	eventually(t, "every session has ended", func() bool { return w.Stats().Active == 0 })
+	t.Logf("%+v", w.Stats())
 }
