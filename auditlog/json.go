@@ -168,6 +168,12 @@ func ParseEvent(data []byte) (Event, error) {
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			return fail("the JSON is cut off")
 		}
+		if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
+			if wrong.Field == "" {
+				return fail("it is a JSON %s, not an object", wrong.Value)
+			}
+			return fail("its %s cannot be a JSON %s", strings.ToLower(wrong.Field), wrong.Value)
+		}
 		return fail("%s", strings.TrimPrefix(err.Error(), "json: "))
 	}
 	if dec.More() {

@@ -174,6 +174,13 @@ func TestMutationsAreCaught(t *testing.T) {
 			f.write()
 			return uint64(i + 1)
 		}, true},
+		"an event repeated": {auditlog.Edited, func(f *forger) uint64 {
+			i := f.find("action.0123")
+			f.records = slices.Insert(f.records, i+1, f.records[i])
+			f.rechain()
+			f.write()
+			return uint64(i + 2)
+		}, true},
 		"a drop": {auditlog.Dropped, func(f *forger) uint64 {
 			i := f.find("action.0123")
 			f.records = slices.Delete(f.records, i, i+1)
@@ -233,6 +240,14 @@ func TestMutationsAreCaught(t *testing.T) {
 			must(f.t, err)
 			must(f.t, os.Truncate(s[len(s)-1], info.Size()-20))
 			return f.records[len(f.records)-1].Seq
+		}, true},
+		"the end overwritten with zeros, from the middle of a record": {auditlog.Truncated, func(f *forger) uint64 {
+			s := f.segments()
+			data, err := os.ReadFile(s[len(s)-1])
+			must(f.t, err)
+			clear(data[100:])
+			must(f.t, os.WriteFile(s[len(s)-1], data, 0o600))
+			return f.firsts[len(f.firsts)-1]
 		}, true},
 		"the last segment removed": {auditlog.Truncated, func(f *forger) uint64 {
 			must(f.t, os.Remove(f.segments()[len(f.firsts)-1]))

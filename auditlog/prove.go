@@ -12,6 +12,11 @@ import (
 // A Proof shows that an event is in a log, to anybody who has the public key
 // and nothing else of the log. Its JSON form is what "phoenix audit prove"
 // prints: what was hashed and signed is text in it, so that no tool reformats it.
+//
+// To check it: Signature is Ed25519 over "phoenix audit checkpoint v1\n" and
+// Checkpoint, which is JSON with segment, to and root. The leaf is SHA-256 of a zero
+// byte, "E" and Event. Path leads from it to root as RFC 9162 says in section
+// 2.1.3.2, for leaf number Seq - segment in a tree of to - segment + 1.
 type Proof struct {
 	Epoch      string `json:"epoch"`
 	Seq        uint64 `json:"seq"`

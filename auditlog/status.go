@@ -102,7 +102,7 @@ func (l *Log) Status() Status {
 // Inspect reads the status of a log, which another process may be writing,
 // from its files. It reads all of them.
 func Inspect(fsys fs.FS) (Status, error) {
-	out := Status{Dropped: map[Category]uint64{}}
+	out := Status{Dropped: map[Category]uint64{}, Sinks: []SinkStatus{}}
 	epochs, err := epochsIn(fsys)
 	if err != nil {
 		return out, err

@@ -232,6 +232,8 @@ func (v *verifier) judge(p *presence, at *Finding, sealed []sealedLeaf, n, i int
 	switch {
 	case elsewhere && now.leaf == sealed[n].leaf:
 		at.Damage, at.Text = Edited, fmt.Sprintf("record %d has the number %d now", at.Seq, now.seq)
+	case elsewhere && was[now.leaf] && p.count(now.leaf) > count(sealed, now.leaf):
+		at.Damage, at.Text = Edited, fmt.Sprintf("a copy of another record was put in before record %d", at.Seq)
 	case elsewhere && was[now.leaf]:
 		at.Damage, at.Text = Reordered, fmt.Sprintf("record %d is at another place now", at.Seq)
 	case elsewhere:
@@ -243,6 +245,25 @@ func (v *verifier) judge(p *presence, at *Finding, sealed []sealedLeaf, n, i int
 	default:
 		at.Damage, at.Text = Edited, fmt.Sprintf("record %d is not what was sealed", at.Seq)
 	}
+}
+
+// count is how often a record is present.
+func (p *presence) count(leaf Hash) (n int) {
+	for _, r := range p.records {
+		if r.kind != 0 && r.leaf == leaf {
+			n++
+		}
+	}
+	return n
+}
+
+func count(sealed []sealedLeaf, leaf Hash) (n int) {
+	for _, s := range sealed {
+		if s.leaf == leaf {
+			n++
+		}
+	}
+	return n
 }
 
 // wasPruned reports whether it is proven that the log removed a record itself.

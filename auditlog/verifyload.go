@@ -2,6 +2,7 @@ package auditlog
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -81,7 +82,7 @@ func (v *verifier) loadSegment(p *presence, data []byte, file int32, first uint6
 			rest := bytes.TrimRight(data[off:], "\x00")
 			switch {
 			case len(rest) == 0:
-			case errors.Is(err, errShort), last && !(v.marked && v.mark.Epoch == p.epoch && v.mark.Seq >= next):
+			case errors.Is(err, errShort), isCut(rest), last && !(v.marked && v.mark.Epoch == p.epoch && v.mark.Seq >= next):
 				p.torn = fmt.Sprintf("%s ends in the middle of record %d", name, next)
 			default:
 				p.unreadable(next, next, file, off, len(rest))
@@ -98,6 +99,15 @@ func (v *verifier) loadSegment(p *presence, data []byte, file int32, first uint6
 		}
 		off += int64(skip)
 	}
+}
+
+// isCut reports whether b, which zeros follow, is shorter than the record that
+// it begins.
+func isCut(b []byte) bool {
+	if n := min(len(b), len(magic)); string(b[:n]) != magic[:n] {
+		return false
+	}
+	return len(b) < headerSize || uint64(len(b)) < headerSize+uint64(binary.LittleEndian.Uint32(b[4:]))
 }
 
 // unreadable puts records into the place of bytes that cannot be read.

@@ -67,7 +67,7 @@ func (l *level) read(z *zone, from int) int {
 		switch triggerOf[t[i]] {
 		case trigWord, trigBig:
 			start, end := wordAround(t, i)
-			if i >= l.tokEnd && encodes(t[start:end]) {
+			if i >= l.tokEnd && (encodes(t[start:end]) || z.det.marked(t, start, end)) {
 				l.token(i)
 			}
 			i = end - 1

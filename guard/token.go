@@ -21,6 +21,7 @@ type tokenRule struct {
 	more     string // what they may be besides letters and digits
 	upper    bool   // and whether they have no small letters
 	weak     bool   // whether other words begin like this, too
+	numbered bool   // whether a number and a colon stand in front
 }
 
 // token reads the secrets, wallets and encodings in the run of token characters
@@ -98,10 +99,29 @@ func (l *level) named(p, end int) int {
 		if secret := t[p+len(r.prefix) : q]; placeholder(secret) || entropy(secret) < 2.5 || r.weak && !isRandom(secret) {
 			continue
 		}
-		l.add(l.zone.det.secret, p, q, 0.9)
+		start := p
+		if r.numbered {
+			if start = numberBefore(t, p); start == p {
+				continue
+			}
+		}
+		l.add(l.zone.det.secret, start, q, 0.9)
 		return q
 	}
 	return 0
+}
+
+// numberBefore returns where a number of eight digits or more begins that a colon
+// parts from t[p], or p.
+func numberBefore(t []byte, p int) int {
+	start := p - 1
+	for start > 0 && p-start < 18 && isDigit(t[start-1]) {
+		start--
+	}
+	if p-start < 9 || t[p-1] != ':' || start > 0 && isAlnum(t[start-1]) {
+		return p
+	}
+	return start
 }
 
 // decode reads what t[p:q] is an encoding of.

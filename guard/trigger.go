@@ -138,6 +138,20 @@ func encodes(word []byte) bool {
 	return decodeBlob(buf[:0], word) != nil
 }
 
+// marked reports whether the word b[start:end] ends what begins as the token of a
+// service does. By chance one in thirty has no digit, which would tell.
+func (d *detector) marked(b []byte, start, end int) bool {
+	for low := max(0, start-12); start > low && isTokenByte[b[start-1]]; {
+		start--
+	}
+	for _, r := range d.prefix[b[start]] {
+		if !r.weak && end-start >= len(r.prefix)+r.min && string(b[start:start+len(r.prefix)]) == r.prefix {
+			return true
+		}
+	}
+	return false
+}
+
 // nextTrigger returns the first place t in b[from:limit] that may be part of a
 // finding, or -1; and the first that a matcher would look at, which alone is no
 // reason to read the zone. It lets most of what ordinary text has pass, such as full
@@ -154,7 +168,7 @@ func (d *detector) nextTrigger(b []byte, from, limit int, quick bool) (first, t 
 		switch triggerOf[b[i]] {
 		case trigWord, trigBig:
 			start, end := wordAround(b, i)
-			if hit = encodes(b[start:end]); !hit {
+			if hit = encodes(b[start:end]) || d.marked(b, start, end); !hit {
 				i = end - 1
 				continue
 			}

@@ -323,6 +323,9 @@ func webScheme(s []byte) bool {
 // knows it may post.
 func hookURL(u []byte) bool {
 	s := string(u)
+	if i := strings.Index(s, "sig="); i > 0 && (s[i-1] == '?' || s[i-1] == '&') && len(s)-i >= 44 && strings.Contains(s, "sv=") {
+		return true // a shared access signature of Azure
+	}
 	return strings.HasPrefix(s, "hooks.slack.com/") && len(s) > 40 || strings.Contains(s, ".webhook.office.com/webhookb2/") ||
 		strings.HasPrefix(s, "discord.com/api/webhooks/") || strings.HasPrefix(s, "discordapp.com/api/webhooks/")
 }

@@ -126,6 +126,9 @@ func openLog(ctx context.Context, cmd *cli.Command, dir string) (_ *auditlog.Log
 		MaxBytes: cmd.Int64("max-bytes"), SegmentSize: cmd.Int64("segment-size"), MaxEvent: cmd.Int("max-event"),
 		Logger: warnings(os.Stderr),
 	}
+	if len(cfg.Sensitive) > 0 && cmd.String("hash-key") == "" {
+		return nil, nil, usagef("--sensitive needs --hash-key FILE; make one with: (umask 077; openssl rand 32 > FILE)")
+	}
 	if file := cmd.String("hash-key"); file != "" {
 		if cfg.Hasher, err = readHasher(file); err != nil {
 			return nil, nil, err
@@ -164,20 +167,28 @@ func auditAppend(ctx context.Context, cmd *cli.Command) (err error) {
 }
 
 // appendLines appends each line of in and prints the IDs in that order, with
-// some on their way to the disk at a time.
+// some on their way to the disk at a time. When the log cannot take one it stops.
 func appendLines(ctx context.Context, log *auditlog.Log, in io.Reader, out io.Writer) error {
 	const ahead = 1024
-	receipts := make(chan *auditlog.Receipt, ahead)
+	type submitted struct {
+		line    int
+		receipt *auditlog.Receipt
+	}
+	receipts := make(chan submitted, ahead)
 	printed := make(chan error, 1)
+	stop := make(chan struct{})
 	go func() {
 		w := bufio.NewWriter(out)
 		var failed error
-		for r := range receipts {
-			if err := r.Wait(ctx); err != nil {
-				failed = errors.Join(failed, err)
+		for s := range receipts {
+			if err := s.receipt.Wait(ctx); err != nil {
+				if failed == nil { // one says it for all behind it
+					failed = fmt.Errorf("line %d: %s; what has no ID is not in the log: append from that line on again", s.line, trimRoom(err))
+					close(stop)
+				}
 				continue
 			}
-			fmt.Fprintln(w, r.ID())
+			fmt.Fprintln(w, s.receipt.ID())
 			if len(receipts) == 0 {
 				failed = errors.Join(failed, w.Flush())
 			}
@@ -186,7 +197,7 @@ func appendLines(ctx context.Context, log *auditlog.Log, in io.Reader, out io.Wr
 	}()
 	var bad error
 	lines := bufio.NewReaderSize(in, 64<<10)
-	for number := 1; ; number++ {
+	for number, stopped := 1, false; !stopped; number++ {
 		line, long, err := readEventLine(lines)
 		if err != nil {
 			if !errors.Is(err, io.EOF) {
@@ -205,7 +216,11 @@ func appendLines(ctx context.Context, log *auditlog.Log, in io.Reader, out io.Wr
 			}
 		}
 		if err == nil {
-			receipts <- r
+			select {
+			case receipts <- submitted{number, r}:
+			case <-stop:
+				stopped = true
+			}
 			continue
 		}
 		if errors.Is(err, auditlog.ErrEvent) || errors.Is(err, auditlog.ErrTooLarge) {

@@ -244,8 +244,11 @@ func auditProveCommand() *cli.Command {
 
 EVENT is the event's ID. The proof is JSON {epoch, seq, event, path, checkpoint,
 key, signature}. Checking it needs the public key and nothing else; it prints
-the event. The exit code is 1 if the event is not there or not sealed yet, or
-if the proof does not hold.`,
+the event. Who checks it with a program of their own: signature is Ed25519 over
+"phoenix audit checkpoint v1\n" and checkpoint; the leaf is SHA-256 of a zero byte,
+"E" and event; path leads from it to the checkpoint's root as in RFC 9162, section
+2.1.3.2, for leaf seq - segment in a tree of to - segment + 1. The exit code is 1
+if the event is not there or not sealed yet, or if the proof does not hold.`,
 		Flags: []cli.Flag{
 			auditDirFlag(), keyFlag(),
 			&cli.StringFlag{Name: "check", Usage: "check the proof in `FILE` (- for standard input)", TakesFile: true},

@@ -177,11 +177,13 @@ prints [{"label","checked","score","with_context","context"}].
 
 func newGuard(cmd *cli.Command, p guard.Policy) (*guard.Guard, error) {
 	if cmd.IsSet("entities") {
-		p.Entities = cmd.StringSlice("entities")
+		for _, label := range cmd.StringSlice("entities") {
+			p.Entities = append(p.Entities, strings.TrimSpace(label))
+		}
 	}
 	g, err := guard.New(p)
 	if err != nil {
-		return nil, usageError{strings.TrimPrefix(err.Error(), "guard: ")}
+		return nil, usageError{strings.NewReplacer("guard: ", "", "Entities lists them", "phoenix guard entities lists them").Replace(err.Error())}
 	}
 	return g, nil
 }
@@ -190,7 +192,7 @@ func newGuard(cmd *cli.Command, p guard.Policy) (*guard.Guard, error) {
 const maxLine = 256 << 20
 
 // eachLine reads JSONL from standard input and writes, for each line, what do
-// appends for its text.
+// appends for its text. For an empty line it writes one, so that they correspond.
 func eachLine(ctx context.Context, do func(out []byte, text string) ([]byte, error)) error {
 	in := bufio.NewReaderSize(os.Stdin, 1<<16)
 	w := bufio.NewWriterSize(os.Stdout, 1<<16)
@@ -207,22 +209,40 @@ func eachLine(ctx context.Context, do func(out []byte, text string) ([]byte, err
 		if err != nil {
 			return usagef("line %d: %v", n, err)
 		}
-		var row struct {
-			Text *string `json:"text"`
-		}
-		if err := json.Unmarshal(line, &row); err != nil {
-			return usagef("line %d is no JSON object: %v", n, err)
-		}
-		if row.Text == nil {
-			return usagef(`line %d has no "text"`, n)
-		}
-		if out, err = do(out[:0], *row.Text); err != nil {
-			return fmt.Errorf("line %d: %w", n, err)
+		if out = out[:0]; len(bytes.TrimSpace(line)) > 0 {
+			var row struct {
+				Text *string `json:"text"`
+			}
+			if err := json.Unmarshal(line, &row); err != nil {
+				return usagef("line %d is no JSON object with a text: %s", n, jsonError(err))
+			}
+			if row.Text == nil {
+				return usagef(`line %d has no "text"`, n)
+			}
+			if out, err = do(out, *row.Text); err != nil {
+				return fmt.Errorf("line %d: %w", n, err)
+			}
 		}
 		if _, err := w.Write(append(out, '\n')); err != nil {
 			return err
 		}
+		if in.Buffered() == 0 { // whoever writes a line at a time waits for its answer
+			if err := w.Flush(); err != nil {
+				return err
+			}
+		}
 	}
+}
+
+// jsonError says what is wrong with a line without the names of our types.
+func jsonError(err error) string {
+	if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
+		if wrong.Field == "" {
+			return "it is a JSON " + wrong.Value
+		}
+		return fmt.Sprintf("its %q is a JSON %s", strings.ToLower(wrong.Field), wrong.Value)
+	}
+	return err.Error()
 }
 
 func readLine(r *bufio.Reader) ([]byte, error) {

@@ -28,8 +28,8 @@ Each line of standard input is {"prompt":…,"text":…}; each line of output is
 is looked at as it stands and decoded. A prompt of fewer than three words cannot
 be told from other text and scores 0.
 
-The exit code is 0 if every line was read, whatever was found; 2 if one is not
-as above, and then nothing is printed for it or after it.`,
+An empty line has an empty line. The exit code is 0 if every line was read, whatever
+was found; 2 if one is not as above, and then nothing is printed for it or after it.`,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			if extra := cmd.Args().First(); extra != "" {
 				return usagef("unexpected argument %q; lines are read from standard input", extra)
@@ -77,8 +77,8 @@ Each line of standard input is {"text":…}; each line of output is
 Rules on what a text says are advisory: they are reported and do not block,
 unless --block names them.
 
-The exit code is 0 if every line was read, whatever was found; 2 if one is not
-as above, and then nothing is printed for it or after it.`,
+An empty line has an empty line. The exit code is 0 if every line was read, whatever
+was found; 2 if one is not as above, and then nothing is printed for it or after it.`,
 		Flags: []cli.Flag{
 			&cli.IntFlag{Name: "max-chars", Usage: "the longest input, in `CODE POINTS`", Value: 100_000},
 			&cli.StringSliceFlag{Name: "block", Usage: "an advisory `RULE` that blocks nevertheless, or all; may be repeated"},
@@ -129,8 +129,8 @@ func checkInputs(ctx context.Context, cmd *cli.Command) error {
 	})
 }
 
-// eachRow calls f with each line of standard input that is not empty, and
-// writes what it returns to standard output, as a line of JSON.
+// eachRow calls f with each line of standard input and writes what it returns
+// to standard output, as a line of JSON; and an empty line for an empty line.
 func eachRow(ctx context.Context, f func(line []byte) (any, error)) error {
 	in, out := bufio.NewReaderSize(os.Stdin, 1<<16), bufio.NewWriter(os.Stdout)
 	enc := json.NewEncoder(out)
@@ -144,14 +144,17 @@ func eachRow(ctx context.Context, f func(line []byte) (any, error)) error {
 			return errors.Join(out.Flush(), usagef("line %d: %v", n, err))
 		}
 		if len(bytes.TrimSpace(line)) == 0 {
-			continue
-		}
-		result, err := f(line)
-		if err != nil {
-			return errors.Join(out.Flush(), usagef("line %d is not as it should be: %v; see --help", n, err))
-		}
-		if err := enc.Encode(result); err != nil {
-			return err
+			if err := out.WriteByte('\n'); err != nil {
+				return err
+			}
+		} else {
+			result, err := f(line)
+			if err != nil {
+				return errors.Join(out.Flush(), usagef("line %d is not as it should be: %s; see --help", n, jsonError(err)))
+			}
+			if err := enc.Encode(result); err != nil {
+				return err
+			}
 		}
 		if in.Buffered() == 0 { // whoever writes a line at a time waits for its answer
 			if err := out.Flush(); err != nil {

@@ -45,7 +45,7 @@ func TestNothingFails(t *testing.T) {
 	wires := &wires{}
 	defer wires.close()
 	s, err := node.Build(ctx, node.SiteConfig{Agent: []string{os.Args[0]}, Life: *life, Wire: wires.between})
-	defer s.Close() //nolint:errcheck // it is closed before, unless the test has failed
+	defer func() { _ = s.Close() }() // it is closed before, unless the test has failed
 	if err != nil {
 		t.Fatal(err)
 	}

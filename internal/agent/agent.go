@@ -91,6 +91,13 @@ func Run(cfg Config) (code int, err error) {
 	if err := cfg.probePostgres(context.Background()); err != nil {
 		return 0, err
 	}
+	if cfg.Audit.Listen != "" {
+		l, err := sidecar.Listen(context.Background(), cfg.Audit.Listen)
+		if err != nil {
+			return 0, err
+		}
+		_ = l.Close()
+	}
 	log, err := cfg.openAudit()
 	if err != nil {
 		return 0, err

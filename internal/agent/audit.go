@@ -39,8 +39,8 @@ func (a *Audit) check(once bool) error {
 	case once:
 		return usage("-once writes files and ends; it takes no events")
 	}
-	if err := sidecar.Local(a.Listen); err != nil {
-		return usage("audit: listen %w: others could record in the program's name", err)
+	if err := sidecar.Local(a.Listen, "others could record in the program's name"); err != nil {
+		return usage("audit: listen %w", err)
 	}
 	if !strings.HasPrefix(a.Listen, "unix:") && a.Token == "" {
 		return usage("audit: whoever is on this host can come to %s; name a token, or a socket like unix:/run/phoenix/audit.sock", a.Listen)

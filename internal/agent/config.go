@@ -251,7 +251,44 @@ func (c *Config) check() error {
 		}
 		seen[f.Path] = true
 	}
-	return errors.Join(checkHealth(c.Health.Check), checkListen(c.Listen), c.checkTraffic(), c.Audit.check(c.Once), c.checkPostgres())
+	return errors.Join(checkHealth(c.Health.Check), checkListen(c.Listen), c.checkTraffic(), c.Audit.check(c.Once), c.checkPostgres(), c.checkPlaces())
+}
+
+// checkPlaces sees that no two of the agent's parts are to listen at one place:
+// each could be had by itself, and the second would fail after the boot.
+func (c *Config) checkPlaces() error {
+	places := c.Sidecar.Places() // which its own check compares among themselves
+	take := func(what, at string) error {
+		for _, other := range places {
+			if at != "" && sidecar.Collide(other, at) {
+				return usage("%s: something else of the agent listens at %s already; choose another place", what, at)
+			}
+		}
+		places = append(places, at)
+		return nil
+	}
+	problems := []error{take("-listen", c.Listen), take("audit", c.Audit.Listen)}
+	for i, p := range c.Postgres {
+		if !slices.ContainsFunc(c.Postgres[:i], func(other Postgres) bool { return other.Listen == p.Listen }) { // said by checkPostgres
+			problems = append(problems, take("postgres", socketOf(p.Listen)))
+		}
+	}
+	for _, in := range c.Sidecar.Serve {
+		for _, at := range places[len(c.Sidecar.Places()):] {
+			if at != "" && sidecar.Collide(at, in.To) {
+				problems = append(problems, usage("serve %s: to %s would lead to the agent itself; have the program listen at another port", in.At, in.To))
+			}
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// socketOf completes the place of a database that names a directory alone.
+func socketOf(listen string) string {
+	if strings.HasPrefix(listen, "unix:") && !strings.HasPrefix(filepath.Base(listen), ".s.PGSQL.") {
+		return listen + "/.s.PGSQL.5432"
+	}
+	return listen
 }
 
 func fill(d *time.Duration, value time.Duration) {

@@ -157,7 +157,11 @@ func Load(name string, data []byte) (Config, error) {
 	}
 	var d document
 	if err := loader.Load(&d); err != nil && !errors.Is(err, io.EOF) {
-		return Config{}, usage("%s: %s", name, strings.Join(strings.Fields(err.Error()), " "))
+		text := strings.Join(strings.Fields(err.Error()), " ")
+		if strings.Contains(text, "time.Duration") {
+			text += "; write a time like 30s"
+		}
+		return Config{}, usage("%s: %s", name, text)
 	}
 	if err := loader.Load(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return Config{}, usage("%s: the file holds more than one document", name)

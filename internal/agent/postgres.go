@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -329,6 +330,9 @@ func (c *Config) addPostgres(s string) error {
 		case "user":
 			p.User = value
 		case "move":
+			if word != key {
+				return errors.New("move takes no value; leave it away if sessions are not to move")
+			}
 			p.Move = true
 		case "env":
 			name, what, _ := strings.Cut(value, ":")

@@ -157,6 +157,9 @@ func (c *Config) addServe(s string) error {
 				name, p.Mode = cut, mode
 			}
 		}
+		if cut, mode, ok := strings.Cut(name, ":"); ok && !strings.HasPrefix(mode, "//") {
+			name, p.Mode = cut, sidecar.Mode(mode) // which is none
+		}
 		in.Peers[name] = p
 	}
 	c.Sidecar.Serve = append(c.Sidecar.Serve, in)

@@ -1,6 +1,7 @@
 package pgproxy_test
 
 import (
+	"bytes"
 	"crypto/tls"
 	"encoding/binary"
 	"io"
@@ -28,6 +29,7 @@ type middle struct {
 
 	mu    sync.Mutex
 	sides []net.Conn // towards the proxy
+	lie   string     // in place of the server's answer to what a session keeps
 }
 
 func newMiddle(t *testing.T, server string, ca *testpki.CA, pair testpki.Pair) *middle {
@@ -95,8 +97,21 @@ func (m *middle) serve(conn net.Conn) {
 	m.sides = append(m.sides, near)
 	m.mu.Unlock()
 	m.wg.Go(func() {
-		_, _ = io.Copy(far, near)
-		_ = raw.Close()
+		defer raw.Close()
+		for buf := make([]byte, 32<<10); ; {
+			n, err := near.Read(buf)
+			m.mu.Lock()
+			lie := m.lie
+			m.mu.Unlock()
+			if lie != "" && bytes.Contains(buf[:n], []byte("pg_prepared_statements")) {
+				_, _ = io.WriteString(near, lie)
+			} else if _, failed := far.Write(buf[:n]); failed != nil {
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
 	})
 	_, _ = io.Copy(near, far)
 }
@@ -191,6 +206,26 @@ func TestMiddle(t *testing.T) {
 				t.Errorf("got %s, %s", types, code)
 			}
 			eventually(t, "the session is over", func() bool { return p.Stats().Active == 0 })
+		})
+	}
+	const row, none, done, ready = "D\x00\x00\x00\x0b\x00\x01\x00\x00\x00\x01t", "D\x00\x00\x00\x06\x00\x00", "C\x00\x00\x00\x09DONE\x00", "Z\x00\x00\x00\x05I"
+	for name, lie := range map[string]string{
+		"a statement without columns": row + done + none + done + ready, "a statement of one column": row + done + row + done + ready,
+		"an answer without columns": none + done + done + ready, "two answers in one": row + row + none + done + ready, "nothing": ready,
+		"a message that is none": "D\x00\x00\x00\x03", "a row that is cut": "D\x00\x00\x00\x06\x00\x09" + ready,
+	} {
+		t.Run("it keeps "+name, func(t *testing.T) {
+			m := newMiddle(t, w.pg.Addr(), ca, pair)
+			w.t = t
+			p := w.another(func(c *pgproxy.Config) { c.Upstream.Addr, c.Move = m.ln.Addr().String(), true })
+			_, front := login(t, p)
+			m.mu.Lock()
+			m.lie = lie
+			m.mu.Unlock()
+			w.leases.next()
+			if types, code := until(t, front); types != "E!" || code != "57P01" {
+				t.Errorf("got %s, %s", types, code)
+			}
 		})
 	}
 }

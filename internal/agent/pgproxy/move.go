@@ -33,6 +33,18 @@ const (
 	maxAnswer     = 1 << 20  // bytes of a message, when they are prepared again
 )
 
+// begin has the session moved if its time has come: what the client sends is held
+// back from now on. The caller holds mu, and sees to it that down gets to move.
+func (s *session) begin() bool {
+	// The server does not tell of a statement without a name. What it was prepared
+	// for comes next.
+	if s.draining != rotated || !s.p.cfg.Move || s.over || s.eof || s.moving != nil || !s.t.idle() || s.t.parsed {
+		return false
+	}
+	s.moving = make(chan struct{})
+	return true
+}
+
 // stay returns when the session is not being moved. The caller holds mu, and has
 // it again then.
 func (s *session) stay() {
@@ -112,6 +124,9 @@ func (s *session) bare() (statements []byte, ok bool) {
 			if results == 0 {
 				nothing = len(m.Values) == 1 && string(m.Values[0]) == "t"
 				continue
+			}
+			if len(m.Values) != 3 {
+				return nil, false
 			}
 			again := pgproto3.Parse{Name: string(m.Values[0]), Query: string(m.Values[1])}
 			for text := range strings.FieldsSeq(string(m.Values[2])) {

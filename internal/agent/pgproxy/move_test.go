@@ -107,9 +107,9 @@ func TestMove(t *testing.T) {
 	if _, err := tx.Exec(t.Context(), "COMMIT"); err != nil {
 		t.Fatal(err)
 	}
-	if user := one[string](t, tx, "SELECT session_user::text"); user != second.Username() {
-		t.Errorf("after the transaction the user is %s", user)
-	}
+	eventually(t, "the session moves after the transaction", func() bool {
+		return one[string](t, tx, "SELECT session_user::text") == second.Username()
+	})
 	if user := w.leases.awaitRevoked(); user != first.Username() {
 		t.Errorf("%s was taken back", user)
 	}
@@ -217,4 +217,82 @@ func TestMoveUnderLoad(t *testing.T) {
 		t.Errorf("the figures are %+v", s)
 	}
 	t.Logf("%d statements, none failed; %d sessions moved", done.Load(), w.Stats().Moved)
+}
+
+// Leases that follow one another faster than sessions can move, and an end in the
+// middle of that: nothing hangs, and no statement fails before the end.
+func TestMoveInAHurry(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, realpg.Config{}, func(c *pgproxy.Config) { c.Move = true })
+	pool, err := pgxpool.New(t.Context(), w.url()+"&pool_max_conns=8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	var ending atomic.Bool
+	var wg sync.WaitGroup
+	for worker := range 16 {
+		wg.Go(func() {
+			for n := 0; ; n++ {
+				_, err := pool.Exec(t.Context(), "INSERT INTO entries VALUES ($1, $2, '')", worker, n)
+				if ending.Load() {
+					return
+				}
+				if err != nil {
+					t.Errorf("worker %d: %v", worker, err)
+					return
+				}
+			}
+		})
+	}
+	for range 12 {
+		w.leases.next()
+	}
+	eventually(t, "sessions are on the last lease", func() bool {
+		s := w.Stats()
+		return s.User == w.leases.current().Username() && s.Draining == 0
+	})
+	w.leases.next()
+	eventually(t, "sessions move again", func() bool { return w.Stats().User == w.leases.current().Username() })
+	ending.Store(true)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	begin := time.Now()
+	if err := w.Close(ctx); err != nil || ctx.Err() != nil {
+		t.Errorf("close: %v, %v", err, ctx.Err())
+	}
+	t.Logf("closed in %s: %+v", time.Since(begin), w.Stats())
+	wg.Wait()
+}
+
+// Sessions that are cut off while they move leave nothing behind that waits.
+func TestMoveCutOff(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, realpg.Config{}, func(c *pgproxy.Config) { c.Move, c.DrainTimeout = true, 10*time.Millisecond })
+	pool, err := pgxpool.New(t.Context(), w.url()+"&pool_max_conns=8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			for !stop.Load() {
+				if _, err := pool.Exec(t.Context(), "SELECT pg_sleep(0.001)"); err != nil && code(err) != "57P01" && code(err) != "08006" {
+					t.Errorf("a session that was cut off: %v", err)
+					return
+				}
+			}
+		})
+	}
+	for n := range 10 {
+		w.leases.next()
+		w.events.await(t, "database.drained", "", n+1)
+	}
+	stop.Store(true)
+	wg.Wait()
+	pool.Close()
+	eventually(t, "every session has ended", func() bool { return w.Stats().Active == 0 })
+	t.Logf("%+v", w.Stats())
 }

@@ -97,9 +97,8 @@ func (p *Proxy) retire(g *generation, why *refusal) {
 	p.mu.Unlock()
 	if over {
 		p.finish(g)
-		return
 	}
-	if why == shutdown {
+	if why == shutdown { // those of older generations are among them
 		for _, s := range sessions {
 			s.drain(why)
 		}

@@ -109,10 +109,7 @@ func (s *session) settle() bool {
 	switch {
 	case s.over, s.writing, s.moving != nil:
 	case s.draining == rotated && s.t.idle() && s.p.cfg.Move && !s.eof:
-		// The server does not tell of a statement without a name. What it is for
-		// comes next.
-		if !s.t.parsed {
-			s.moving = make(chan struct{})
+		if s.begin() {
 			_ = s.server.SetReadDeadline(past) // down does the rest
 		}
 	case s.draining != nil && s.t.idle():
@@ -254,6 +251,11 @@ func (s *session) down() {
 	if big != nil {
 		buffers.Put(big)
 	}
+	s.mu.Lock()
+	if s.moving != nil {
+		s.stop()
+	}
+	s.mu.Unlock()
 	s.leave()
 }
 
@@ -273,7 +275,9 @@ func (s *session) pass(p []byte, err error) bool {
 		s.mu.Unlock()
 		return false
 	}
-	s.writing = len(p) > 0
+	if s.writing = len(p) > 0; s.writing {
+		s.begin() // before the client can send more
+	}
 	s.mu.Unlock()
 	var failed error
 	if len(p) > 0 {

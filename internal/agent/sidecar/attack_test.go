@@ -1,6 +1,8 @@
 package sidecar_test
 
 import (
+	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -14,6 +16,7 @@ import (
 	"time"
 
 	"github.com/tamshai/phoenix/internal/agent/sidecar"
+	"github.com/tamshai/phoenix/tlsconfig/assertion"
 )
 
 // A caller that speaks for users sends trailers as one that does not.
@@ -180,5 +183,158 @@ func TestBusySocket(t *testing.T) {
 	}
 	if _, err := os.Lstat(path); err != nil {
 		t.Error(err)
+	}
+}
+
+// Whoever is refused all the time does not fill the audit log, nor does he keep
+// the refusal of another out of it.
+func TestRefusalsAreCounted(t *testing.T) {
+	w := newWorld(t)
+	var log events
+	hr, _ := w.callee(tellUser, func(c *sidecar.Config, h *sidecar.Host) {
+		with(headers, nil)(c, h)
+		c.Serve[0].Peers["kong"] = sidecar.Peer{Mode: sidecar.Permissive}
+		h.Audit = &log
+	})
+	forged := map[string]string{"Phoenix-User": "a.b.c"}
+	began, client := time.Now(), w.plain()
+	for range 200 {
+		if code, _ := get(t, client, "http://"+hr+"/", forged); code != 403 {
+			t.Fatal(code)
+		}
+	}
+	most := 21 + int(time.Since(began).Seconds())
+	if n := len(log.all); n == 0 || n > most {
+		t.Errorf("%d events, and %d are enough", n, most)
+	}
+	if code, _ := get(t, w.client("mcp-gateway", false), "https://"+hr+"/", forged); code != 403 || log.all[len(log.all)-1].Actor.Peer != "mcp-gateway" {
+		t.Errorf("%d, and then %+v", code, log.all[len(log.all)-1])
+	}
+}
+
+// A peer is the same in capitals, for those who call and who are called.
+func TestPeersInCapitals(t *testing.T) {
+	w := newWorld(t)
+	hr, _ := w.callee(tellUser, with(headers, func(c *sidecar.Config) { c.Serve[0].Peers = map[string]sidecar.Peer{"MCP-Gateway": {}} }))
+	addr, _ := w.caller(hr, with(headers, func(c *sidecar.Config) { c.Call[0].Peer = "Mcp-HR" }))
+	if code, body := get(t, w.plain(), "http://"+addr+"/", map[string]string{"X-User-Id": "alice"}); code != 200 || body != "[alice]:[]:[]" {
+		t.Errorf("%d %s", code, body)
+	}
+}
+
+// A websocket of an old certificate goes on while it may drain, ends then, and
+// the next one begins on the new certificate.
+func TestUpgradeAfterRotation(t *testing.T) {
+	w := newWorld(t)
+	echo := func(rw http.ResponseWriter, r *http.Request) {
+		conn, buf, err := http.NewResponseController(rw).Hijack()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		_, _ = io.Copy(conn, buf)
+	}
+	short := func(_ *sidecar.Config, h *sidecar.Host) { h.Drain = 300 * time.Millisecond }
+	for _, rotates := range []string{"mcp-hr", "mcp-gateway"} {
+		hr, callee := w.callee(echo, short)
+		addr, caller := w.caller(hr, short)
+		open := func() (net.Conn, func(string) error) {
+			conn, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn.SetDeadline(time.Now().Add(patience))
+			_, _ = io.WriteString(conn, "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+			r := bufio.NewReader(conn)
+			if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 101 {
+				t.Fatal(resp, err)
+			}
+			return conn, func(text string) error {
+				_, _ = io.WriteString(conn, text)
+				got := make([]byte, len(text))
+				_, err := io.ReadFull(r, got)
+				return err
+			}
+		}
+		conn, say := open()
+		defer conn.Close()
+		if err := say("before"); err != nil {
+			t.Fatal(err)
+		}
+		w.rotate(rotates)
+		next, sayNext := open()
+		defer next.Close()
+		if err := sayNext("next"); err != nil {
+			t.Error(err)
+		}
+		if _, err := io.ReadAll(conn); err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: the old one does not end", rotates)
+		}
+		if err := sayNext("still there"); err != nil {
+			t.Errorf("%s: %v", rotates, err)
+		}
+		if n := callee.Old() + caller.Old(); n != 0 {
+			t.Errorf("%s: %d old connections", rotates, n)
+		}
+	}
+}
+
+// Each instance of a callee remembers for itself what was used: at another one,
+// or after a restart, an assertion is good once more, but only for whoever has
+// the key that signed it, and who could as well sign another.
+func TestReplayElsewhere(t *testing.T) {
+	w := newWorld(t)
+	gateway := w.pair("mcp-gateway")
+	token, err := assertion.Sign(w.material(gateway), "mcp-hr", alice, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // instances, each with a memory of its own
+		hr, _ := w.callee(tellUser, with(headers, nil))
+		if code, _ := get(t, w.client("mcp-gateway", false), "https://"+hr+"/", map[string]string{"Phoenix-User": token}); code != 403 {
+			t.Errorf("another certificate of the same name: %d", code)
+		}
+		for _, want := range []int{200, 403} {
+			if code, _ := get(t, w.clientWith(gateway, false), "https://"+hr+"/", map[string]string{"Phoenix-User": token}); code != want {
+				t.Errorf("%d, want %d", code, want)
+			}
+		}
+	}
+}
+
+// One assertion and another in one request are none, and so is one in a header
+// that only looks like it.
+func TestTwoAssertions(t *testing.T) {
+	w := newWorld(t)
+	hr, _ := w.callee(tellUser, with(headers, func(c *sidecar.Config) {
+		c.Serve[0].Peers = map[string]sidecar.Peer{"mcp-gateway": {User: sidecar.Required}}
+	}))
+	pair := w.pair("mcp-gateway")
+	token := func() string {
+		text, err := assertion.Sign(w.material(pair), "mcp-hr", alice, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	one := token()
+	for what, h := range map[string]http.Header{
+		"two":                 {"Phoenix-User": {token(), token()}},
+		"the same twice":      {"Phoenix-User": {one, one}},
+		"a list":              {"Phoenix-User": {token() + ", " + token()}},
+		"with something more": {"Phoenix-User": {"Bearer " + token()}},
+		"another spelling":    {"Phoenix_User": {token()}},
+		"empty":               {"Phoenix-User": {""}},
+	} {
+		req, _ := http.NewRequest("GET", "https://"+hr+"/", nil)
+		req.Header = h
+		resp, err := w.clientWith(pair, true).Do(req)
+		if code, body := read(t, resp, err); code != 403 {
+			t.Errorf("%s: %d %s", what, code, body)
+		}
+	}
+	if code, body := get(t, w.clientWith(pair, true), "https://"+hr+"/", map[string]string{"Phoenix-User": one}); code != 200 || !strings.HasPrefix(body, "[alice]") {
+		t.Errorf("%d %s", code, body)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -128,25 +129,27 @@ const (
 func (c *Config) Check() error {
 	var problems []error
 	bad := func(format string, args ...any) { problems = append(problems, wrong(format, args...)) }
-	taken := map[string]bool{}
+	var taken []string
 	take := func(what, at string) {
-		if taken[at] && !strings.HasSuffix(at, ":0") {
+		if slices.ContainsFunc(taken, func(other string) bool { return Collide(other, at) }) {
 			bad("%s: something listens at %s already", what, at)
 		}
-		taken[at] = true
+		taken = append(taken, at)
 	}
 	for i := range c.Serve {
 		in := &c.Serve[i]
 		what := "serve " + in.At
-		if _, _, err := place(in.At); err != nil || strings.HasPrefix(in.At, "unix:") {
+		if _, port, err := net.SplitHostPort(in.At); err != nil || port == "" || strings.HasPrefix(in.At, "unix:") {
 			bad("serve: %q is no place to listen at; write it like :3101", in.At)
+		} else if err := portOf(in.At); err != nil {
+			bad("serve: %w", err)
 		}
 		take(what, in.At)
-		if err := Local(in.To); err != nil {
-			bad("%s: to %w: others would reach the program past the sidecar", what, err)
+		if err := Local(in.To, "others would reach the program past the sidecar"); err != nil {
+			bad("%s: to %w", what, err)
 		}
-		if in.At == in.To {
-			bad("%s: it would lead to itself", what)
+		if slices.ContainsFunc(c.Places(), func(at string) bool { return Collide(at, in.To) }) {
+			bad("%s: to %s would lead to the agent itself; have the program listen at another port", what, in.To)
 		}
 		if len(in.Peers) == 0 {
 			bad("%s: it has no peers, so that nobody could come", what)
@@ -195,8 +198,8 @@ func (c *Config) Check() error {
 		if err := peerName(call.Peer); err != nil {
 			bad("call: %w", err)
 		}
-		if host, _, err := net.SplitHostPort(call.To); err != nil || host == "" {
-			bad("%s: to %q is no address; write it like mcp-hr:3101", what, call.To)
+		if host, err := remote(call.To, "mcp-hr:3101"); err != nil {
+			bad("%s: to %w", what, err)
 		} else if call.Host == "" {
 			call.Host = host
 		}
@@ -205,8 +208,8 @@ func (c *Config) Check() error {
 			bad("%s: nothing leads to it; give it a port with at, or set proxy", what)
 		}
 		if call.At != "" {
-			if err := Local(call.At); err != nil {
-				bad("%s: at %w: others could call in the program's name", what, err)
+			if err := Local(call.At, "others could call in the program's name"); err != nil {
+				bad("%s: at %w", what, err)
 			}
 			take(what, call.At)
 		}
@@ -226,11 +229,11 @@ func (c *Config) Check() error {
 		if err := peerName(t.Peer); err != nil {
 			bad("tunnel: %w", err)
 		}
-		if host, _, err := net.SplitHostPort(t.To); err != nil || host == "" {
-			bad("%s: to %q is no address; write it like mongodb:27017", what, t.To)
+		if _, err := remote(t.To, "mongodb:27017"); err != nil {
+			bad("%s: to %w", what, err)
 		}
-		if err := Local(t.At); err != nil {
-			bad("%s: at %w: others could connect in the program's name", what, err)
+		if err := Local(t.At, "others could connect in the program's name"); err != nil {
+			bad("%s: at %w", what, err)
 		}
 		take(what, t.At)
 		fill(&t.MaxConns, defaultConns)
@@ -240,8 +243,8 @@ func (c *Config) Check() error {
 	}
 	problems = append(problems, c.checkUsers()...)
 	if c.Proxy != "" {
-		if err := Local(c.Proxy); err != nil {
-			bad("proxy %w: others could call in the program's name", err)
+		if err := Local(c.Proxy, "others could call in the program's name"); err != nil {
+			bad("proxy %w", err)
 		}
 		take("proxy", c.Proxy)
 		if len(c.Call) == 0 {
@@ -257,22 +260,74 @@ func fill[T int | time.Duration](field *T, value T) {
 	}
 }
 
+// Collide reports whether only one can listen at two places. A name other than
+// localhost is not looked up.
+func Collide(a, b string) bool {
+	if a == b {
+		return !strings.HasSuffix(a, ":0")
+	}
+	hostA, portA, errA := net.SplitHostPort(a)
+	hostB, portB, errB := net.SplitHostPort(b)
+	if errA != nil || errB != nil || portA != portB || portA == "0" || strings.HasPrefix(a, "unix:") || strings.HasPrefix(b, "unix:") {
+		return false
+	}
+	ip := func(host string) netip.Addr {
+		switch host {
+		case "":
+			return netip.IPv6Unspecified()
+		case "localhost":
+			return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+		}
+		addr, _ := netip.ParseAddr(host)
+		return addr.Unmap()
+	}
+	ipA, ipB := ip(hostA), ip(hostB)
+	return hostA == hostB || ipA.IsValid() && ipB.IsValid() && (ipA == ipB || ipA.IsUnspecified() || ipB.IsUnspecified())
+}
+
 // place tells network and address of a place.
 func place(text string) (network, address string, err error) {
 	if path, ok := strings.CutPrefix(text, "unix:"); ok {
 		if !filepath.IsAbs(path) {
 			return "", "", fmt.Errorf("%q needs an absolute path", text)
 		}
+		if len(path) > maxSocketPath {
+			return "", "", fmt.Errorf("%q is too long: the path of a socket has at most %d bytes", text, maxSocketPath)
+		}
 		return "unix", path, nil
 	}
 	if _, port, err := net.SplitHostPort(text); err != nil || port == "" {
 		return "", "", fmt.Errorf("%q is no place; write it like 127.0.0.1:3101", text)
 	}
-	return "tcp", text, nil
+	return "tcp", text, portOf(text)
 }
 
-// Local refuses a place that others than this host's programs can reach.
-func Local(text string) error {
+const maxSocketPath = 107 // bytes, of sun_path
+
+// portOf sees that a place's port, if it is a number, is one.
+func portOf(text string) error {
+	_, port, _ := net.SplitHostPort(text)
+	if n, err := strconv.Atoi(port); n < 0 || n > 1<<16-1 || errors.Is(err, strconv.ErrRange) {
+		return fmt.Errorf("%q: there is no port %q", text, port)
+	}
+	return nil
+}
+
+// remote is the host of an address to connect to.
+func remote(text, like string) (host string, err error) {
+	host, port, err := net.SplitHostPort(text)
+	switch {
+	case err != nil || host == "" || port == "":
+		return "", fmt.Errorf("%q is no address; write it like %s", text, like)
+	case port == "0":
+		return "", fmt.Errorf("%q: there is no port \"0\"", text)
+	}
+	return host, portOf(text)
+}
+
+// Local refuses a place that others than this host's programs can reach, which
+// is why.
+func Local(text, why string) error {
 	network, address, err := place(text)
 	if err != nil || network == "unix" {
 		return err
@@ -281,7 +336,7 @@ func Local(text string) error {
 	if ip, err := netip.ParseAddr(host); host == "localhost" || err == nil && ip.IsLoopback() {
 		return nil
 	}
-	return fmt.Errorf("%q is not on the loopback interface", text)
+	return fmt.Errorf("%q is not on the loopback interface: %s", text, why)
 }
 
 // peerName refuses what does not tell one service from another.

@@ -21,25 +21,37 @@ const maxHold = 30 * time.Second
 
 // enter reports whether the request may go on. If so, it has to leave.
 func (g *gate) enter(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, maxHold)
-	defer cancel()
-	for {
-		g.mu.Lock()
-		held := g.held
-		if held == nil || g.shut {
-			defer g.mu.Unlock()
-			if !g.shut {
-				g.in++
-			}
-			return !g.shut
-		}
-		g.mu.Unlock()
+	in, held := g.pass()
+	if held == nil {
+		return in
+	}
+	timer := time.NewTimer(maxHold)
+	defer timer.Stop()
+	for held != nil {
 		select {
 		case <-held:
+			in, held = g.pass()
+		case <-timer.C:
+			return false
 		case <-ctx.Done():
 			return false
 		}
 	}
+	return in
+}
+
+// pass counts a request in, or tells what it has to wait for.
+func (g *gate) pass() (in bool, held <-chan struct{}) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.shut:
+		return false, nil
+	case g.held != nil:
+		return false, g.held
+	}
+	g.in++
+	return true, nil
 }
 
 func (g *gate) leave() {

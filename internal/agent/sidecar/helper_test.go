@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -212,11 +213,16 @@ func (e *events) Append(_ context.Context, event auditlog.Event) error {
 	return nil
 }
 
-func (e *events) actions() string {
+// list is what it has been told so far.
+func (e *events) list() []auditlog.Event {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	return slices.Clone(e.all)
+}
+
+func (e *events) actions() string {
 	var names []string
-	for _, event := range e.all {
+	for _, event := range e.list() {
 		names = append(names, event.Action)
 	}
 	return strings.Join(names, " ")

@@ -24,12 +24,13 @@ func (sc *Sidecar) serve(cfg *Inbound) error {
 	sc.idle = append(sc.idle, via.CloseIdleConnections)
 	in := &inbound{sc: sc, at: cfg.At, edges: newEdges(cfg)}
 	in.hop = newHop(&hop{
-		name: "the program behind " + cfg.At, to: programURL(cfg.To), via: via, own: sc.users.headers(), stall: cfg.Stall, maxBody: cfg.MaxBody, upgrade: cfg.Upgrade,
+		name: "the program behind " + cfg.At, to: programURL(cfg.To), via: via, own: sc.users.headers(), stall: cfg.Stall, maxBody: cfg.MaxBody, upgrade: cfg.Upgrade, leaving: &sc.leaving,
 		log: sc.log, running: &sc.serving,
 	})
 	sc.edges = append(sc.edges, in.edges...)
 
 	secure := newServer(sc.serveCtx, http.HandlerFunc(in.overTLS), cfg.MaxHeader, cfg.Stall, sc.log)
+	secure.ConnState = sc.guests.state
 	drainer, err := sc.tls().WrapServer(secure, sc.host.Identity, in.edges.authorize())
 	if err != nil {
 		return err
@@ -49,6 +50,7 @@ func (sc *Sidecar) serve(cfg *Inbound) error {
 	f := forked(sc.serveCtx, l, secure.ReadHeaderTimeout)
 	sc.forks = append(sc.forks, f)
 	plain := newServer(sc.serveCtx, http.HandlerFunc(in.overPlain), cfg.MaxHeader, cfg.Stall, sc.log)
+	plain.ConnState = sc.guests.state
 	sc.inbound = append(sc.inbound, startFront(secure, f.tls, true), startFront(plain, f.plain, false))
 	return nil
 }

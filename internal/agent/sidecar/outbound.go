@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/tamshai/phoenix/tlsconfig"
@@ -34,7 +35,7 @@ func (sc *Sidecar) call(cfg *Call) error {
 	}, sc.host.Identity, serverName, edge.allow)
 	sc.transports = append(sc.transports, via)
 	h := newHop(&hop{
-		name: cfg.Peer, to: &url.URL{Scheme: "https", Host: cfg.To}, via: via, own: sc.users.headers(), stall: cfg.Stall, upgrade: cfg.Upgrade,
+		name: cfg.Peer, to: &url.URL{Scheme: "https", Host: cfg.To}, via: via, own: sc.users.headers(), stall: cfg.Stall, upgrade: cfg.Upgrade, leaving: new(atomic.Bool),
 		log: sc.log, running: &sc.calling,
 	})
 	to := func(w http.ResponseWriter, r *http.Request, host string) {

@@ -78,6 +78,7 @@ const (
 	sockDiagByFamily = 20
 	diagRequest      = 56 // bytes of struct inet_diag_req_v2
 	diagAnswer       = 72 // of struct inet_diag_msg
+	stateListen      = 10 // TCP_LISTEN
 )
 
 var errNoOwner = errors.New("the kernel does not say whose the connection is; where it cannot, use a unix socket")
@@ -141,6 +142,9 @@ func diagOwner(answer []byte) (uint32, error) {
 		return 0, errNoOwner // among others, that there is no such socket
 	}
 	m := answer[unix.SizeofNlMsghdr:]
+	if m[1] == stateListen { // what the kernel looks for next, when there is no such connection
+		return 0, fmt.Errorf("%w: it is gone", errNoOwner)
+	}
 	if inode := native.Uint32(m[68:]); inode == 0 {
 		return 0, fmt.Errorf("%w: its process has left it", errNoOwner) // and the user is then 0
 	}

@@ -57,13 +57,13 @@ func TestOwners(t *testing.T) {
 			if !c.allowed {
 				want = fmt.Sprintf("sidecar.process user %d", me)
 			}
-			for _, e := range log.all {
+			for _, e := range log.list() {
 				if got := e.Action + " " + e.Actor.Client; got != want {
 					t.Errorf("recorded %s, want %q", got, want)
 				}
 			}
-			if !c.allowed && len(log.all) != 2 { // one for each port
-				t.Errorf("%d events", len(log.all))
+			if !c.allowed && len(log.list()) != 2 { // one for each port
+				t.Errorf("%d events", len(log.list()))
 			}
 		}
 	}
@@ -126,3 +126,26 @@ func TestOtherUser(t *testing.T) {
 		t.Errorf("another user: %s", out)
 	}
 }
+
+// A connection that is gone is nobody's, whoever listens at the port that it came
+// from.
+func TestGoneWhereSomebodyListens(t *testing.T) {
+	for _, at := range []string{anywhere, "[::1]:0"} {
+		l, err := net.Listen("tcp", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		if uid, err := sidecar.OwnerOf(gone{from: l.Addr(), to: &net.TCPAddr{IP: l.Addr().(*net.TCPAddr).IP, Port: 9}}); err == nil {
+			t.Errorf("%s: it is taken for one of the user %d", at, uid)
+		}
+	}
+}
+
+type gone struct {
+	net.Conn
+	from, to net.Addr
+}
+
+func (c gone) RemoteAddr() net.Addr { return c.from }
+func (c gone) LocalAddr() net.Addr  { return c.to }

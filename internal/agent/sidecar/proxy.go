@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -34,6 +35,7 @@ type hop struct {
 	stall   time.Duration
 	maxBody int64 // 0: none
 	upgrade []string
+	leaving *atomic.Bool // clients are told to
 	log     *slog.Logger
 	proxy   *httputil.ReverseProxy
 	running *gate
@@ -103,7 +105,7 @@ func (h *hop) pass(w http.ResponseWriter, r *http.Request, p *passing) {
 	if upgrades(r, h.upgrade) {
 		w.Header().Del("Connection") // a new protocol is not for closing
 	}
-	guard, r := watched(w, r, h.stall)
+	guard, r := watched(w, r, h.stall, h.leaving)
 	defer guard.stop()
 	p.body = guard.body
 	h.proxy.ServeHTTP(guard, r.WithContext(context.WithValue(r.Context(), passingKey{}, p)))

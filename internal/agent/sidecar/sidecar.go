@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,6 +45,7 @@ type Sidecar struct {
 	hosts    map[string]http.HandlerFunc // for the proxy
 	users    *users                      // nil if nobody speaks of them
 	tunnels  []*tunnel
+	refusals quota // of users
 
 	serveCtx, callCtx context.Context // of their requests
 	endServe, endCall context.CancelFunc
@@ -58,6 +58,7 @@ type Sidecar struct {
 
 	leaving     atomic.Bool // callers are told to
 	leave       sync.Once
+	guests      guests
 	doors       []*bounded   // what inbound listens on
 	startsUntil atomic.Int64 // until when the program may refuse connections; nanoseconds since 1970
 }
@@ -69,7 +70,7 @@ func Probe(ctx context.Context, cfg Config) error {
 		return err
 	}
 	var problems []error
-	for _, at := range cfg.places() {
+	for _, at := range cfg.Places() {
 		l, err := Listen(ctx, at)
 		if err != nil {
 			problems = append(problems, err)
@@ -80,8 +81,8 @@ func Probe(ctx context.Context, cfg Config) error {
 	return errors.Join(problems...)
 }
 
-// places are where something listens.
-func (c *Config) places() []string {
+// Places are where something listens.
+func (c *Config) Places() []string {
 	var all []string
 	for _, in := range c.Serve {
 		all = append(all, in.At)
@@ -121,6 +122,7 @@ func Start(cfg Config, host Host) (*Sidecar, error) {
 		host.Now = time.Now
 	}
 	sc := &Sidecar{host: host, log: host.Logger, at: map[string]net.Addr{}, hosts: map[string]http.HandlerFunc{}}
+	sc.guests.since = map[net.Conn]time.Time{}
 	sc.serveCtx, sc.endServe = context.WithCancel(context.Background())
 	sc.callCtx, sc.endCall = context.WithCancel(context.Background())
 	if err := sc.open(&cfg); err != nil {
@@ -235,8 +237,12 @@ func (sc *Sidecar) Drain(ctx context.Context) {
 	}
 }
 
-// leaveTime is how long callers have to leave by themselves.
-const leaveTime = 500 * time.Millisecond
+// Callers have leaveTime to leave by themselves. A connection that has not been
+// used for idleTime is no longer waited for.
+const (
+	leaveTime = 3 * time.Second
+	idleTime  = time.Second
+)
 
 // callersLeave lets nobody new in, and tells callers with their next answer to
 // leave: a connection that is closed under them may have a request on its way.
@@ -249,13 +255,45 @@ func (sc *Sidecar) callersLeave(ctx context.Context) {
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for slices.ContainsFunc(sc.doors, func(door *bounded) bool { return len(door.free) > 0 }) {
+	for sc.guests.inUse() {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// guests are the open connections of callers, and since when each is idle; the
+// zero time while it is not.
+type guests struct {
+	mu    sync.Mutex
+	since map[net.Conn]time.Time
+}
+
+// state is for http.Server.ConnState.
+func (g *guests) state(conn net.Conn, state http.ConnState) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch state {
+	case http.StateNew, http.StateActive:
+		g.since[conn] = time.Time{}
+	case http.StateIdle:
+		g.since[conn] = time.Now()
+	case http.StateClosed, http.StateHijacked:
+		delete(g.since, conn)
+	}
+}
+
+func (g *guests) inUse() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, since := range g.since {
+		if since.IsZero() || time.Since(since) < idleTime {
+			return true
+		}
+	}
+	return false
 }
 
 // Close drains what comes in and what goes out, until ctx ends, and ends

@@ -19,6 +19,7 @@ type watch struct {
 	read, write *time.Timer
 	body        *watchedBody // nil: there is none
 	ends        bool         // with the connection, unless the body does before
+	leaving     *atomic.Bool // clients are told to
 	wrote       bool         // an answer has begun
 	expects     bool         // the client waits to be told to send the body
 
@@ -28,8 +29,8 @@ type watch struct {
 
 // watched returns r and w under a watch, which is to be stopped when the
 // request has been handled.
-func watched(w http.ResponseWriter, r *http.Request, after time.Duration) (*watch, *http.Request) {
-	g := &watch{ResponseWriter: w, after: after, control: http.NewResponseController(w)}
+func watched(w http.ResponseWriter, r *http.Request, after time.Duration, leaving *atomic.Bool) (*watch, *http.Request) {
+	g := &watch{ResponseWriter: w, after: after, control: http.NewResponseController(w), leaving: leaving}
 	// An answer may begin before the body has ended: without this, net/http
 	// takes the rest of the body away. But then it also takes what is left of a
 	// body, or follows a broken one, for the next request: see WriteHeader.
@@ -86,11 +87,11 @@ func (g *watch) stop() {
 }
 
 // WriteHeader implements http.ResponseWriter. An answer before the body's end is
-// the last on its connection.
+// the last on its connection, and so is any when clients are to leave.
 func (g *watch) WriteHeader(code int) {
 	if code >= 200 {
 		g.wrote = true
-		if g.ends && g.body != nil && !g.body.whole.Load() {
+		if g.leaving.Load() || g.ends && g.body != nil && !g.body.whole.Load() {
 			g.Header().Set("Connection", "close")
 		}
 	}

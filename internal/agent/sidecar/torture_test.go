@@ -501,6 +501,53 @@ func TestDrainUnderLoad(t *testing.T) {
 	}
 }
 
+// While the program is replaced requests wait; at the end they are sent away.
+func TestHold(t *testing.T) {
+	w := newWorld(t)
+	under, finish := make(chan struct{}), make(chan struct{})
+	hr, sc := w.callee(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/under-way" {
+			close(under)
+			<-finish
+		}
+	}, nil)
+	client := w.client("mcp-gateway", true)
+	get := func(path string) <-chan int {
+		code := make(chan int, 1)
+		go func() {
+			resp, err := client.Get("https://" + hr + path)
+			if err != nil {
+				code <- -1
+				return
+			}
+			resp.Body.Close()
+			code <- resp.StatusCode
+		}()
+		return code
+	}
+	first := get("/under-way")
+	<-under
+	quiet := sc.Hold()
+	second := get("/")
+	close(finish)
+	quiet(t.Context())
+	if code := <-first; code != 200 {
+		t.Errorf("the request that was under way: %d", code)
+	}
+	sc.Release()
+	if code := <-second; code != 200 {
+		t.Errorf("the request that waited: %d", code)
+	}
+	sc.Hold()(t.Context())
+	third := get("/")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	sc.Drain(ctx)
+	if code := <-third; code == 200 {
+		t.Error("a request was let in at the end")
+	}
+}
+
 // At the end a request that is under way gets its answer, and no other begins.
 func TestDrain(t *testing.T) {
 	w := newWorld(t)

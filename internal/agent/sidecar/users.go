@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/textproto"
+	"strconv"
 	"strings"
 	"time"
 
@@ -72,6 +73,8 @@ func (c *Config) checkUsers() (problems []error) {
 			bad("%q is no name of a header; take letters, digits and dashes", name)
 		case strings.HasPrefix(fold(name), reserved):
 			bad("%s: headers that begin with Phoenix- are the sidecar's own", name)
+		case meant[canonical]:
+			bad("the header %s has a meaning of its own in HTTP; take another", canonical)
 		case seen[fold(name)]:
 			bad("the header %s is named twice", name)
 		}
@@ -129,6 +132,12 @@ func (c *Config) checkUsers() (problems []error) {
 		}
 	}
 	return problems
+}
+
+// meant are headers that would not get to the program, or not as they are.
+var meant = map[string]bool{
+	"Connection": true, "Content-Length": true, "Expect": true, "Host": true, "Keep-Alive": true, "Proxy-Authenticate": true,
+	"Proxy-Authorization": true, "Proxy-Connection": true, "Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true,
 }
 
 // fields are the names of headers but those of attributes.
@@ -192,7 +201,7 @@ func newUsers(cfg *Users, host *Host) (*users, error) {
 	var mine []string
 	for _, name := range names {
 		if peerName(name) == nil {
-			mine = append(mine, name)
+			mine = append(mine, audience(name))
 		}
 	}
 	if len(mine) == 0 {
@@ -201,6 +210,15 @@ func newUsers(cfg *Users, host *Host) (*users, error) {
 	var err error
 	u.verifier, err = assertion.NewVerifier(assertion.Config{Audience: mine[0], Aliases: mine[1:], Memory: maxUsers, Now: host.Now})
 	return u, err
+}
+
+// audience is a callee's name in an assertion: a DNS name may be written in
+// capitals by one side.
+func audience(name string) string {
+	if strings.Contains(name, "://") {
+		return name
+	}
+	return strings.ToLower(name)
 }
 
 // headers are those that nobody but the sidecar may set.
@@ -290,7 +308,7 @@ func (u *users) outgoing(call *Call) func(*http.Request, *tlsconfig.Material) er
 		if p == nil || p.user == nil {
 			return nil
 		}
-		header, sign := UserHeader, func() (string, error) { return assertion.Sign(m, call.Peer, *p.user, u.now()) }
+		header, sign := UserHeader, func() (string, error) { return assertion.Sign(m, audience(call.Peer), *p.user, u.now()) }
 		if call.User == AsToken {
 			header, sign = u.cfg.Token, func() (string, error) { return u.shared.Sign(*p.user, u.now()) }
 		}
@@ -377,8 +395,7 @@ func (sc *Sidecar) refuseUser(w http.ResponseWriter, r *http.Request, side, peer
 	if side == "call" {
 		code, text = http.StatusBadRequest, notPassedOn
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 5*time.Second)
-	defer cancel()
+	defer answer(w, code, text)
 	event := auditlog.Event{
 		Severity: auditlog.Warning, Category: auditlog.Authentication, Action: "sidecar.user", Outcome: auditlog.Blocked,
 		Actor: auditlog.Actor{Peer: peer}, Attributes: map[string]string{"side": side, "error": err.Error()},
@@ -388,8 +405,16 @@ func (sc *Sidecar) refuseUser(w http.ResponseWriter, r *http.Request, side, peer
 	} else if r.TLS == nil {
 		event.Actor = auditlog.Actor{Client: hostOnly(r.RemoteAddr)}
 	}
+	record, skipped := sc.refusals.take(side+" "+event.Actor.Peer+event.Actor.Client+event.Resource, time.Now())
+	if !record {
+		return
+	}
+	if skipped > 0 {
+		event.Attributes["more_before"] = strconv.Itoa(skipped)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 5*time.Second)
+	defer cancel()
 	if err := sc.host.Audit.Append(ctx, event); err != nil {
 		sc.log.Error("a refusal could not be recorded", "error", err) // it stays refused
 	}
-	answer(w, code, text)
 }

@@ -156,12 +156,12 @@ func TestUsersForged(t *testing.T) {
 		if c.token != "" {
 			h["Phoenix-User"] = c.token
 		}
-		before := len(log.all)
+		before := len(log.list())
 		code, body := get(t, clients[c.peer], "https://"+hr+"/", h)
 		if code != c.code || code == 200 && body != c.body {
 			t.Errorf("%s: %d %s", c.what, code, body)
 		}
-		if refused := len(log.all) - before; (code == 403) != (refused == 1) {
+		if refused := len(log.list()) - before; (code == 403) != (refused == 1) {
 			t.Errorf("%s: %d events", c.what, refused)
 		}
 		if code == 403 && !strings.Contains(body, "not proven") {
@@ -175,7 +175,7 @@ func TestUsersForged(t *testing.T) {
 	if code, _ := get(t, w.plain(), "http://"+hr+"/", map[string]string{"Phoenix-User": sign("mcp-gateway", "mcp-hr", alice, now)}); code != 403 {
 		t.Errorf("plain with an assertion: %d", code)
 	}
-	for _, e := range log.all {
+	for _, e := range log.list() {
 		if e.Action != "sidecar.user" || strings.Contains(fmt.Sprint(e.Attributes), "alice") {
 			t.Errorf("%+v", e)
 		}

@@ -1,0 +1,4 @@
+package sidecar
+
+// OwnerOf is for the tests.
+var OwnerOf = ownerOf
