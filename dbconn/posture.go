@@ -162,10 +162,10 @@ func PostureCodes() map[string]string {
 // What it does not see: what functions and policies compute, but for a policy
 // that is plainly always true, and for the names in a function's text; which
 // settings a policy trusts; what sequences and keys tell about how many rows there
-// are; a temporary table
-// that a SECURITY DEFINER function of a harmless owner takes for its own, because
-// its search_path does not end in pg_temp; the tables of extensions that can only
-// be read; a view of an unprotected table that the role cannot reach itself, where
+// are; what a foreign key's ON DELETE or ON UPDATE does to rows of another table,
+// which no policy holds; what a trigger does for whoever writes, with the rights
+// of its SECURITY DEFINER function; the tables of extensions that can only be
+// read; a view of an unprotected table that the role cannot reach itself, where
 // the view is the protection.
 func Posture(ctx context.Context, conn *pgx.Conn, cfg PostureConfig) (*PostureReport, error) {
 	c, err := readCatalog(ctx, conn, cfg.Role)

@@ -96,6 +96,37 @@ func (c *catalog) readCalls(ctx context.Context, tx pgx.Tx) error {
 	})
 }
 
+// readOwners reads which of the roles that functions run as may use which of the
+// tables that a policy opens.
+func (c *catalog) readOwners(ctx context.Context, tx pgx.Tx) error {
+	c.owned = map[[2]oid]bool{}
+	roles, tables := []oid{}, []oid{}
+	for _, fn := range c.functions {
+		roles = append(roles, fn.owner)
+		for _, s := range c.steps[fn.oid] {
+			roles = append(roles, s.by)
+		}
+	}
+	for table, policies := range c.policies {
+		for i := range policies {
+			if p := &policies[i]; p.permissive {
+				tables = append(tables, table)
+				break
+			}
+		}
+	}
+	if len(roles) == 0 {
+		return nil
+	}
+	return each(ctx, tx, `SELECT r, t FROM (SELECT DISTINCT unnest($1::oid[]) AS r) r, unnest($2::oid[]) t
+		WHERE has_any_column_privilege(r, t, 'SELECT, INSERT, UPDATE') OR has_table_privilege(r, t, 'DELETE')`, []any{roles, tables}, func(row pgx.CollectableRow) error {
+		var k [2]oid
+		err := row.Scan(&k[0], &k[1])
+		c.owned[k] = true
+		return err
+	})
+}
+
 // chain says what a function that runs as a harmless owner leads on to.
 func (c *catalog) chain(fn function) string {
 	for _, s := range c.steps[fn.oid] {
@@ -121,13 +152,18 @@ func (c *catalog) chain(fn function) string {
 var (
 	notCode = regexp.MustCompile(`(?s)--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'`)
 	common  = regexp.MustCompile(`(?i)\b([a-z_]\w*)\s+AS\s+(?:NOT\s+)?(?:MATERIALIZED\s+)?\(`)
-	from    = regexp.MustCompile(`(?i)(\bDISTINCT\s+)?\b(?:FROM|JOIN)\s+(?:ONLY\s+)?("(?:[^"]|"")+"|[a-z_][\w$]*)(\s*[.(])?`)
+	from    = regexp.MustCompile(`(?i)(\bDISTINCT\s+)?\b(?:FROM|JOIN|(?:INSERT|MERGE)\s+INTO)\s+(?:ONLY\s+)?("(?:[^"]|"")+"|[a-z_][\w$]*)(\s*[.(])?`)
+	inserts = regexp.MustCompile(`(?i)\b(INTO\s+(?:"(?:[^"]|"")+"|[a-z_][\w$]*))\s*\(`)
+	updates = regexp.MustCompile(`(?i)\bUPDATE\s+(?:ONLY\s+)?("(?:[^"]|"")+"|[a-z_][\w$]*)\s+(?:(?:AS\s+)?[a-z_]\w*\s+)?SET\b`)
+	// FROM in these is not of a query.
+	parts = regexp.MustCompile(`(?i)\b(?:extract|substring|trim|overlay)\s*\([^()]*(?:\([^()]*\)[^()]*)*\)`)
 )
 
 // unqualified is a table that a function's text names without its schema; "" if
 // there is none.
 func unqualified(body string) string {
-	body = notCode.ReplaceAllString(body, " ")
+	body = parts.ReplaceAllString(notCode.ReplaceAllString(body, " "), " ")
+	body = inserts.ReplaceAllString(body, "$1 , (") // what follows is the list of columns, not of arguments
 	own := map[string]bool{"lateral": true, "select": true, "unnest": true}
 	for _, with := range common.FindAllStringSubmatch(body, -1) {
 		own[strings.ToLower(with[1])] = true
@@ -137,7 +173,80 @@ func unqualified(body string) string {
 			return found[2]
 		}
 	}
+	for _, found := range updates.FindAllStringSubmatch(body, -1) {
+		if !own[strings.ToLower(found[1])] {
+			return found[1]
+		}
+	}
 	return ""
+}
+
+var named = regexp.MustCompile(`(?i)\b(?:FROM|JOIN)\s+(?:ONLY\s+)?((?:"(?:[^"]|"")+"|[a-z_][\w$]*)(?:\s*\.\s*(?:"(?:[^"]|"")+"|[a-z_][\w$]*))?)`)
+
+// reads are the names of tables that a function's text reads, quoted as SQL needs
+// it, with their schemas where the text has them.
+func reads(body string) []string {
+	body = parts.ReplaceAllString(notCode.ReplaceAllString(body, " "), " ")
+	var names []string
+	for _, found := range named.FindAllStringSubmatch(body, -1) {
+		var name []string
+		for _, part := range namePart.FindAllString(found[1], -1) {
+			if !strings.HasPrefix(part, `"`) {
+				part = strings.ToLower(part)
+			}
+			name = append(name, ident(unquote(part)))
+		}
+		names = append(names, strings.Join(name, "."))
+	}
+	return names
+}
+
+var namePart = regexp.MustCompile(`"(?:[^"]|"")+"|[A-Za-z_][\w$]*`)
+
+// lookedUpSQL finds what the functions that policies call read: the tables that a
+// parsed body depends on, and the text of others. $1: firstNormal.
+const lookedUpSQL = `WITH RECURSIVE calls AS (
+	SELECT d.objid AS policy, d.refclassid, d.refobjid FROM pg_depend d
+	WHERE d.classid = 'pg_policy'::regclass AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass) AND d.refobjid >= $1
+UNION
+	SELECT c.policy, d.refclassid, d.refobjid FROM calls c JOIN pg_depend d ON d.classid = c.refclassid AND d.objid = c.refobjid
+	WHERE d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass) AND d.refobjid >= $1
+)
+SELECT c.policy, CASE WHEN f.prosqlbody IS NULL THEN f.prosrc ELSE '' END,
+	ARRAY(SELECT d.refobjid FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_class'::regclass)
+FROM calls c JOIN pg_proc f ON c.refclassid = 'pg_proc'::regclass AND f.oid = c.refobjid JOIN pg_language l ON l.oid = f.prolang AND l.lanname IN ('sql', 'plpgsql')
+ORDER BY c.policy, f.oid`
+
+// readLookedUp adds what policies look up by way of functions to Policy.looks. Of
+// what a text names without a schema, each table of that name counts.
+func (c *catalog) readLookedUp(ctx context.Context, tx pgx.Tx) error {
+	policies, byName := map[oid]*policy{}, map[string][]oid{}
+	for _, of := range c.policies {
+		for i := range of {
+			policies[of[i].oid] = &of[i]
+		}
+	}
+	return each(ctx, tx, lookedUpSQL, []any{firstNormal}, func(row pgx.CollectableRow) error {
+		var of oid
+		var body string
+		var tables []oid
+		if err := row.Scan(&of, &body, &tables); err != nil {
+			return err
+		}
+		if len(byName) == 0 {
+			for o, r := range c.relations {
+				byName[r.name] = append(byName[r.name], o)
+				byName[r.local] = append(byName[r.local], o)
+			}
+		}
+		for _, name := range reads(body) {
+			tables = append(tables, byName[name]...)
+		}
+		if p := policies[of]; p != nil {
+			p.looks = append(p.looks, tables...)
+		}
+		return nil
+	})
 }
 
 // policyCalls looks at what policies call. That the actor owns such a function is

@@ -35,6 +35,9 @@ type catalog struct {
 	policies  map[oid][]policy // of tables with row-level security
 	lookups   map[oid][]lookup // by what they look things up in; filled by decides
 	functions []function
+	schemas   map[string]bool // by name
+	callers   map[oid][]caller
+	owned     map[[2]oid]bool // who owns a function and may use a table whose policy may be open to it
 	calls     []call
 	steps     map[oid][]step // by SECURITY DEFINER function
 	temporary map[oid]bool   // actors that may make temporary tables
@@ -47,7 +50,7 @@ type catalog struct {
 // PostgreSQL's own.
 type relation struct {
 	oid, owner        oid
-	name              string // quoted
+	name, local       string // quoted, with its schema and without
 	kind              rune   // of pg_class.relkind: r, p, v, m, f
 	protected, forced bool
 	invoker           bool // a view that reads with its reader's rights
@@ -64,6 +67,7 @@ type access struct {
 
 // A policy of pg_policy.
 type policy struct {
+	oid          oid
 	name         string // quoted
 	command      rune   // r, a, w, d, or * for all
 	permissive   bool
@@ -72,6 +76,7 @@ type policy struct {
 	looks        []oid           // other relations that these name
 	columns      map[oid][]int64 // that these name, of those and of the table itself; 0 is none in particular
 	notNull      []string        // columns of the table, quoted
+	other        string          // one that is true where this one is not, if that makes it a hole
 }
 
 // A function that an actor may call and that deserves a look.
@@ -86,7 +91,17 @@ type function struct {
 	path              *string // its search_path setting
 	state             string
 	kind              string // "function" or "procedure"
-	behind            bool   // it cannot be named, but an operator or a cast calls it
+	behind            bool   // it cannot be named, but something that can be calls it
+	bound             bool   // all names in its body were looked up when it was made
+	inner             string // what runs with the owner's rights, if that is not the function itself but what an aggregate calls
+	body              string // in SQL or PL/pgSQL, where it is read when the function runs
+}
+
+// A caller is a relation that has a function called for whoever uses it: by a
+// view's query or a rule, or by a default when rows are added.
+type caller struct {
+	relation oid
+	insert   bool
 }
 
 // An other finding is one that a query tells by itself.
@@ -129,10 +144,10 @@ func readCatalog(ctx context.Context, conn *pgx.Conn, name string) (_ *catalog, 
 		return nil, err
 	}
 	c := &catalog{roles: map[oid]pgRole{}, named: map[string]oid{}, inherited: map[oid][]oid{}, relations: map[oid]*relation{}, uses: map[oid][]oid{}, ruled: map[oid][]oid{},
-		parents: map[oid][]oid{}, policies: map[oid][]policy{}, writable: map[oid]map[string]bool{}, grants: map[grant][]oid{}}
+		parents: map[oid][]oid{}, policies: map[oid][]policy{}, schemas: map[string]bool{}, callers: map[oid][]caller{}, writable: map[oid]map[string]bool{}, grants: map[grant][]oid{}}
 	for _, read := range []func(context.Context, pgx.Tx) error{
 		func(ctx context.Context, tx pgx.Tx) error { return c.readRoles(ctx, tx, name) },
-		c.readRelations, c.readAccess, c.readPolicies, c.readFunctions, c.readOthers, c.readCalls, c.readGrants,
+		c.readRelations, c.readAccess, c.readPolicies, c.readLookedUp, c.readCallers, c.readFunctions, c.readOthers, c.readCalls, c.readOwners, c.readGrants,
 	} {
 		if err := read(ctx, tx); err != nil {
 			return nil, err
@@ -211,14 +226,14 @@ func (c *catalog) judged() []oid {
 }
 
 func (c *catalog) readRelations(ctx context.Context, tx pgx.Tx) error {
-	err := each(ctx, tx, `SELECT c.oid, c.relowner, format('%I.%I', n.nspname, c.relname), c.relkind::text, c.relrowsecurity, c.relforcerowsecurity,
+	err := each(ctx, tx, `SELECT c.oid, c.relowner, format('%I.%I', n.nspname, c.relname), quote_ident(c.relname), c.relkind::text, c.relrowsecurity, c.relforcerowsecurity,
 			coalesce((SELECT bool_or(option_value::bool) FROM pg_options_to_table(c.reloptions) WHERE option_name = 'security_invoker'), false),
 			c.oid = ANY(ARRAY(SELECT objid FROM pg_depend WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_extension'::regclass AND deptype = 'e'))
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.oid >= $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't'`, []any{firstNormal}, func(row pgx.CollectableRow) error {
 		var r relation
 		var kind string
-		if err := row.Scan(&r.oid, &r.owner, &r.name, &kind, &r.protected, &r.forced, &r.invoker, &r.extension); err != nil {
+		if err := row.Scan(&r.oid, &r.owner, &r.name, &r.local, &kind, &r.protected, &r.forced, &r.invoker, &r.extension); err != nil {
 			return err
 		}
 		r.kind = rune(kind[0])
@@ -303,7 +318,7 @@ func (c *catalog) readAccess(ctx context.Context, tx pgx.Tx) error {
 }
 
 func (c *catalog) readPolicies(ctx context.Context, tx pgx.Tx) error {
-	return each(ctx, tx, `SELECT p.polrelid, quote_ident(p.polname), p.polcmd::text, p.polpermissive, p.polroles,
+	return each(ctx, tx, `SELECT p.oid, p.polrelid, quote_ident(p.polname), p.polcmd::text, p.polpermissive, p.polroles,
 			coalesce(pg_get_expr(p.polqual, p.polrelid), ''), coalesce(pg_get_expr(p.polwithcheck, p.polrelid), ''),
 			ARRAY(SELECT DISTINCT d.refobjid::bigint << 16 | d.refobjsubid FROM pg_depend d WHERE d.classid = 'pg_policy'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_class'::regclass),
 			ARRAY(SELECT quote_ident(a.attname) FROM pg_attribute a WHERE a.attrelid = p.polrelid AND a.attnum > 0 AND a.attnotnull)
@@ -312,7 +327,7 @@ func (c *catalog) readPolicies(ctx context.Context, tx pgx.Tx) error {
 		var table oid
 		var command string
 		var named []int64
-		if err := row.Scan(&table, &p.name, &command, &p.permissive, &p.roles, &p.using, &p.check, &named, &p.notNull); err != nil {
+		if err := row.Scan(&p.oid, &table, &p.name, &command, &p.permissive, &p.roles, &p.using, &p.check, &named, &p.notNull); err != nil {
 			return err
 		}
 		p.command = rune(command[0])
@@ -331,22 +346,76 @@ func (c *catalog) readPolicies(ctx context.Context, tx pgx.Tx) error {
 	})
 }
 
+// readCallers reads what calls functions for whoever may not name them.
+func (c *catalog) readCallers(ctx context.Context, tx pgx.Tx) error {
+	if err := each(ctx, tx, `SELECT nspname FROM pg_namespace`, nil, func(row pgx.CollectableRow) error {
+		var name string
+		err := row.Scan(&name)
+		c.schemas[name] = true
+		return err
+	}); err != nil {
+		return err
+	}
+	return each(ctx, tx, `SELECT DISTINCT d.refobjid, coalesce(r.ev_class, a.adrelid), a.oid IS NOT NULL
+		FROM pg_depend d LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid LEFT JOIN pg_attrdef a ON d.classid = 'pg_attrdef'::regclass AND a.oid = d.objid
+		WHERE d.classid IN ('pg_rewrite'::regclass, 'pg_attrdef'::regclass) AND d.refclassid = 'pg_proc'::regclass AND d.refobjid >= $1 ORDER BY 1, 2`, []any{firstNormal}, func(row pgx.CollectableRow) error {
+		var function oid
+		var k caller
+		err := row.Scan(&function, &k.relation, &k.insert)
+		c.callers[function] = append(c.callers[function], k)
+		return err
+	})
+}
+
+// called reports whether something that the actor may use calls a function.
+func (c *catalog) called(actor, function oid) bool {
+	if len(c.callers[function]) == 0 {
+		return false
+	}
+	var mine []oid
+	inserts := map[oid]bool{}
+	for _, a := range c.access {
+		if a.actor == actor && a.any {
+			c.looks([]oid{a.relation}, &mine)
+			inserts[a.relation] = a.insert
+		}
+	}
+	return slices.ContainsFunc(c.callers[function], func(k caller) bool {
+		return k.insert && inserts[k.relation] || !k.insert && slices.Contains(mine, k.relation)
+	})
+}
+
 func (c *catalog) readFunctions(ctx context.Context, tx pgx.Tx) error {
-	return each(ctx, tx, `SELECT a.oid, p.oid, p.proowner, format('%I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)), quote_ident(n.nspname),
-			p.prosecdef, p.proleakproof AND p.oid >= $2, p.prorettype = 'trigger'::regtype, p.proname = ANY($3), has_database_privilege(a.oid, current_database(), 'TEMP'),
-			(SELECT substr(s, length('search_path=') + 1) FROM unnest(p.proconfig) s WHERE s LIKE 'search\_path=%'),
-			md5(concat_ws('|', p.prosrc, p.probin, p.proowner, p.proconfig, pg_get_function_sqlbody(p.oid))),
-			CASE p.prokind WHEN 'p' THEN 'procedure' ELSE 'function' END, NOT has_schema_privilege(a.oid, p.pronamespace, 'USAGE')
-		FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace, unnest($1::oid[]) WITH ORDINALITY a(oid, n)
-		WHERE ((p.prosecdef AND p.oid >= $2) OR p.proname = ANY($3)
-				OR (p.proleakproof AND p.oid >= $2 AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')))
+	// What an aggregate calls runs if the actor may call the aggregate: the rights
+	// to the function itself are its owner's affair.
+	return each(ctx, tx, `WITH called AS (
+			SELECT p.oid, p.oid AS inner, '' AS name FROM pg_proc p
+		UNION ALL
+			SELECT DISTINCT g.aggfnoid::oid, f.oid, format('%I.%I(%s)', n.nspname, f.proname, oidvectortypes(f.proargtypes)) FROM pg_aggregate g,
+				unnest(ARRAY[g.aggtransfn, g.aggfinalfn, g.aggcombinefn, g.aggserialfn, g.aggdeserialfn, g.aggmtransfn, g.aggminvtransfn, g.aggmfinalfn]::oid[]) u
+				JOIN pg_proc f ON f.oid = u AND f.prosecdef AND f.oid >= $2 JOIN pg_namespace n ON n.oid = f.pronamespace
+		)
+		SELECT a.oid, p.oid, f.proowner, format('%I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)), quote_ident(n.nspname),
+			f.prosecdef, f.proleakproof AND f.oid >= $2, p.prorettype = 'trigger'::regtype, p.proname = ANY($3), has_database_privilege(a.oid, current_database(), 'TEMP'),
+			(SELECT substr(s, length('search_path=') + 1) FROM unnest(f.proconfig) s WHERE s LIKE 'search\_path=%'),
+			md5(concat_ws('|', f.prosrc, f.probin, f.proowner, f.proconfig, pg_get_function_sqlbody(f.oid))),
+			CASE p.prokind WHEN 'p' THEN 'procedure' ELSE 'function' END, NOT has_schema_privilege(a.oid, p.pronamespace, 'USAGE'),
+			EXISTS (SELECT FROM pg_cast k WHERE k.castfunc = p.oid) OR EXISTS (SELECT FROM pg_operator o WHERE o.oprcode = p.oid AND has_schema_privilege(a.oid, o.oprnamespace, 'USAGE')),
+			f.prosqlbody IS NOT NULL AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = f.oid AND d.refobjid >= $2
+				AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)), called.name,
+			CASE WHEN f.prosecdef AND f.prosqlbody IS NULL AND l.lanname IN ('sql', 'plpgsql') THEN f.prosrc ELSE '' END
+		FROM called JOIN pg_proc p ON p.oid = called.oid JOIN pg_proc f ON f.oid = called.inner JOIN pg_language l ON l.oid = f.prolang JOIN pg_namespace n ON n.oid = p.pronamespace,
+			unnest($1::oid[]) WITH ORDINALITY a(oid, n)
+		WHERE ((f.prosecdef AND f.oid >= $2) OR p.proname = ANY($3)
+				OR (f.proleakproof AND f.oid >= $2 AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = f.oid AND d.deptype = 'e')))
 			AND p.prorettype <> 'event_trigger'::regtype AND has_function_privilege(a.oid, p.oid, 'EXECUTE')
-			AND (has_schema_privilege(a.oid, p.pronamespace, 'USAGE') OR EXISTS (SELECT FROM pg_cast k WHERE k.castfunc = p.oid)
-				OR EXISTS (SELECT FROM pg_operator o WHERE o.oprcode = p.oid AND has_schema_privilege(a.oid, o.oprnamespace, 'USAGE')))
-		ORDER BY a.n, p.oid`, []any{c.judged(), firstNormal, serverFunctions}, func(row pgx.CollectableRow) error {
+		ORDER BY a.n, p.oid, f.oid`, []any{c.judged(), firstNormal, serverFunctions}, func(row pgx.CollectableRow) error {
 		var f function
-		err := row.Scan(&f.actor, &f.oid, &f.owner, &f.name, &f.schema, &f.definer, &f.leak, &f.trigger, &f.server, &f.table, &f.path, &f.state, &f.kind, &f.behind)
-		c.functions = append(c.functions, f)
+		var used bool
+		err := row.Scan(&f.actor, &f.oid, &f.owner, &f.name, &f.schema, &f.definer, &f.leak, &f.trigger, &f.server, &f.table, &f.path, &f.state, &f.kind, &f.behind, &used, &f.bound, &f.inner, &f.body)
+		if !f.behind || used || c.called(f.actor, f.oid) {
+			c.functions = append(c.functions, f)
+		}
 		return err
 	})
 }
@@ -386,7 +455,7 @@ UNION ALL
 UNION ALL
 	SELECT 'untrusted_language', 'language', a.oid, a.n, quote_ident(l.lanname), l.oid, '', ''
 	FROM actor a, pg_language l
-	WHERE l.lanpltrusted AND (l.lanname IN ('c', 'internal') OR l.lanname LIKE '%u') AND has_language_privilege(a.oid, l.oid, 'USAGE')
+	WHERE l.lanpltrusted AND (l.oid IN (12, 13) OR l.lanname LIKE '%u') AND has_language_privilege(a.oid, l.oid, 'USAGE')
 UNION ALL
 	SELECT 'large_objects', 'parameter', a.oid, a.n, 'lo_compat_privileges', 0::oid, '', 'ALTER SYSTEM RESET lo_compat_privileges; SELECT pg_catalog.pg_reload_conf();'
 	FROM actor a

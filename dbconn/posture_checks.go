@@ -333,7 +333,7 @@ func (f *findings) function(fn function) {
 		found.Code, found.Severity, found.Detail, found.Fix = code, severity, detail, fix
 		found.Proof = may("has_function_privilege", fn.name, "EXECUTE")
 		if fn.behind {
-			found.Detail += "; an operator or a cast calls it, for whoever may not name it"
+			found.Detail += "; a view, a default, an operator or a cast calls it, for whoever may not name it"
 			found.Proof = fmt.Sprintf("SELECT pg_catalog.has_function_privilege(%d::pg_catalog.oid, 'EXECUTE')", fn.oid)
 		}
 		f.add(fn.actor, found, fn.state)
@@ -357,6 +357,9 @@ func (f *findings) function(fn function) {
 	if why := cmp.Or(f.bypasses(fn.owner, nil), f.chain(fn)); why != "" && !fn.trigger {
 		with("definer", High, "it runs as "+ident(owner.name)+", "+why, revoke)
 	}
+	if fn.inner != "" {
+		target = "FUNCTION " + fn.inner
+	}
 	if why := f.lookup(fn); why != "" {
 		path := "pg_catalog, " + fn.schema + ", pg_temp"
 		if f.writable[fn.actor][fn.schema] {
@@ -369,11 +372,20 @@ func (f *findings) function(fn function) {
 
 // lookup says why a function that runs as its owner may find the caller's objects.
 func (c *catalog) lookup(fn function) string {
-	if fn.path == nil {
+	switch {
+	case fn.bound:
+		return ""
+	case fn.path == nil:
 		return "without a search_path of its own"
 	}
 	schemas := splitPath(*fn.path)
 	for i, schema := range schemas {
+		if schema == "$user" {
+			schema = c.roles[fn.owner].name
+		}
+		if c.creates(fn.actor) && !c.schemas[schema] && schema != "pg_temp" {
+			return "and looks into the schema " + ident(schema) + ", which is not there and which the caller may make"
+		}
 		name := ident(schema)
 		if c.writable[fn.actor][name] {
 			return "and looks into the schema " + name + ", in which the caller may create objects"
@@ -382,7 +394,19 @@ func (c *catalog) lookup(fn function) string {
 			return "and looks into the caller's temporary schema first"
 		}
 	}
+	// Tables are looked for among the temporary ones first, unless the path says
+	// otherwise. See the manual, search_path.
+	if table := unqualified(fn.body); table != "" && fn.table && !slices.Contains(schemas, "pg_temp") {
+		return "and names the table " + oneLine(table) + " without its schema and pg_temp not at all, so that the caller's temporary table stands first"
+	}
 	return ""
+}
+
+// creates reports whether an actor may make schemas.
+func (c *catalog) creates(actor oid) bool {
+	return slices.ContainsFunc(c.others, func(o other) bool {
+		return o.actor == actor && (o.code == "database_create" || o.code == "database_owner")
+	})
 }
 
 // splitPath reads the value of search_path.
@@ -424,7 +448,7 @@ func (c *catalog) bypasses(role oid, table *relation) string {
 		}
 	}
 	for _, o := range c.protectedTables() {
-		if why := c.bypasses(role, o); why != "" {
+		if why := c.bypasses(role, o); why != "" && (c.owned[[2]oid{role, o.oid}] || c.inherits(role, o.owner)) {
 			return why
 		}
 	}

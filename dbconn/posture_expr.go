@@ -46,7 +46,11 @@ func alwaysTrue(expr string) bool { return judge(expr, nil) == yes }
 
 var (
 	blanks   = regexp.MustCompile(`\s+`)
-	constant = regexp.MustCompile(`^(-?\d+|'[^']*'(::[\w ]+)?|true)$`)
+	constant = regexp.MustCompile(`^(-?\d+(\.\d+)?|'[^']*'(::[\w ]+)?|true)$`)
+	affirmed = regexp.MustCompile(`^\(?'\s*(?i:t|true|y|yes|on|1)\s*'(::[\w ]+\))?::boolean$`)
+	number   = regexp.MustCompile(`^\((-?\d+(?:\.\d+)?)\)::[a-z ]+$`)
+	// What fits every text.
+	anything = regexp.MustCompile(`^'(%+|(\.\*)?|\^|\$|\^(\.\*)?\$?)'::text$`)
 	// What a subquery without a table says one row of, whatever the row is.
 	filtered = regexp.MustCompile(`\b(FROM|WHERE|HAVING|LIMIT|OFFSET|GROUP|UNION|INTERSECT|EXCEPT|FETCH)\b`)
 )
@@ -82,6 +86,9 @@ func judge(expr string, notNull []string) verdict {
 		return no
 	}
 	if inner, is := strings.CutPrefix(expr, "EXISTS "); is {
+		if strings.HasPrefix(strip(inner), "VALUES (") {
+			return yes
+		}
 		return subquery(strip(inner), func(string) verdict { return yes })
 	}
 	if strings.HasPrefix(expr, "SELECT ") {
@@ -93,7 +100,11 @@ func judge(expr string, notNull []string) verdict {
 		})
 	}
 	if inner, is := strings.CutPrefix(expr, "COALESCE("); is && strings.HasSuffix(inner, ")") {
-		return judge(split(strings.TrimSuffix(inner, ")"), ", ")[0], notNull)
+		for _, part := range split(strings.TrimSuffix(inner, ")"), ", ") {
+			if part = strip(part); part != "NULL::boolean" && part != "NULL" {
+				return judge(part, notNull)
+			}
+		}
 	}
 	if strings.HasPrefix(expr, "CASE ") || strings.HasPrefix(expr, "CASE\n") {
 		return branches(blanks.ReplaceAllString(expr, " "), notNull)
@@ -103,6 +114,16 @@ func judge(expr string, notNull []string) verdict {
 		return yes
 	case "false", "'f'::boolean":
 		return no
+	}
+	if affirmed.MatchString(expr) {
+		return yes
+	}
+	for _, operator := range []string{" IS DISTINCT FROM ", " <> ", " = "} {
+		if sides := split(expr, operator); len(sides) == 2 {
+			if a, b := judge(sides[0], notNull), judge(sides[1], notNull); a != unknown && b != unknown {
+				return verdictOf((a == b) == (operator == " = "))
+			}
+		}
 	}
 	return compare(expr)
 }
@@ -128,6 +149,9 @@ func anyOf(parts []string, want verdict, notNull []string) verdict {
 
 // opposite reports whether of two conditions one holds for every row.
 func opposite(a, b string) bool {
+	if a == strip(strings.TrimPrefix(b, "NOT ")) || b == strip(strings.TrimPrefix(a, "NOT ")) {
+		return a != b
+	}
 	for _, pair := range [][2]string{{" = ", " <> "}, {" IS NULL", " IS NOT NULL"}} {
 		for _, p := range [][2]string{pair, {pair[1], pair[0]}} {
 			if x, y := split(a, p[0]), split(b, p[1]); len(x) == 2 && slices.Equal(x, y) {
@@ -140,6 +164,11 @@ func opposite(a, b string) bool {
 
 // present reports whether an expression is never null.
 func present(expr string, notNull []string) bool {
+	for _, operator := range []string{" = ", " <> ", " > ", " < ", " >= ", " <= "} {
+		if sides := split(expr, operator); len(sides) == 2 {
+			return present(strip(sides[0]), notNull) && present(strip(sides[1]), notNull)
+		}
+	}
 	return constant.MatchString(expr) || slices.Contains(notNull, expr) || slices.Contains([]string{"CURRENT_USER", "SESSION_USER", "CURRENT_ROLE", "USER"}, expr)
 }
 
@@ -160,6 +189,10 @@ func subquery(expr string, says func(inner string) verdict) verdict {
 // branches judges "CASE WHEN a THEN b ELSE c END".
 func branches(expr string, notNull []string) verdict {
 	inner, is := strings.CutPrefix(expr, "CASE WHEN ")
+	conditions := is
+	if !is { // CASE a WHEN b
+		_, inner, is = strings.Cut(strings.TrimPrefix(expr, "CASE "), " WHEN ")
+	}
 	inner, ends := strings.CutSuffix(inner, " END")
 	if !is || !ends || strings.Contains(inner, "CASE ") {
 		return unknown
@@ -175,7 +208,7 @@ func branches(expr string, notNull []string) verdict {
 			return unknown
 		}
 		v := judge(parts[1], notNull)
-		if i == 0 && judge(parts[0], notNull) == yes {
+		if i == 0 && conditions && judge(parts[0], notNull) == yes {
 			return v
 		}
 		if v != all {
@@ -189,34 +222,36 @@ func branches(expr string, notNull []string) verdict {
 func compare(expr string) verdict {
 	if sides := split(expr, " = ANY "); len(sides) == 2 {
 		list, is := strings.CutPrefix(strip(sides[1]), "ARRAY[")
-		if a := strip(sides[0]); is && constant.MatchString(a) && slices.ContainsFunc(split(strings.TrimSuffix(list, "]"), ", "), func(b string) bool { return strip(b) == a }) {
+		if a := strip(sides[0]); is && slices.ContainsFunc(split(strings.TrimSuffix(list, "]"), ", "), func(b string) bool { return strip(b) == a }) {
 			return yes
 		}
 		return unknown
 	}
-	if sides := split(expr, " ~~ "); len(sides) == 2 && slices.Contains([]string{"'%'::text", "'%%'::text"}, strip(sides[1])) {
-		return yes
+	for _, operator := range []string{" ~~ ", " ~~* ", " ~ ", " ~* "} {
+		if sides := split(expr, operator); len(sides) == 2 && anything.MatchString(strip(sides[1])) && strings.Contains(strip(sides[1]), "%") == strings.Contains(operator, "~~") {
+			return yes
+		}
 	}
 	for _, operator := range []struct {
 		text               string
 		less, equal, great bool
 	}{
-		{" IS NOT DISTINCT FROM ", false, true, false}, {" = ", false, true, false}, {" <> ", true, false, true},
+		{" IS DISTINCT FROM ", true, false, true}, {" = ", false, true, false}, {" <> ", true, false, true},
 		{" >= ", false, true, true}, {" <= ", true, true, false}, {" > ", false, false, true}, {" < ", true, false, false},
 	} {
 		sides := split(expr, operator.text)
 		if len(sides) != 2 {
 			continue
 		}
-		a, b := strip(sides[0]), strip(sides[1])
+		a, b := literal(sides[0]), literal(sides[1])
 		if a == b {
 			return verdictOf(operator.equal)
 		}
 		if !constant.MatchString(a) || !constant.MatchString(b) {
 			return unknown
 		}
-		x, errX := strconv.ParseInt(a, 10, 64)
-		y, errY := strconv.ParseInt(b, 10, 64)
+		x, errX := strconv.ParseFloat(a, 64)
+		y, errY := strconv.ParseFloat(b, 64)
 		switch {
 		case errX == nil && errY == nil:
 			return verdictOf([]bool{operator.less, operator.equal, operator.great}[cmp.Compare(x, y)+1])
@@ -226,6 +261,15 @@ func compare(expr string) verdict {
 		return verdictOf(operator.less)
 	}
 	return unknown
+}
+
+// literal is a side of a comparison, a number without its cast.
+func literal(expr string) string {
+	expr = strip(expr)
+	if m := number.FindStringSubmatch(expr); m != nil {
+		return m[1]
+	}
+	return expr
 }
 
 // strip takes off the parentheses around an expression.

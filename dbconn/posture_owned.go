@@ -1,6 +1,7 @@
 package dbconn
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -78,7 +79,7 @@ type lookup struct {
 func (c *catalog) decides(a access) *lookup {
 	r := c.relations[a.relation]
 	switch {
-	case r.isTable() && r.protected && !a.owns && (a.insert || a.update):
+	case r.isTable() && r.protected && !a.owns && (a.insert || a.update || a.delete):
 	case !r.isTable() && a.owns:
 	default:
 		return nil
@@ -99,7 +100,7 @@ func (c *catalog) decides(a access) *lookup {
 	for i := range c.lookups[a.relation] {
 		l := &c.lookups[a.relation][i]
 		if l.table == nil || l.table == r || c.inherits(a.actor, l.table.owner) || !c.can(a.actor, l.table.oid) ||
-			!c.anyOf(a.actor, l.policy.roles) || !a.owns && c.settled(a, l.policy) {
+			!c.anyOf(a.actor, l.policy.roles) || !a.owns && !(a.delete && l.policy.forbids()) && (!a.insert && !a.update || c.settled(a, l.policy)) {
 			continue
 		}
 		if found == nil || l.table.name+l.policy.name < found.table.name+found.policy.name {
@@ -107,6 +108,12 @@ func (c *catalog) decides(a access) *lookup {
 		}
 	}
 	return found
+}
+
+// forbids reports whether the policy goes by what is not in another table, so that
+// a row less there is one more here.
+func (p *policy) forbids() bool {
+	return slices.ContainsFunc([]string{"(NOT (", "<> ALL", " EXCEPT "}, func(word string) bool { return strings.Contains(p.using+p.check, word) })
 }
 
 // settled reports whether the policies of a table that the actor writes say what
@@ -158,5 +165,9 @@ func (f *findings) source(a access, r *relation, with with) {
 			f.give(a.actor, r.owner, strings.ToUpper(r.kindName())+" "+r.name), r.state)
 		return
 	}
-	with("policy_source", Medium, what+"may write there: what it writes decides which rows it sees", a.proof(r), f.revoke(a.actor, r.oid, "TABLE "+r.name, "INSERT", "UPDATE"))
+	if !f.settled(a, l.policy) && (a.insert || a.update) {
+		with("policy_source", Medium, what+"may write there: what it writes decides which rows it sees", a.proof(r), f.revoke(a.actor, r.oid, "TABLE "+r.name, "INSERT", "UPDATE", "DELETE"))
+		return
+	}
+	with("policy_source", Medium, what+"may delete there: what it takes away decides which rows it sees", fmt.Sprintf("BEGIN; DELETE FROM %s; ROLLBACK", r.name), f.revoke(a.actor, r.oid, "TABLE "+r.name, "DELETE"))
 }

@@ -105,8 +105,8 @@ var ownHoles = []hole{
 
 func TestPostureOwned(t *testing.T) {
 	l := newLab(t, 15)
-	testHoles(t, l, ownHoles)
-	testClean(t, l, ownClean)
+	testHoles(t, l, append(ownHoles, reachHoles...))
+	testClean(t, l, append(ownClean, reachClean...))
 }
 
 // ownClean look like the above, and are none.

@@ -171,9 +171,14 @@ func (f *findings) policy(a access, r *relation) {
 		if p == nil {
 			continue
 		}
+		detail := "it is always true for " + command.name + ", whatever the other permissive policies say"
+		fix := "DROP POLICY " + p.name + " ON " + r.name + ";"
+		if p.other != "" {
+			detail = "where it says no to " + command.name + ", the policy " + p.other + " says yes"
+			fix += " DROP POLICY " + p.other + " ON " + r.name + ";"
+		}
 		f.add(a.actor, Finding{Code: "policy", Severity: High, Kind: "policy", Object: p.name + " ON " + r.name, Proof: command.proof,
-			Detail: "it is always true for " + command.name + ", whatever the other permissive policies say",
-			Fix:    "DROP POLICY " + p.name + " ON " + r.name + ";"}, p.using, p.check, a.rights())
+			Detail: detail, Fix: fix}, p.using, p.check, a.rights())
 	}
 }
 
@@ -181,14 +186,18 @@ func (f *findings) policy(a access, r *relation) {
 // for a command of pg_policy.polcmd, and that no restrictive policy bounds.
 func (c *catalog) open(role, table oid, command rune) *policy {
 	var found *policy
+	var permissive []*policy
+	var exprs []string
 	for i := range c.policies[table] {
 		p := &c.policies[table][i]
 		if (p.command != command && p.command != '*') || !slices.ContainsFunc(p.roles, func(to oid) bool { return to == public || c.inherits(role, to) }) {
 			continue
 		}
 		var always bool
+		expr := p.using
 		switch command {
 		case 'a':
+			expr = p.written()
 			always = p.always(p.written())
 		case 'w':
 			// Of rows that a policy shows, one may become somebody else's.
@@ -199,8 +208,21 @@ func (c *catalog) open(role, table oid, command rune) *policy {
 		if p.permissive && always && found == nil {
 			found = p
 		}
+		if p.permissive {
+			permissive, exprs = append(permissive, p), append(exprs, expr)
+		}
 		if !p.permissive && !always {
 			return nil
+		}
+	}
+	for i := 0; i < len(exprs) && found == nil; i++ {
+		for j := range i {
+			if anyOf([]string{exprs[j], exprs[i]}, yes, permissive[i].notNull) == yes {
+				both := *permissive[j]
+				both.other = permissive[i].name
+				found = &both
+				break
+			}
 		}
 	}
 	return found
