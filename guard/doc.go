@@ -25,6 +25,8 @@
 // so that the time is linear in the text whatever the text is.
 //
 // What is out of reach: names of people and places other than those in a
-// [Dictionary] that the caller supplies, paraphrase, and encodings that are not
-// listed above (rot13, reversed text, numbers spelled out in words).
+// [Dictionary] that the caller supplies, paraphrase, and what is not listed above:
+// rot13, reversed text, quoted-printable, numbers and marks spelled out in words
+// ("alice at example dot com"), letters in the place of digits, and values that a
+// line break, commas or bars cut where they have no separator.
 package guard

@@ -51,11 +51,7 @@ func (d *detector) isBreak(b []byte, p int) bool {
 	if word := b[i+1 : end+1]; d.names.joins(word) || month(word) > 0 || namesSecret(word) {
 		return false
 	}
-	// "alice at example dot com" is an address.
-	if p+3 < len(b) && b[p+3] == ' ' && (string(b[p:p+3]) == "dot" || string(b[p:p+3]) == "DOT") {
-		return false
-	}
-	return p+2 >= len(b) || b[p+2] != ' ' || string(b[p:p+2]) != "at" && string(b[p:p+2]) != "AT"
+	return true
 }
 
 // mayBreak marks the white space that a hard break may stand behind.

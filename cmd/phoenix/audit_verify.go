@@ -69,7 +69,7 @@ has the signing key could have sealed another history: the notes say so. Events
 that no checkpoint covers yet are no damage; they are counted.
 
 Exit codes: 0 sound; 10 edited, 11 dropped, 12 reordered, 13 truncated, 14
-re-sealed, 15 wrong key, 16 anchor missing; 2 usage; 3 the bucket is unreachable.
+re-sealed, 15 wrong key, 16 anchor missing; 2 usage; 3 the bucket cannot be read.
 
 With --json it prints {findings: [{damage, epoch, seq, event, after, file,
 text}], epochs: [{epoch, service, host, began, first, last, events, sealed,
