@@ -37,7 +37,8 @@ type catalog struct {
 	functions []function
 	schemas   map[string]bool // by name
 	callers   map[oid][]caller
-	owned     map[[2]oid]bool // who owns a function and may use a table whose policy may be open to it
+	reached   map[oid]map[oid]bool // by actor: what it uses, views' tables included, and whether it adds rows; filled by called
+	owned     map[[2]oid]bool      // who owns a function and may use a table whose policy may be open to it
 	calls     []call
 	steps     map[oid][]step // by SECURITY DEFINER function
 	temporary map[oid]bool   // actors that may make temporary tables
@@ -144,7 +145,7 @@ func readCatalog(ctx context.Context, conn *pgx.Conn, name string) (_ *catalog, 
 		return nil, err
 	}
 	c := &catalog{roles: map[oid]pgRole{}, named: map[string]oid{}, inherited: map[oid][]oid{}, relations: map[oid]*relation{}, uses: map[oid][]oid{}, ruled: map[oid][]oid{},
-		parents: map[oid][]oid{}, policies: map[oid][]policy{}, schemas: map[string]bool{}, callers: map[oid][]caller{}, writable: map[oid]map[string]bool{}, grants: map[grant][]oid{}}
+		parents: map[oid][]oid{}, policies: map[oid][]policy{}, schemas: map[string]bool{}, callers: map[oid][]caller{}, reached: map[oid]map[oid]bool{}, writable: map[oid]map[string]bool{}, grants: map[grant][]oid{}}
 	for _, read := range []func(context.Context, pgx.Tx) error{
 		func(ctx context.Context, tx pgx.Tx) error { return c.readRoles(ctx, tx, name) },
 		c.readRelations, c.readAccess, c.readPolicies, c.readLookedUp, c.readCallers, c.readFunctions, c.readOthers, c.readCalls, c.readOwners, c.readGrants,
@@ -372,16 +373,29 @@ func (c *catalog) called(actor, function oid) bool {
 	if len(c.callers[function]) == 0 {
 		return false
 	}
-	var mine []oid
-	inserts := map[oid]bool{}
-	for _, a := range c.access {
-		if a.actor == actor && a.any {
-			c.looks([]oid{a.relation}, &mine)
-			inserts[a.relation] = a.insert
+	reached := c.reached[actor]
+	if reached == nil {
+		reached = map[oid]bool{}
+		var reach func(relation oid, inserts bool)
+		reach = func(relation oid, inserts bool) {
+			if had, seen := reached[relation]; seen && (had || !inserts) {
+				return
+			}
+			reached[relation] = inserts
+			for _, o := range c.uses[relation] {
+				reach(o, inserts) // what is added to a view is added to its table
+			}
 		}
+		for _, a := range c.access {
+			if a.actor == actor && a.any {
+				reach(a.relation, a.insert)
+			}
+		}
+		c.reached[actor] = reached
 	}
 	return slices.ContainsFunc(c.callers[function], func(k caller) bool {
-		return k.insert && inserts[k.relation] || !k.insert && slices.Contains(mine, k.relation)
+		inserts, is := reached[k.relation]
+		return is && (inserts || !k.insert)
 	})
 }
 
