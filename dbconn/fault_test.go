@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -71,6 +72,38 @@ func TestServerRestarts(t *testing.T) {
 		if err := tx.Rollback(t.Context()); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// A server that goes when the new role has logged in, and before the pool has
+// moved: the old generation and its lease stay, and when the server is back the
+// pool moves by itself.
+func TestServerStopsDuringRotation(t *testing.T) {
+	w := newWorld(t, realpg.Config{})
+	first := w.leases.next()
+	cfg := w.config()
+	var stop atomic.Bool
+	cfg.Admit = func(context.Context, *pgx.Conn) error {
+		if stop.CompareAndSwap(true, false) {
+			w.pg.Stop()
+		}
+		return nil
+	}
+	db := open(t, cfg)
+	fill(t, db, 3) // so that the new pool has more to open
+	stop.Store(true)
+	second := w.leases.next()
+	e := w.events.await(t, "database.rotation", auditlog.Failure, 1)
+	if e.Attributes["user"] != first.Username() || e.Attributes["stays_until"] == "" || first.Holders() != 1 || !second.Doubted() || db.Stats().Generation != 1 {
+		t.Errorf("%+v, %d holders, doubted %t, %+v", e, first.Holders(), second.Doubted(), db.Stats())
+	}
+	w.pg.Restart(t)
+	w.events.await(t, "database.rotation", "", 1)
+	if name := user(t, db); name != second.Username() || second.Doubted() {
+		t.Errorf("as %s, doubted %t", name, second.Doubted())
+	}
+	if gone := <-w.leases.revoked; gone != first.Username() {
+		t.Error(gone)
 	}
 }
 

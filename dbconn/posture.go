@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/tamshai/phoenix/auditlog"
 )
@@ -195,7 +196,12 @@ func postureError(conn *pgx.Conn, err error) error {
 	}
 	e := connectError("check the posture on", where, err, &s)
 	var ours *Error
-	if errors.As(e, &ours) && ours.Remedy == "" {
+	var pg *pgconn.PgError
+	switch {
+	case !errors.As(e, &ours):
+	case errors.As(err, &pg) && pg.Code == "42501": // of a catalog: we are logged in already
+		ours.Kind, ours.Remedy = ErrUnavailable, "ask as a user that may read the catalogs; everybody may, unless it was revoked: GRANT SELECT on that one to it"
+	case ours.Remedy == "":
 		ours.Remedy = "the check reads the catalogs in a transaction of its own: see that the connection lives, is in none, and may read them"
 	}
 	return e

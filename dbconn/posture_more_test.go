@@ -306,9 +306,15 @@ func (e *noted) Append(_ context.Context, event auditlog.Event) error {
 
 func TestPostureErrors(t *testing.T) {
 	l := newLab(t, 15)
+	s := l.scene(t, hole{name: "kept out", setup: []string{`REVOKE SELECT ON pg_catalog.pg_policy FROM PUBLIC`}})
 	conn := l.pg.Connect(t, "base")
 	defer conn.Close(context.Background())
 	if _, err := dbconn.Posture(t.Context(), conn, dbconn.PostureConfig{Role: "nobody'; DROP"}); !errors.Is(err, dbconn.ErrNoRole) {
+		t.Error(err)
+	}
+	own := s.login()
+	defer own.Close(context.Background())
+	if _, err := dbconn.Posture(t.Context(), own, dbconn.PostureConfig{}); err == nil || !strings.Contains(err.Error(), "pg_policy") || !strings.Contains(err.Error(), "may read the catalogs") {
 		t.Error(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -234,6 +234,7 @@ func TestRefusals(t *testing.T) {
 			if w.Stats().Refused[tt.reason] != before+1 {
 				t.Errorf("it was not counted: %v", w.Stats().Refused)
 			}
+			w.events.await(t, "database.proxy.refused", auditlog.Blocked, 1) // it may come after the answer
 		})
 	}
 	w.connect("replication=off").Close(t.Context())
