@@ -377,6 +377,9 @@ func (l *level) tryForm(f *form, c []byte, gs []group, g, j, start int, left byt
 		return
 	}
 	end := gs[j].end
+	if own == '.' && f.numeric && end+1 < len(l.t) && l.t[end] == ',' && isDigit(l.t[end+1]) {
+		return // an amount, as in "938.033.719,00"
+	}
 	if rec.capitals {
 		for _, k := range l.t[start:end] {
 			if isLower(k) {

@@ -98,6 +98,7 @@ func TestScan(t *testing.T) {
 		{"rateK256 = (1600 - 256) / 8", nil},
 		{"550e8400-e29b-41d4-a716-446655440000", nil},
 		{"version 1.2.3.4", nil},
+		{"938.033.719,00 EUR", nil},
 		{"HMAC_DRBG_Update, per Section 10.1.2.2, of that version", nil},
 		{"registers {AADD, C_S16CON, C_US12CON}, last register variable for 9g only", nil},
 		{"fmt.Println(os.Args)", nil},

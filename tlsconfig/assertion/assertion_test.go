@@ -127,6 +127,13 @@ func TestVerifyRefuses(t *testing.T) {
 		"alg HS256":                {func() string { return edit(good(), 0, set("alg", "HS256")) }, nil, "algorithm"},
 		"another type":             {func() string { return edit(good(), 0, set("typ", "JWT")) }, nil, "type"},
 		"a key of its own":         {func() string { return edit(good(), 0, set("jwk", map[string]string{"kty": "EC"})) }, nil, "header"},
+		"a key by name":            {func() string { return edit(good(), 0, set("kid", "../../dev/null")) }, nil, "header"},
+		"a key by URL":             {func() string { return edit(good(), 0, set("jku", "https://evil.example/keys")) }, nil, "header"},
+		"a certificate of its own": {func() string { return edit(good(), 0, set("x5c", []string{"MIIB"})) }, nil, "header"},
+		"a critical extension":     {func() string { return edit(good(), 0, set("crit", []string{"exp"})) }, nil, "header"},
+		"alg EdDSA":                {func() string { return edit(good(), 0, set("alg", "EdDSA")) }, nil, "algorithm"},
+		"alg in another case":      {func() string { return edit(good(), 0, set("alg", "es256")) }, nil, "algorithm"},
+		"audiences":                {func() string { return edit(good(), 1, set("aud", []string{"mcp-hr"})) }, nil, "signature"},
 		"a thumbprint of the peer": {func() string { return rebind(t, finance, gateway) }, nil, "signature"},
 		"too long":                 {func() string { return good() + strings.Repeat("A", 7000) }, nil, "longer"},
 	} {
@@ -147,6 +154,27 @@ func TestVerifyRefuses(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// The clocks may be five seconds apart, and not a moment more; a second is what
+// the caller's cuts off.
+func TestSkew(t *testing.T) {
+	gateway := material(t, "mcp-gateway")
+	for _, c := range []struct {
+		at   time.Duration // since it was signed, by the callee's clock
+		skew time.Duration
+		good bool
+	}{
+		{assertion.Life + 5*time.Second - 1, 0, true}, {assertion.Life + 5*time.Second, 0, false},
+		{-6 * time.Second, 0, true}, {-6*time.Second - 1, 0, false},
+		{assertion.Life - 1, -1, true}, {assertion.Life, -1, false}, {-time.Second, -1, true}, {-time.Second - 1, -1, false},
+	} {
+		now := noon.Add(c.at)
+		_, err := verifier(t, &now, assertion.Config{Skew: c.skew}).Verify(peer(gateway), sign(t, gateway, "mcp-hr", alice, noon))
+		if (err == nil) != c.good || err != nil && !errors.Is(err, assertion.ErrRefused) {
+			t.Errorf("%v after it was signed, skew %v: %v", c.at, c.skew, err)
+		}
+	}
 }
 
 // rebind returns an assertion that one service signed, with the thumbprint of
