@@ -87,8 +87,13 @@ func (g *watch) stop() {
 }
 
 // WriteHeader implements http.ResponseWriter. An answer before the body's end is
-// the last on its connection, and so is any when clients are to leave.
+// the last on its connection, and so is any when clients are to leave. What is
+// behind asks for the body by a 100 of its own, maybe twice; the server says it
+// once by itself, when the body is read (RFC 9110 10.1.1).
 func (g *watch) WriteHeader(code int) {
+	if code == http.StatusContinue {
+		return
+	}
 	if code >= 200 {
 		g.wrote = true
 		if g.leaving.Load() || g.ends && g.body != nil && !g.body.whole.Load() {
