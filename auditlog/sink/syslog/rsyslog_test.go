@@ -135,8 +135,8 @@ func TestRsyslog(t *testing.T) {
 
 // rsyslog is stopped and restarted while a log is delivered: nothing is lost.
 // With the driver ossl of 8.2302 something is, in about one run of six and more
-// often under load: when handshakes are cut off it closes descriptors that are
-// not its own, and its output goes into the connection of the next client.
+// often under load, after handshakes that were cut off. What the next client then
+// reads looks like a piece of its output file.
 func TestRsyslogRestarts(t *testing.T) {
 	ca := testpki.NewCA("root")
 	roots := x509.NewCertPool()
