@@ -92,13 +92,17 @@ func TestSealRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	secret := string(key[bytes.Index(key, []byte("AGE-SECRET")):])
+	other := "x"
+	if strings.HasSuffix(good, other) {
+		other = "y"
+	}
 	for name, tt := range map[string]struct {
 		plain      []byte
 		recipients []string
 		want       error
 	}{
 		"nobody":         {nil, nil, sealed.ErrRecipient},
-		"a typing error": {nil, []string{good, good[:len(good)-1] + "x"}, sealed.ErrRecipient},
+		"a typing error": {nil, []string{good, good[:len(good)-1] + other}, sealed.ErrRecipient},
 		"two in one":     {nil, []string{good + "\n" + good}, sealed.ErrRecipient},
 		"a secret key":   {nil, []string{strings.TrimSpace(secret)}, sealed.ErrRecipient},
 		"nothing":        {nil, []string{""}, sealed.ErrRecipient},

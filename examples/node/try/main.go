@@ -153,6 +153,12 @@ func curl(ctx context.Context, client *http.Client, method, url, body, header st
 	return fmt.Sprintf("%d %s", resp.StatusCode, strings.TrimSpace(string(text))), err
 }
 
+func onlyHTTP1() *http.Protocols {
+	var p http.Protocols
+	p.SetHTTP1(true)
+	return &p
+}
+
 // knock asks mcp-hr as somebody else than the gateway's program: "" in the clear,
 // "-" without a certificate.
 func knock(ctx context.Context, s *node.Site, as string) (string, error) {
@@ -168,7 +174,8 @@ func knock(ctx context.Context, s *node.Site, as string) (string, error) {
 			return "", err
 		}
 		defer session.Close(context.WithoutCancel(ctx)) //nolint:errcheck // Vault goes, too
-		transport := tlsconfig.NewTransport(nil, session.Identity(), node.HR, tlsconfig.AllowDNS(node.HR))
+		// Over HTTP/2 the client may have no word for why it was refused.
+		transport := tlsconfig.NewTransport(&http.Transport{Protocols: onlyHTTP1()}, session.Identity(), node.HR, tlsconfig.AllowDNS(node.HR))
 		defer transport.Close()
 		client.Transport = transport
 	}
