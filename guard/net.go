@@ -140,7 +140,7 @@ func (l *level) readIPv6(i int) {
 		if v4, _ := parseIPv4(t, p); v4 > 0 && groups >= 0 && (groups == 6 || short) {
 			groups += 2
 			mixed, digits = true, true
-			p, end = v4, v4
+			end = v4
 			break
 		}
 		n := p

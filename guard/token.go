@@ -248,9 +248,6 @@ func pemHeader(b []byte) int {
 	return len(begin) + end + 5
 }
 
-// maxPEM is the longest private key, in bytes.
-const maxPEM = 32 << 10
-
 // pemEnd returns how far b[from:] is the body of a private key, and whether it
 // ended there. The body of a key that breaks off ends where text begins that
 // cannot be one.

@@ -33,14 +33,6 @@ type spareView struct {
 	from, to [2][]int32
 }
 
-// newView returns the view of src. It does not change or copy src if there is
-// nothing to normalise.
-func newView(src []byte) *view {
-	v := &view{}
-	v.reset(src, 0)
-	return v
-}
-
 // reset makes v the view of src, whose first byte is at offset base.
 func (v *view) reset(src []byte, base int) {
 	v.text, v.from, v.to, v.base, v.blob, v.depth = src, nil, nil, base, false, 0
@@ -67,38 +59,6 @@ func (v *view) span(i, j int) (start, end int) {
 		return v.base + i, v.base + j
 	}
 	return v.base + int(v.from[i]), v.base + int(v.to[j-1])
-}
-
-// layers calls yield with what is encoded in v, in base64 or hex, and with what
-// is encoded in that, until yield returns false. A layer is only valid during
-// the call.
-func (v *view) layers(yield func(*view) bool) { v.walkLayers(yield) }
-
-func (v *view) walkLayers(yield func(*view) bool) bool {
-	if v.depth >= decodeDepth {
-		return true
-	}
-	var buf [maxBlob]byte
-	for i := 0; i < len(v.text); {
-		if !isBlobByte[v.text[i]] {
-			i++
-			continue
-		}
-		j := blobEnd(v.text, i)
-		if j-i >= minBlob {
-			if plain := decodeBlob(buf[:0], v.text[i:j]); plain != nil {
-				start, end := v.span(i, j)
-				layer := &view{}
-				layer.reset(plain, 0)
-				layer.blob, layer.blobStart, layer.blobEnd, layer.depth = true, start, end, v.depth+1
-				if !yield(layer) || !layer.walkLayers(yield) {
-					return false
-				}
-			}
-		}
-		i = j
-	}
-	return true
 }
 
 // isDirty reports whether anything in src may have to be normalised.

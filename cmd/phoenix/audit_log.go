@@ -209,8 +209,9 @@ func appendLines(ctx context.Context, log *auditlog.Log, in io.Reader, out io.Wr
 			continue
 		}
 		var r *auditlog.Receipt
-		e, err := auditlog.Event{}, error(auditlog.ErrTooLarge)
+		err = auditlog.ErrTooLarge
 		if !long {
+			var e auditlog.Event
 			if e, err = auditlog.ParseEvent(line); err == nil {
 				r, err = log.Submit(ctx, e)
 			}

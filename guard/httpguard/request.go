@@ -168,7 +168,7 @@ func (w *rewriter) media(v map[string]any) bool {
 	}
 	data, ok := v["data"].(string)
 	if _, isURL := v["url"].(string); isURL && !ok {
-		data, ok = v["url"].(string)
+		data, _ = v["url"].(string)
 		var rest string
 		if rest, ok = strings.CutPrefix(data, "data:"); ok {
 			kind, _, _ = strings.Cut(rest, ";")
