@@ -67,6 +67,7 @@ var rooms = []room{
 	{"internal/vault", []string{"secrets", "internal/secmem", vaultAPI, appRole, goRetry}},
 	{"internal/sealed", []string{"secrets", age}},
 	{"internal/sdnotify", nil},
+	{"internal/unixsock", nil},
 	{"internal/buildinfo", nil},
 	{"internal/testpki", nil},                                   // for tests
 	{"internal/realpg", []string{"internal/testpki", pgx}},      // for tests
@@ -80,8 +81,8 @@ var rooms = []room{
 	{"internal/realvault", []string{xsys}},
 	{"internal/doctor", []string{"bootstrap", "provision", "internal/vault", "secrets", hcl, xsync}},
 	{"internal/demo", []string{"bootstrap", "provision", "vaulttest", "internal/realvault", "internal/vault", "auditlog", "secrets", "tlsconfig", "guard", "guard/httpguard", "examples/tamshai", "examples/agent", "examples/node", "dbconn", "internal/realpg"}},
-	{"internal/agent/pgproxy", []string{"dbconn", "secrets", "auditlog", pgx, xsys}},
-	{"internal/agent/...", []string{"bootstrap", "tlsconfig", "tlsconfig/assertion", "dbconn", "auditlog", "auditlog/audithttp", "secrets", "internal/secmem", "internal/sdnotify", "internal/buildinfo", yaml, xsys}},
+	{"internal/agent/pgproxy", []string{"dbconn", "internal/unixsock", "secrets", "auditlog", pgx, xsys}},
+	{"internal/agent/...", []string{"bootstrap", "tlsconfig", "tlsconfig/assertion", "dbconn", "auditlog", "auditlog/audithttp", "secrets", "internal/secmem", "internal/sdnotify", "internal/unixsock", "internal/buildinfo", yaml, xsys}},
 	{"cmd/phoenix-agent", []string{"internal/agent"}},
 	{"cmd/phoenix/...", []string{anything}},
 	{"examples/...", []string{anything}},

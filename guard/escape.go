@@ -22,7 +22,7 @@ func unescape(b []byte) (r rune, size int) {
 	return unbackslash(b)
 }
 
-// unpercent reads %XX, and as many more as make a character of UTF-8, or %uXXXX.
+// unpercent reads %hh, and as many more as make a character of UTF-8, or %uhhhh, in hex digits h.
 func unpercent(b []byte) (rune, int) {
 	if len(b) >= 6 && b[1]|0x20 == 'u' {
 		if v, ok := hexValue(b[2:6]); ok {

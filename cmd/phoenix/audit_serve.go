@@ -5,14 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v3"
@@ -21,6 +19,7 @@ import (
 	"github.com/tamshai/phoenix/auditlog/audithttp"
 	"github.com/tamshai/phoenix/bootstrap"
 	"github.com/tamshai/phoenix/internal/sdnotify"
+	"github.com/tamshai/phoenix/internal/unixsock"
 	"github.com/tamshai/phoenix/internal/vault"
 	"github.com/tamshai/phoenix/secrets"
 )
@@ -118,7 +117,7 @@ func auditServe(ctx context.Context, cmd *cli.Command) (err error) {
 	}
 	var listeners []net.Listener
 	for _, address := range addresses {
-		l, err := listenAt(address)
+		l, err := listenAt(ctx, address)
 		if err != nil {
 			for _, l := range listeners {
 				l.Close()
@@ -194,26 +193,15 @@ func serveAll(ctx context.Context, server *http.Server, listeners []net.Listener
 
 // listenAt listens at unix:PATH or HOST:PORT. A socket that a process has left
 // behind is removed; one that is in use is not.
-func listenAt(address string) (net.Listener, error) {
+func listenAt(ctx context.Context, address string) (net.Listener, error) {
 	path, isUnix := strings.CutPrefix(address, "unix:")
 	if !isUnix {
 		return net.Listen("tcp", address)
 	}
-	l, err := net.Listen("unix", path)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		conn, dialed := net.Dial("unix", path)
-		if dialed == nil {
-			conn.Close()
-			return nil, fmt.Errorf("%s is in use", path)
-		}
-		if info, e := os.Lstat(path); e != nil || info.Mode().Type() != fs.ModeSocket || !errors.Is(dialed, syscall.ECONNREFUSED) {
-			return nil, err
-		}
-		if err := os.Remove(path); err != nil {
-			return nil, err
-		}
-		l, err = net.Listen("unix", path)
+	if err := unixsock.RemoveStale(ctx, path); err != nil {
+		return nil, err
 	}
+	l, err := net.Listen("unix", path)
 	if err != nil {
 		return nil, err
 	}

@@ -5,23 +5,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/tamshai/phoenix/bootstrap"
 	"github.com/tamshai/phoenix/internal/agent/sidecar"
 	"github.com/tamshai/phoenix/internal/sdnotify"
+	"github.com/tamshai/phoenix/internal/unixsock"
 )
 
 // status is what probes and metrics show. It is safe for concurrent use.
@@ -266,8 +264,8 @@ func split(listen string) (network, address string) {
 func (s *status) serve(listen string) (stop func(), err error) {
 	network, address := split(listen)
 	if network == "unix" {
-		if err := removeStale(address); err != nil {
-			return nil, err
+		if err := unixsock.RemoveStale(context.Background(), address); err != nil {
+			return nil, fmt.Errorf("probes cannot be served: %w; choose another -listen", err)
 		}
 	}
 	l, err := new(net.ListenConfig).Listen(context.Background(), network, address)
@@ -286,31 +284,6 @@ func (s *status) serve(listen string) (stop func(), err error) {
 		_ = srv.Serve(l) // it ends with ErrServerClosed
 	}()
 	return func() { _ = srv.Close(); <-done }, nil
-}
-
-// removeStale removes the socket of an agent that was killed. One that answers
-// is left alone, and listening then fails.
-func removeStale(path string) error {
-	info, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if info.Mode()&fs.ModeSocket == 0 {
-		return fmt.Errorf("probes cannot be served: %s is there and not a socket; choose another -listen", path)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
-	if err == nil {
-		_ = conn.Close()
-	}
-	if !errors.Is(err, syscall.ECONNREFUSED) { // EAGAIN, for one, is a queue that is full
-		return fmt.Errorf("probes cannot be served: another agent is at %s; choose another -listen", path)
-	}
-	return os.Remove(path)
 }
 
 // notify tells systemd, if it is there.

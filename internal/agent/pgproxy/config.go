@@ -11,11 +11,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/tamshai/phoenix/auditlog"
 	"github.com/tamshai/phoenix/dbconn"
+	"github.com/tamshai/phoenix/internal/unixsock"
 )
 
 // ErrConfig is a configuration that cannot work. Others are those of dbconn.
@@ -199,23 +199,12 @@ func prepareSocket(a address) error {
 	case !info.IsDir() || info.Mode().Perm()&0o077 != 0 || owner(info) != os.Geteuid():
 		return bad("%s must be a directory of the agent's user with mode 0700 (chmod 700 %s), or not be there", a.host, a.host)
 	}
-	info, err := os.Lstat(a.addr)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return nil
-	case err != nil:
+	if err := unixsock.RemoveStale(context.Background(), a.addr); errors.Is(err, unixsock.ErrTaken) {
+		return bad("%w", err)
+	} else if err != nil {
 		return err
-	case info.Mode()&os.ModeSocket == 0:
-		return bad("%s is there and is no socket", a.addr)
 	}
-	conn, err := net.DialTimeout("unix", a.addr, time.Second)
-	if err == nil {
-		_ = conn.Close()
-	}
-	if !errors.Is(err, syscall.ECONNREFUSED) { // EAGAIN, for one, is a queue that is full
-		return bad("somebody else is at %s already", a.addr)
-	}
-	return os.Remove(a.addr)
+	return nil
 }
 
 // Format keeps fmt from walking through what lives.

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
-	"os"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/tamshai/phoenix/internal/unixsock"
 )
 
 // Listen listens at a place, on a unix socket for the agent's user alone.
@@ -19,8 +19,8 @@ func Listen(ctx context.Context, at string) (net.Listener, error) {
 		return nil, wrong("%w", err)
 	}
 	if network == "unix" {
-		if err := removeStale(ctx, address); err != nil {
-			return nil, err
+		if err := unixsock.RemoveStale(ctx, address); err != nil {
+			return nil, fmt.Errorf("the sidecar cannot listen: %w; choose another place", err)
 		}
 		old := syscall.Umask(0o177) // between listening and chmod anybody could connect
 		defer syscall.Umask(old)
@@ -30,29 +30,6 @@ func Listen(ctx context.Context, at string) (net.Listener, error) {
 		return nil, fmt.Errorf("the sidecar cannot listen: %w; choose another place", err)
 	}
 	return l, nil
-}
-
-// removeStale removes the socket of an agent that was killed.
-func removeStale(ctx context.Context, path string) error {
-	info, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case info.Mode()&fs.ModeSocket == 0:
-		return fmt.Errorf("the sidecar cannot listen: %s is there and no socket; choose another place", path)
-	}
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
-	if err == nil {
-		_ = conn.Close()
-	}
-	if !errors.Is(err, syscall.ECONNREFUSED) { // EAGAIN, for one, is a queue that is full
-		return fmt.Errorf("the sidecar cannot listen: somebody is at %s already; choose another place", path)
-	}
-	return os.Remove(path)
 }
 
 // A bounded listener has so many open connections; more wait to be accepted.
