@@ -15,6 +15,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/event"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/x/mongo/driver"
 
 	"github.com/tamshai/phoenix/auditlog"
 	"github.com/tamshai/phoenix/secrets"
@@ -149,9 +150,11 @@ func (g *generation) onPoolEvent(e *event.PoolEvent) {
 		}
 	case event.ConnectionClosed:
 		delete(g.pooled, pooled{e.Address, e.ConnectionID})
-		if credentialsRefused(e.Error) {
-			g.denied = e.Error
-		}
+	}
+	// A refused login clears its pool before its connection is closed. Either may
+	// be the only event: a pool that is paused already is not cleared again.
+	if credentialsRefused(e.Error) {
+		g.denied = e.Error
 	}
 }
 
@@ -166,6 +169,11 @@ func (g *generation) refusal(err error) error {
 	defer g.mu.Unlock()
 	if g.denied != nil {
 		return g.denied
+	}
+	// An operation that finds the pool paused may be ahead of the event, and then
+	// the text is all there is.
+	if strings.Contains(err.Error(), "(AuthenticationFailed)") {
+		return driver.Error{Code: codeAuthenticationFailed, Name: "AuthenticationFailed", Message: err.Error()}
 	}
 	return err
 }
@@ -341,6 +349,7 @@ func (db *DB) build(ctx context.Context, lease *secrets.Lease, before *generatio
 		}
 	}()
 	if err := client.Ping(ctx, db.cfg.ReadPreference); err != nil {
+		err = g.refusal(err)
 		g.mu.Lock()
 		member, denied := g.member, g.denied
 		g.mu.Unlock()
