@@ -44,14 +44,14 @@ func (sc *Sidecar) serve(cfg *Inbound) error {
 	sc.at[cfg.At] = raw.Addr()
 	sc.doors = append(sc.doors, l)
 	if !in.edges.mixed() {
-		sc.inbound = append(sc.inbound, startFront(secure, l, true))
+		sc.inbound = append(sc.inbound, startFront(secure, l, cfg.Stall))
 		return nil
 	}
 	f := forked(sc.serveCtx, l, secure.ReadHeaderTimeout)
 	sc.forks = append(sc.forks, f)
 	plain := newServer(sc.serveCtx, http.HandlerFunc(in.overPlain), cfg.MaxHeader, cfg.Stall, sc.log)
 	plain.ConnState = sc.guests.state
-	sc.inbound = append(sc.inbound, startFront(secure, f.tls, true), startFront(plain, f.plain, false))
+	sc.inbound = append(sc.inbound, startFront(secure, f.tls, cfg.Stall), startFront(plain, f.plain, cfg.Stall))
 	return nil
 }
 

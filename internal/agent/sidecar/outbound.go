@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tamshai/phoenix/internal/agent/sidecar/h1"
 	"github.com/tamshai/phoenix/tlsconfig"
 )
 
@@ -19,6 +20,9 @@ func (sc *Sidecar) call(cfg *Call) error {
 	protocols.SetHTTP1(true) // which upgrades, and shares no connection between requests
 	tlsConfig, serverName := sc.tlsTo(cfg.Peer)
 	tlsConfig.Outgoing = sc.users.outgoing(cfg)
+	tlsConfig.Carrier = func(base *http.Transport, judge func(net.Conn) error) tlsconfig.Carrier {
+		return h1.NewTransport(base, judge)
+	}
 	via := tlsConfig.NewTransport(&http.Transport{
 		DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
 		TLSHandshakeTimeout: 10 * time.Second,
@@ -76,7 +80,7 @@ func (sc *Sidecar) out(at string, stall time.Duration, handler http.HandlerFunc)
 	}
 	sc.at[at] = l.Addr()
 	srv := newServer(sc.callCtx, handler, defaultHeader, stall, sc.log)
-	sc.outbound = append(sc.outbound, startFront(srv, bound(sc.own(l, at), defaultConns), false))
+	sc.outbound = append(sc.outbound, startFront(srv, bound(sc.own(l, at), defaultConns), stall))
 	return nil
 }
 
