@@ -266,7 +266,7 @@ func (p *probe) busy(a answer) error {
 
 // show makes it show its certificate, and judges that.
 func (p *probe) show(ctx context.Context) error {
-	s, err := p.handshake(ctx, p.wires[0].alpn, 0)
+	s, err := p.meet(ctx)
 	if err != nil {
 		return err
 	}
@@ -278,12 +278,21 @@ func (p *probe) show(ctx context.Context) error {
 	r := p.report
 	r.Version, r.KeyExchange, r.ALPN = s.state.Version, s.state.CurveID, printable(s.state.NegotiatedProtocol)
 	p.judge(s.state.PeerCertificates)
-	if alpn := p.wires[0].alpn; s.state.NegotiatedProtocol == "h2" {
-		s, err = p.handshake(ctx, alpn[1:], 0)
-		// Some go on without a protocol, and hang up once they are asked: gRPC.
-		p.http2 = s.state == nil || s.state.NegotiatedProtocol != alpn[1]
+	return nil
+}
+
+// meet makes it show its certificate, and finds out whether it speaks HTTP/2
+// alone.
+func (p *probe) meet(ctx context.Context) (showing, error) {
+	alpn := p.wires[0].alpn
+	s, err := p.handshake(ctx, alpn, 0)
+	if err != nil || s.state == nil || s.state.NegotiatedProtocol != "h2" {
+		return s, err
 	}
-	return err
+	older, err := p.handshake(ctx, alpn[1:], 0)
+	// Some go on without a protocol, and hang up once they are asked: gRPC.
+	p.http2 = older.state == nil || older.state.NegotiatedProtocol != alpn[1]
+	return s, err
 }
 
 // admission sees who is let in.
