@@ -21,6 +21,9 @@ import (
 	"github.com/tamshai/phoenix/tlsconfig"
 )
 
+// patience is for what comes in a moment, on a machine that has other things to do.
+const patience = 2 * time.Minute
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // bound is pg_hba.conf for credentials that are bound to a certificate.
@@ -206,7 +209,7 @@ func (e *events) await(t testing.TB, action string, outcome auditlog.Outcome, n 
 		e.mu.Unlock()
 		select {
 		case <-more:
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience):
 			t.Fatalf("no event %s %s number %d; there are %+v", action, outcome, n, e.all)
 		}
 	}
@@ -248,7 +251,7 @@ func open(t testing.TB, cfg dbconn.Config) *dbconn.DB {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := db.Close(ctx); err != nil {
 			t.Errorf("close: %v", err)
