@@ -123,7 +123,7 @@ func (p running) code(t *testing.T) int {
 	t.Helper()
 	select {
 	case <-p.Done():
-	case <-time.After(time.Minute):
+	case <-time.After(3 * time.Minute):
 		t.Fatal("the program does not end")
 	}
 	return p.Code()
@@ -132,7 +132,7 @@ func (p running) code(t *testing.T) int {
 // until waits for what only the kernel knows, and tells nobody.
 func until(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !done(); runtime.Gosched() {
+	for deadline := time.Now().Add(3 * time.Minute); !done(); runtime.Gosched() {
 		if time.Now().After(deadline) {
 			t.Fatalf("it does not come about that %s", what)
 		}

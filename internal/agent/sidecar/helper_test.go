@@ -27,7 +27,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds every wait; a test that fails waits for it.
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 // A world is an authority, and the identities that it has given.
 type world struct {
