@@ -348,7 +348,7 @@ func (r *recorder) actions() []string {
 // await returns the nth event of that action as soon as it is there.
 func (r *recorder) await(t testing.TB, action string, n int) auditlog.Event {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	for {
 		r.mu.Lock()
