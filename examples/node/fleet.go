@@ -210,7 +210,7 @@ func (f *Fleet) Environment(service string) (map[string]string, error) {
 }
 
 // closeTime is how long an agent and its service may take to end.
-const closeTime = 15 * time.Second
+const closeTime = time.Minute
 
 // Close ends the services, callers first, and says which did not end well.
 func (f *Fleet) Close() error {
