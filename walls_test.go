@@ -36,6 +36,7 @@ const (
 	yaml     = "go.yaml.in/yaml/v4"
 	renameio = "github.com/google/renameio/v2"
 	hcl      = "github.com/hashicorp/hcl"
+	goleak   = "go.uber.org/goleak"
 )
 
 // A room is a package, or a tree of packages if its path ends in "/...".
@@ -70,6 +71,7 @@ var rooms = []room{
 	{"internal/unixsock", nil},
 	{"internal/buildinfo", nil},
 	{"internal/freeport", nil},                                                       // for tests
+	{"internal/leak", []string{goleak}},                                              // for tests
 	{"internal/testpki", nil},                                                        // for tests
 	{"internal/realpg", []string{"internal/freeport", "internal/testpki", pgx}},      // for tests
 	{"internal/realmongo", []string{"internal/freeport", "internal/testpki", mongo}}, // for tests

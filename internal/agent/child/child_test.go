@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/tamshai/phoenix/internal/agent/child"
+	"github.com/tamshai/phoenix/internal/leak"
 )
 
 // The test binary is also the programs that it runs: what this variable names.
@@ -29,7 +30,7 @@ func TestMain(m *testing.M) {
 		modes[mode]()
 		os.Exit(0)
 	}
-	goleak.VerifyTestMain(m)
+	leak.Main(m)
 }
 
 func Example() {
@@ -434,7 +435,7 @@ func TestCloseKillsAndRefuses(t *testing.T) {
 	if again, err := r.Start(shell("")); again != nil || !errors.Is(err, child.ErrClosed) {
 		t.Errorf("%v, %v", again, err)
 	}
-	goleak.VerifyNone(t, ignore)
+	leak.None(t, ignore)
 	// Not all that was killed has been reaped; nobody else in this test may
 	// find it.
 	newRunner(t)

@@ -14,11 +14,11 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"go.uber.org/goleak"
 
 	"github.com/tamshai/phoenix/auditlog"
 	"github.com/tamshai/phoenix/dbconn"
 	"github.com/tamshai/phoenix/internal/agent/pgproxy"
+	"github.com/tamshai/phoenix/internal/leak"
 	"github.com/tamshai/phoenix/internal/realpg"
 	"github.com/tamshai/phoenix/internal/testpki"
 	"github.com/tamshai/phoenix/secrets"
@@ -28,7 +28,7 @@ import (
 // patience is for what comes in a moment, on a machine that has other things to do.
 const patience = 2 * time.Minute
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // bound is pg_hba.conf for credentials that are bound to a certificate.
 var bound = []string{"hostssl all all all scram-sha-256 clientcert=verify-full"}
