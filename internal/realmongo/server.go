@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -29,7 +30,6 @@ type TB interface {
 	Fatalf(format string, args ...any)
 	Cleanup(func())
 	Context() context.Context
-	TempDir() string
 }
 
 // Config says which server to start. Its zero value speaks TLS on 127.0.0.1 and
@@ -47,6 +47,7 @@ type Config struct {
 }
 
 const (
+	dirPrefix = "phoenix-mongo-"
 	opTimeout = 2 * time.Minute
 	pollDelay = 5 * time.Millisecond
 	admin     = "admin"
@@ -71,9 +72,12 @@ type Server struct {
 // has failed, the end of the server's log is added to its output.
 func Start(t TB, cfg Config) *Server {
 	t.Helper()
-	s := &Server{cfg: cfg, dir: t.TempDir()}
+	s := &Server{cfg: cfg}
 	t.Cleanup(func() {
 		s.Kill()
+		if s.dir != "" {
+			_ = os.RemoveAll(s.dir)
+		}
 		if t.Failed() {
 			lines := strings.Split(strings.TrimSpace(s.Log()), "\n")
 			t.Logf("end of the server's log:\n%s", strings.Join(lines[max(0, len(lines)-30):], "\n"))
@@ -112,6 +116,11 @@ func inUse(err error) bool {
 
 func (s *Server) prepare() (err error) {
 	if s.bin, err = Find(); err != nil {
+		return err
+	}
+	base := tempBase()
+	sweep(base)
+	if s.dir, err = os.MkdirTemp(base, dirPrefix+strconv.Itoa(os.Getpid())+"-"); err != nil {
 		return err
 	}
 	if s.cfg.CA == nil {
