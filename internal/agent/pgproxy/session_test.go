@@ -414,7 +414,7 @@ func TestShortConnections(t *testing.T) {
 	for range clients {
 		wg.Go(func() {
 			for range each {
-				conn, err := pgx.Connect(t.Context(), w.dsn(""))
+				conn, err := pgx.Connect(t.Context(), w.dsn("connect_timeout=60"))
 				if err != nil {
 					t.Error(err)
 					return
