@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/tamshai/phoenix/internal/freeport"
 	"github.com/tamshai/phoenix/internal/realpg"
 	"github.com/tamshai/phoenix/internal/testpki"
 	"github.com/tamshai/phoenix/tlsconfig"
@@ -213,12 +214,10 @@ func redis(t *testing.T, ca *testpki.CA, settings ...string) string {
 			t.Fatal(err)
 		}
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := freeport.Addr(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := l.Addr().String()
-	l.Close()
 	_, port, _ := net.SplitHostPort(addr)
 	args := []string{"--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", dir}
 	if settings[0] == "clear" {

@@ -20,6 +20,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/tamshai/phoenix/internal/freeport"
 	"github.com/tamshai/phoenix/internal/testpki"
 	"github.com/tamshai/phoenix/tlsconfig"
 )
@@ -369,12 +370,10 @@ func TestProbeOwnServer(t *testing.T) {
 
 func TestProbeCannot(t *testing.T) {
 	ca := testpki.NewCA("root")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	gone, err := freeport.Addr(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	gone := l.Addr().String()
-	l.Close()
 	_, err = tlsconfig.Probe(t.Context(), tlsconfig.Endpoint{Addr: gone}, tlsconfig.ProbeConfig{})
 	if !errors.Is(err, tlsconfig.ErrUnreachable) || !strings.Contains(err.Error(), gone) {
 		t.Errorf("nothing listens: %v", err)

@@ -261,7 +261,7 @@ func unwrap() {
 			client, err = vault.New(vault.Config{Addr: os.Getenv("ADDR"), CACertFile: os.Getenv("CA")})
 			check(err)
 		})
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		secretID, err := client.Unwrap(ctx, value)
 		cancel()
 		check(err)
@@ -279,7 +279,7 @@ func memory(ts *testscript.TestScript, _ bool, args []string) {
 
 // await polls until something is so, for a while.
 func await(ts *testscript.TestScript, so func() bool, otherwise string) {
-	for deadline := time.Now().Add(30 * time.Second); !so(); {
+	for deadline := time.Now().Add(2 * time.Minute); !so(); {
 		if time.Now().After(deadline) {
 			ts.Fatalf("%s", otherwise)
 		}
