@@ -288,8 +288,6 @@ func plainNumber(b []byte, i int, quick bool) (end int, hit bool) {
 	return end - 1, false
 }
 
-func isQuote(c byte) bool { return c == '"' || c == '\'' }
-
 // quotedOn reports whether behind the closing quote before b[p] is another that
 // opens a number, as in a list or a sum of strings.
 func quotedOn(b []byte, p int) bool {
