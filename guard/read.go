@@ -99,10 +99,12 @@ func (l *level) read(z *zone, from int) int {
 			if i > 0 && i+1 < len(t) && isHostByte[t[i-1]] && isHostByte[t[i+1]] {
 				l.host(i)
 			}
-		case trigColon:
-			l.colon(i)
-			fallthrough
-		case trigEqual, trigQuote:
+		case trigColon, trigEqual, trigQuote:
+			if t[i] == ':' {
+				l.colon(i)
+			} else if t[i] == '"' && i+1 < len(t) && t[i+1] == ' ' {
+				continue // behind a name: an operator says where the value is
+			}
 			if i >= l.tokEnd && padsBlob(t, i) {
 				l.token(i - 1)
 			}

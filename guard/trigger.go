@@ -141,7 +141,7 @@ func encodes(word []byte) bool {
 // marked reports whether the word b[start:end] ends what begins as the token of a
 // service does. By chance one in thirty has no digit, which would tell.
 func (d *detector) marked(b []byte, start, end int) bool {
-	for low := max(0, start-12); start > low && isTokenByte[b[start-1]]; {
+	for low := max(0, start-12); start > low && isTokenByte[b[start-1]] && b[start-1] != '='; {
 		start--
 	}
 	for _, r := range d.prefix[b[start]] {

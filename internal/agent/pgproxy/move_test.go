@@ -19,7 +19,7 @@ import (
 // without Move.
 func TestMove(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, realpg.Config{}, func(c *pgproxy.Config) { c.Move, c.DrainTimeout = true, 3*time.Second })
+	w := newWorld(t, realpg.Config{}, func(c *pgproxy.Config) { c.Move = true })
 	first := w.leases.current()
 
 	plain := w.connect("application_name=mover default_query_exec_mode=exec")
@@ -255,7 +255,7 @@ func TestMoveInAHurry(t *testing.T) {
 	w.leases.next()
 	eventually(t, "sessions move again", func() bool { return w.Stats().User == w.leases.current().Username() })
 	ending.Store(true)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	begin := time.Now()
 	if err := w.Close(ctx); err != nil || ctx.Err() != nil {

@@ -128,7 +128,7 @@ func TestStalls(t *testing.T) {
 				ended <- err
 			}
 		}
-	}, func(c *sidecar.Config, _ *sidecar.Host) { c.Serve[0].Stall = time.Second })
+	}, func(c *sidecar.Config, _ *sidecar.Host) { c.Serve[0].Stall = 3 * time.Second })
 
 	conn := w.dial(hr, "mcp-gateway")
 	_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: ") // and no more
@@ -152,7 +152,7 @@ func TestStalls(t *testing.T) {
 	// A byte now and then is enough.
 	conn = w.dial(hr, "mcp-gateway")
 	_, _ = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n")
-	tick := time.NewTicker(100 * time.Millisecond)
+	tick := time.NewTicker(300 * time.Millisecond)
 	defer tick.Stop()
 	for range 12 {
 		<-tick.C
