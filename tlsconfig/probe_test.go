@@ -239,6 +239,11 @@ func TestProbeFinds(t *testing.T) {
 				return nil
 			}
 		}), want: "foreign_client"},
+		{name: "a default server for anybody", config: byName(strict(ca, good), with(func(c *tls.Config) { c.ClientAuth = tls.NoClientCert })), want: "no_client_certificate"},
+		{name: "a default server for those without", config: byName(strict(ca, good), with(func(c *tls.Config) { c.ClientAuth = tls.VerifyClientCertIfGiven })), want: "no_client_certificate"},
+		{name: "a default server for any client certificate", config: byName(strict(ca, good), with(func(c *tls.Config) { c.ClientAuth = tls.RequireAnyClientCert })), want: "foreign_client"},
+		{name: "a default server that is as strict", config: byName(strict(ca, good), strict(ca, good))},
+		{name: "nobody without a name", config: byName(strict(ca, good), nil)},
 		{name: "another authority's clients", config: with(func(c *tls.Config) { c.ClientCAs = x509.NewCertPool(); c.ClientCAs.AddCert(other.Cert) }), want: "client_refused"},
 
 		{name: "TLS 1.2 too", config: with(func(c *tls.Config) { c.MinVersion = tls.VersionTLS12 }), want: "old_tls"},
@@ -315,6 +320,20 @@ func TestProbeFinds(t *testing.T) {
 			}
 		})
 	}
+}
+
+// byName is a server of several: one for clients that name mcp-hr, and another
+// for everybody else, whom it hangs up on if there is none.
+func byName(named, others *tls.Config) *tls.Config {
+	return &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		switch {
+		case hello.ServerName == "mcp-hr":
+			return named, nil
+		case others == nil:
+			return nil, errors.New("no such server")
+		}
+		return others, nil
+	}}
 }
 
 func expect(names ...string) func(*tlsconfig.Endpoint, *tlsconfig.ProbeConfig) {

@@ -50,6 +50,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			t := env.T().(testing.TB)
 			env.Values[vaultsT{}] = t
+			env.Values[peerKey{}] = &peers{}
 			server := realvault.StartT(t, realvault.Config{TLS: true})
 			env.Setenv("VAULT_ADDR", server.Addr())
 			env.Setenv("LISTENER", strings.TrimPrefix(server.Addr(), "https://"))
@@ -88,6 +89,8 @@ func TestScripts(t *testing.T) {
 			"listen":    listen,
 			"shows":     shows,
 			"revokeall": revokeAll,
+			"peer":      peer,
+			"reread":    rereadPeer,
 			"memory":    memory,
 			"appears": func(ts *testscript.TestScript, _ bool, args []string) {
 				await(ts, func() bool { _, err := os.Stat(ts.MkAbs(args[0])); return err == nil }, args[0]+" does not appear")
