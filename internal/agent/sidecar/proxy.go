@@ -44,6 +44,7 @@ type passing struct {
 	set  http.Header     // what the next one is told
 	user *assertion.User // whom an outgoing request is for; nil: nobody
 	body *watchedBody
+	bare bool // the answer ends with its header
 
 	waits func() bool // whether reading the answer may have to wait; nil: it always may
 
@@ -109,7 +110,7 @@ func (h *hop) pass(w http.ResponseWriter, r *http.Request, p *passing) {
 	}
 	guard, r := watched(w, r, h.stall, h.leaving)
 	defer guard.stop()
-	p.body, p.to = guard.body, guard
+	p.body, p.to, guard.passing = guard.body, guard, p
 	r = r.WithContext(context.WithValue(r.Context(), h1.ObserverKey{}, p))
 	if upgrade {
 		h.upgrader.ServeHTTP(guard, r)
@@ -159,6 +160,10 @@ func (h *hop) failed(w http.ResponseWriter, r *http.Request, err error) {
 
 // answer is the sidecar's own answer, in one line.
 func answer(w http.ResponseWriter, code int, text string) {
+	if toGRPC(w) {
+		answerGRPC(w, code, text)
+		return
+	}
 	h := w.Header()
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -197,7 +202,8 @@ type front struct {
 
 func newServer(base context.Context, handler http.Handler, maxHeader int, stall time.Duration, log *slog.Logger) *http.Server {
 	return &http.Server{
-		Handler:           handler,
+		Handler:           forGRPC(handler),
+		HTTP2:             windows(),
 		ReadHeaderTimeout: min(stall, 10*time.Second),
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    maxHeader,
@@ -222,7 +228,7 @@ func startFront(srv *http.Server, l net.Listener, stall time.Duration) *front {
 const startTime = 10 * time.Second
 
 // program is the transport to the program's own port.
-func (sc *Sidecar) program(to string, answer time.Duration) *h1.Transport {
+func (sc *Sidecar) program(to string, answer time.Duration) *http.Transport {
 	network, address, _ := place(to) // Check has seen it
 	dialer := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: -1}
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -241,7 +247,7 @@ func (sc *Sidecar) program(to string, answer time.Duration) *h1.Transport {
 			}
 		}
 	}
-	return h1.NewTransport(&http.Transport{
+	return &http.Transport{
 		DialContext:        dial,
 		DisableCompression: true,
 		// Programs close idle connections after two (gunicorn) or five seconds
@@ -252,7 +258,7 @@ func (sc *Sidecar) program(to string, answer time.Duration) *h1.Transport {
 		ExpectContinueTimeout: time.Second,
 
 		MaxResponseHeaderBytes: maxAnswerHeader,
-	}, nil)
+	}
 }
 
 // maxAnswerHeader bounds the header of an answer, in bytes.

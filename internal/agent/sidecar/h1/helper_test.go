@@ -14,14 +14,13 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/tamshai/phoenix/internal/agent/sidecar/h1"
+	"github.com/tamshai/phoenix/internal/leak"
 )
 
 func TestMain(m *testing.M) {
 	log.SetOutput(io.Discard) // net/http's Transport has no other
-	goleak.VerifyTestMain(m)
+	leak.Main(m)
 }
 
 // patience bounds every wait; a test that fails waits for it.
