@@ -369,6 +369,8 @@ func TestThePeerIsTheVerifiedOne(t *testing.T) {
 	transport := tlsconfig.NewTransport(nil, identity("mcp-gateway"), "mcp-hr", tlsconfig.AllowDNS("mcp-hr"))
 	resp, err := (&http.Client{Transport: transport}).Get("https://" + listener.Addr().String() + "/x")
 	must(t, err)
+	_, err = io.Copy(io.Discard, resp.Body) // ends when the handler, with the recording, has
+	must(t, err)
 	resp.Body.Close()
 	transport.Close()
 	srv.Close()
