@@ -3,7 +3,6 @@ package phoenix_test
 import (
 	"context"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -11,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tamshai/phoenix/internal/freeport"
 	"github.com/tamshai/phoenix/vaulttest"
 )
 
@@ -56,12 +56,10 @@ func TestReadmeServiceRuns(t *testing.T) {
 	t.Setenv("VAULT_ROLE_ID", roleID)
 	t.Setenv("VAULT_SECRET_ID_FILE", file)
 
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := freeport.Addr(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := ln.Addr().String()
-	ln.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	ended := make(chan error, 1)

@@ -36,6 +36,7 @@ const (
 	yaml     = "go.yaml.in/yaml/v4"
 	renameio = "github.com/google/renameio/v2"
 	hcl      = "github.com/hashicorp/hcl"
+	goleak   = "go.uber.org/goleak"
 )
 
 // A room is a package, or a tree of packages if its path ends in "/...".
@@ -69,16 +70,18 @@ var rooms = []room{
 	{"internal/sdnotify", nil},
 	{"internal/unixsock", nil},
 	{"internal/buildinfo", nil},
-	{"internal/testpki", nil},                                   // for tests
-	{"internal/realpg", []string{"internal/testpki", pgx}},      // for tests
-	{"internal/realmongo", []string{"internal/testpki", mongo}}, // for tests
-	{"internal/reals3", nil},                                    // for tests
+	{"internal/freeport", nil},                                                       // for tests
+	{"internal/leak", []string{goleak}},                                              // for tests
+	{"internal/testpki", nil},                                                        // for tests
+	{"internal/realpg", []string{"internal/freeport", "internal/testpki", pgx}},      // for tests
+	{"internal/realmongo", []string{"internal/freeport", "internal/testpki", mongo}}, // for tests
+	{"internal/reals3", []string{"internal/freeport"}},                               // for tests
 	{"internal/certfile", []string{"secrets", "tlsconfig", pkcs12}},
 	{"bootstrap", []string{"secrets", "auditlog", "tlsconfig", "internal/vault", "internal/sealed", "internal/secmem", xsync}},
 	{"provision", []string{"secrets", "auditlog", "internal/vault", "internal/sealed", yaml, xsync, xtime, renameio}},
 	{"vaulttest", nil},
 	{"vaulttest/conformance", []string{"vaulttest", "internal/realvault"}},
-	{"internal/realvault", []string{xsys}},
+	{"internal/realvault", []string{"internal/freeport", xsys}},
 	{"internal/doctor", []string{"bootstrap", "provision", "internal/vault", "secrets", hcl, xsync}},
 	{"internal/demo", []string{"bootstrap", "provision", "vaulttest", "internal/realvault", "internal/vault", "auditlog", "secrets", "tlsconfig", "guard", "guard/httpguard", "examples/tamshai", "examples/agent", "examples/node", "dbconn", "internal/realpg"}},
 	{"internal/agent/pgproxy", []string{"dbconn", "internal/unixsock", "secrets", "auditlog", pgx, xsys}},

@@ -109,7 +109,7 @@ func TestRetention(t *testing.T) {
 	anchor, err := auditlog.DirAnchor(anchors)
 	must(t, err)
 	cfg := auditlog.Config{SegmentSize: 64 << 10, MaxBytes: 256 << 10, Anchor: anchor, CheckpointRecords: 4, CheckpointEvery: 5 * time.Millisecond,
-		Full: map[auditlog.Category]auditlog.Policy{auditlog.DataAccess: auditlog.BlockFor(10 * time.Second)}}
+		Full: map[auditlog.Category]auditlog.Policy{auditlog.DataAccess: auditlog.BlockFor(2 * time.Minute)}}
 	l := openT(t, dir, cfg)
 	sink := &fakeSink{info: auditlog.SinkInfo{Name: "s"}}
 	must(t, l.Attach(signer, sink))

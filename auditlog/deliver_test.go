@@ -14,9 +14,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/tamshai/phoenix/auditlog"
+	"github.com/tamshai/phoenix/internal/leak"
 )
 
 func TestMain(m *testing.M) {
@@ -24,7 +23,7 @@ func TestMain(m *testing.M) {
 		crashChild()
 		return
 	}
-	goleak.VerifyTestMain(m)
+	leak.Main(m)
 }
 
 // A fakeSink keeps what it is given, unless answer says otherwise.
@@ -288,19 +287,21 @@ func TestDeliveryOutlivesAFullDisk(t *testing.T) {
 		disk := newSimDisk()
 		l, err := auditlog.OpenOn(disk, simConfig)
 		must(t, err)
-		s := &fakeSink{info: auditlog.SinkInfo{Name: "s", MaxEvents: 1}, answer: func(int, []string) error {
+		s := &fakeSink{info: auditlog.SinkInfo{Name: "s", MaxEvents: 1}, answer: func(try int, _ []string) error {
+			if try == 1 {
+				disk.mu.Lock()
+				defer disk.mu.Unlock()
+				disk.fail = func(_ int, what string) error {
+					if what == "open" {
+						return nil
+					}
+					return syscall.ENOSPC
+				}
+			}
 			return &auditlog.RejectedError{Reasons: map[int]string{0: "no"}} // dead letters need the disk
 		}}
 		must(t, l.Attach(signer, s))
 		must(t, l.Append(t.Context(), event("one")))
-		disk.mu.Lock()
-		disk.fail = func(_ int, what string) error {
-			if what == "open" {
-				return nil
-			}
-			return syscall.ENOSPC
-		}
-		disk.mu.Unlock()
 		time.Sleep(10 * time.Minute)
 		if status := l.Status(); status.Failing == "" || status.Delivered() {
 			t.Errorf("%+v", status)

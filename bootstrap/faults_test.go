@@ -345,7 +345,7 @@ func TestBudget(t *testing.T) {
 	p, cfg := v.proxied(v.wrapped(), func(int, string) verdict {
 		return verdict{status: 503, body: `{"errors":["Vault is sealed"]}`}
 	})
-	cfg.Budget = 300 * time.Millisecond
+	cfg.Budget = 3 * time.Second
 	v.fails(cfg, bootstrap.ErrUnavailable, "unseal Vault")
 	if p.count("login") != 0 {
 		t.Error("logged in to a sealed Vault")
@@ -359,7 +359,7 @@ func TestUnreachable(t *testing.T) {
 	v := onReal(t)
 	cfg := v.config(v.wrapped())
 	cfg.Addr = "https://127.0.0.1:1"
-	cfg.Budget = 300 * time.Millisecond
+	cfg.Budget = 3 * time.Second
 	v.fails(cfg, bootstrap.ErrUnavailable, "VAULT_ADDR")
 }
 

@@ -76,7 +76,7 @@ func roots(m *tlsconfig.Material) string {
 // when waits for the generation that ok accepts.
 func when(t *testing.T, id tlsconfig.Identity, what string, ok func(m *tlsconfig.Material) bool) *tlsconfig.Material {
 	t.Helper()
-	late := time.After(time.Minute)
+	late := time.After(2 * time.Minute)
 	for {
 		m := id.Current()
 		if ok(m) {

@@ -50,7 +50,7 @@ func TestSpareOnRealVault(t *testing.T) {
 	v.drop(cfg.SecretIDFile, file)
 	select {
 	case <-seen:
-	case <-time.After(time.Minute):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("the spare is not noticed")
 	}
 	if now := v.tokens(); !v.unused(token) || len(now) != 1 || now[0] != before[0] {

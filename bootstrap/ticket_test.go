@@ -233,7 +233,7 @@ func TestCloseThatLeavesNoTicket(t *testing.T) {
 			p.mu.Lock()
 			p.on = func(_ int, r string) verdict { return test.on(r) }
 			p.mu.Unlock()
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 			defer cancel()
 			err = s.Close(ctx)
 			if err == nil {
@@ -266,7 +266,7 @@ func TestTicketOutlastsAStartWithoutVault(t *testing.T) {
 	v.leave(cfg)
 	away := cfg
 	p, proxied := v.proxied("", func(int, string) verdict { return verdict{status: 503, body: `{"errors":["Vault is sealed"]}`} })
-	away.Addr, away.CACertPEM, away.Budget = proxied.Addr, nil, 200*time.Millisecond
+	away.Addr, away.CACertPEM, away.Budget = proxied.Addr, nil, 3*time.Second
 	v.failsBeside(away, bootstrap.ErrUnavailable, "unseal Vault")
 	if p.count("unwrap") != 0 {
 		t.Error("it was spent on a sealed Vault")

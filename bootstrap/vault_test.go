@@ -22,6 +22,7 @@ import (
 
 	"github.com/tamshai/phoenix/auditlog"
 	"github.com/tamshai/phoenix/bootstrap"
+	"github.com/tamshai/phoenix/internal/leak"
 	"github.com/tamshai/phoenix/internal/realvault"
 	"github.com/tamshai/phoenix/secrets"
 )
@@ -88,7 +89,7 @@ func onReal(t *testing.T) *vaultT {
 func leakCheck(t *testing.T) {
 	t.Helper()
 	ignore := goleak.IgnoreCurrent()
-	t.Cleanup(func() { goleak.VerifyNone(t, ignore) })
+	t.Cleanup(func() { leak.None(t, ignore) })
 }
 
 // oneShotClient keeps no connection, which would look like a leak.
@@ -348,7 +349,7 @@ func (r *recorder) actions() []string {
 // await returns the nth event of that action as soon as it is there.
 func (r *recorder) await(t testing.TB, action string, n int) auditlog.Event {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	for {
 		r.mu.Lock()

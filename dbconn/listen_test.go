@@ -32,7 +32,7 @@ func (h heard) next(t *testing.T) dbconn.Notification {
 	select {
 	case n := <-h:
 		return n
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("nothing is heard")
 		return dbconn.Notification{}
 	}
@@ -132,7 +132,7 @@ func TestListenEnds(t *testing.T) {
 	h := make(heard, 10)
 	stop := h.listen(t, db, "jobs")
 	h.next(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := db.Close(ctx); err != nil {
 		t.Errorf("a listener keeps the pool open: %v", err)

@@ -218,7 +218,7 @@ func handover(t *testing.T, s *dbstage.Stage) {
 // What Vault cannot do, or does wrong, leaves the pool as it is.
 func TestVaultFailsAtRotation(t *testing.T) {
 	s := dbstage.New(t, realvault.Config{Mode: realvault.File}, realpg.Config{})
-	db, session, ev := onVault(t, s, bootstrap.Config{Drain: 50 * time.Millisecond}, 4)
+	db, session, ev := onVault(t, s, bootstrap.Config{Drain: time.Second}, 4)
 	source := session.Leases(dbstage.Ref)
 	first := user(t, db)
 	current := func() *secrets.Lease {
@@ -258,7 +258,7 @@ func TestVaultFailsAtRotation(t *testing.T) {
 	if !strings.Contains(e.Attributes["reason"], "not permitted to log in") {
 		t.Errorf("%+v", e)
 	}
-	ev.await(t, "database.rotation", auditlog.Failure, 2) // well beyond the 50 ms
+	ev.await(t, "database.rotation", auditlog.Failure, 4) // after 3.5 s, well beyond the deadline
 	stays("the new role cannot log in")
 
 	s.SetRole(t, dbstage.Creation)

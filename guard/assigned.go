@@ -58,11 +58,11 @@ func secretWord(name []byte, i int) bool {
 	case 'p':
 		return hasWord(name, i, "passw") || hasWord(name, i, "passphrase") || hasWord(name, i, "pwd")
 	case 's':
-		return hasWord(name, i, "secret") || hasWord(name, i, "session") || hasWord(name, i, "sessid")
+		return hasWord(name, i, "secret") || hasWord(name, i, "session") || hasWord(name, i, "sessid") || isSID(name[i:]) && (i == 0 || name[i-1] == '.')
 	case 't':
 		return hasWord(name, i, "token")
 	case 'c':
-		return hasWord(name, i, "cred") || hasWord(name, i, "client_id") || hasWord(name, i, "clientid")
+		return hasWord(name, i, "cred") || hasWord(name, i, "client_id") || hasWord(name, i, "clientid") || hasWord(name, i, "contribsys")
 	case 'a':
 		return hasWord(name, i, "auth") && (!hasWord(name, i, "author") || hasWord(name, i, "authori"))
 	case 'k':
@@ -73,7 +73,7 @@ func secretWord(name []byte, i int) bool {
 
 // secretStarts has, for the first letter of such a word, a bit for each second one.
 var secretStarts = func() (t [32]uint32) {
-	for _, w := range [...]string{"pa", "pw", "se", "to", "cr", "cl", "au", "ke"} {
+	for _, w := range [...]string{"pa", "pw", "se", "to", "cr", "cl", "co", "au", "ke", "si"} {
 		t[w[0]&31] |= 1 << (w[1] & 31)
 	}
 	return t
@@ -91,11 +91,14 @@ func hasWord(name []byte, i int, word string) bool {
 	return true
 }
 
+// isSID reports whether b is the usual name of a session in a cookie.
+func isSID(b []byte) bool { return len(b) == 3 && hasWord(b, 0, "sid") }
+
 // namesNoSecret reports whether name says that its value is about a secret, and
 // is none: a size, a place, the public half.
 func namesNoSecret(name []byte) bool {
-	low := strings.ToLower(string(name))
-	for _, word := range [...]string{"public", "pub_key", "pubkey", "primary", "foreign", "natural", "schema", "bucket", "sequence", "monkey", "turkey", "csrf", "issuer", "accessor", "usersecretsid", "keyvault", "key_vault", "key-vault", "exchange-organization", "-results", "hotkey", "cache"} {
+	low := strings.ReplaceAll(strings.ToLower(string(name)), "bitbucket", "")
+	for _, word := range [...]string{"public", "pub_key", "pubkey", "primary", "foreign", "natural", "schema", "bucket", "sequence", "monkey", "turkey", "csrf", "authenticity_token", "issuer", "accessor", "usersecretsid", "keyvault", "key_vault", "key-vault", "exchange-organization", "-results", "hotkey", "cache", "tokeniz"} {
 		if strings.Contains(low, word) {
 			return true
 		}
@@ -105,7 +108,7 @@ func namesNoSecret(name []byte) bool {
 			return true
 		}
 	}
-	return strings.HasSuffix(low, "id") && !strings.Contains(low, "client") && !strings.Contains(low, "sess") && len(low) > 2 && !strings.HasSuffix(low, "akid")
+	return strings.HasSuffix(low, "id") && !strings.Contains(low, "client") && !strings.Contains(low, "sess") && !isSID(name) && !strings.HasSuffix(low, ".sid") && len(low) > 2 && !strings.HasSuffix(low, "akid")
 }
 
 // keyName is the function of that name, for a place in the view. The name may
@@ -127,8 +130,8 @@ func (l *level) keyName(i int) ([]byte, bool) {
 // "password: …".
 func (l *level) assigned(i int) {
 	t := l.t
-	if i < l.valueEnd {
-		return // inside the value of another name
+	if i < l.valueEnd || t[i] == ':' && bytes.HasPrefix(t[i+1:], []byte("//")) {
+		return // inside the value of another name, or behind a URL's scheme
 	}
 	name, ok := l.keyName(i)
 	if !ok {
@@ -136,20 +139,23 @@ func (l *level) assigned(i int) {
 		return
 	}
 	start := i + 1
-	for start < len(t) && start-i < 16 && strings.IndexByte("=:>-|,< \"'`\\({[\n\t", t[start]) >= 0 {
+	for opened := false; start < len(t) && start-i < 16 && strings.IndexByte("=:>-|,< \"'`\\({[\n\t", t[start]) >= 0; start++ {
 		if t[start] == '\n' && t[start-1] != '>' && t[start-1] != '|' {
 			return
 		}
-		start++
+		if opened && strings.IndexByte("=:>-|,<", t[start]) >= 0 {
+			break // of the value
+		}
+		opened = opened || isQuote(t[start])
 	}
-	for _, scheme := range [...]string{"bearer ", "basic ", "token "} {
+	for _, scheme := range [...]string{"bearer ", "basic ", "token ", "api-token ", "apikey "} {
 		if len(t)-start > len(scheme) && strings.EqualFold(string(t[start:start+len(scheme)]), scheme) {
 			start += len(scheme)
 			break
 		}
 	}
 	end := start
-	quoted := start > 0 && (t[start-1] == '"' || t[start-1] == '\'' || t[start-1] == '`')
+	quoted := start > 0 && isQuote(t[start-1])
 	for end < len(t) && end-start < maxURL && t[end] > ' ' && strings.IndexByte("\"'`<>", t[end]) < 0 && (quoted || strings.IndexByte(",;)}]", t[end]) < 0) {
 		end++
 	}
@@ -161,35 +167,61 @@ func (l *level) assigned(i int) {
 	if !quoted && strings.ContainsAny(string(value), "([{") {
 		return // code
 	}
+	if p := i - len(name) - 1; p >= 0 && p < i && (t[p] == '?' || t[p] == '&') { // of a query
+		if n := bytes.IndexByte(value, '&'); n >= 0 {
+			value, end = value[:n], start+n
+			l.valueEnd = end
+		}
+	}
 	if score := secretScore(name, value); score > 0 {
 		l.add(l.zone.det.secret, start, end, score)
 	}
 }
 
-// login reads the password behind the colon t[i] in "curl -u name:password".
+func isQuote(c byte) bool { return c == '"' || c == '\'' || c == '`' }
+
+// login reads the password behind the colon t[i] in "curl -u name:password", and
+// the key in front of it if there is no password.
 func (l *level) login(i int) {
 	t := l.t
 	start := i
-	for start > 0 && i-start < 64 && (isAlnum(t[start-1]) || strings.IndexByte("_-.@", t[start-1]) >= 0) {
+	for start > 0 && i-start < 64 && (isAlnum(t[start-1]) || strings.IndexByte("_-.@{}\"!#$%^&*+", t[start-1]) >= 0) {
 		start--
 	}
+	name := bytes.Trim(t[start:i], `{}"`)
 	for start > 0 && strings.IndexByte(" \"'=", t[start-1]) >= 0 {
 		start--
 	}
 	if head := t[:start]; t[i] != ':' || start == i || !bytes.HasSuffix(head, []byte(" -u")) && !bytes.HasSuffix(head, []byte(" --user")) {
 		return
 	}
-	end := i + 1
-	for end < len(t) && end-i < 256 && t[end] > ' ' && strings.IndexByte("\"'`", t[end]) < 0 {
+	from := i + 1
+	for from < len(t) && from-i < 4 && (isQuote(t[from]) || t[from] == '{') {
+		from++
+	}
+	end := from
+	for end < len(t) && end-i < 256 && t[end] > ' ' && strings.IndexByte("\"'`}", t[end]) < 0 {
 		end++
 	}
-	if value := t[i+1 : end]; secretScore([]byte("password"), value) >= 0.5 {
-		l.add(l.zone.det.secret, i+1, end, 0.75)
+	for _, value := range [...][]byte{t[from:end], name} {
+		if len(value) == 0 {
+			continue // the key is the name, as with Stripe
+		}
+		if secretScore([]byte("password"), value) >= 0.5 || isRandom(value) {
+			at := i - len(name)
+			if end > from {
+				at = from
+			} else if c := t[i-1]; c == '"' || c == '}' {
+				return
+			}
+			l.add(l.zone.det.secret, at, at+len(value), 0.75)
+		}
+		return
 	}
 }
 
 // said reads the password t[start:end] behind the word itself, as in "password
-// Xy12…" and "the password is Xy12…".
+// Xy12…", "the password is Xy12…" and "bearer Xy12…".
 func (l *level) said(start, end int) {
 	t := l.t
 	p := start
@@ -208,7 +240,7 @@ func (l *level) said(start, end int) {
 		case "is", "was":
 			p = word
 			continue
-		case "password", "passwd", "passphrase", "pwd":
+		case "password", "passwd", "passphrase", "pwd", "bearer":
 		default:
 			return
 		}
@@ -229,8 +261,24 @@ func secretScore(name, value []byte) float32 {
 	if len(value) < 8 && !(password && len(value) >= 6) || placeholder(value) {
 		return 0
 	}
-	if strings.Contains(n, "sess") && !strings.Contains(n, "secret") && (len(value) < 24 || len(value) == 36 && value[8] == '-') {
+	if strings.Contains(n, "sess") && !strings.Contains(n, "secret") && (len(value) < 24 || isUUID(value)) {
 		return 0 // a number or a UUID, which say little
+	}
+	switch {
+	case bytes.Contains(value, []byte("://")), published(value):
+		return 0 // a URL, which has rules of its own
+	case strings.Contains(n, "telegram"):
+		if telegramShape(value) {
+			return 0.9
+		}
+		if i := bytes.IndexByte(value, ':'); i > 0 && isNumber(value[:i], 1, i) {
+			return 0 // another's
+		}
+	case strings.Contains(n, "contribsys"):
+		if len(value) == 17 && value[8] == ':' && isHex(value[:8]) && isHex(value[9:]) {
+			return 0.8
+		}
+		return 0
 	}
 	digits, letters, marks := 0, 0, 0
 	for _, c := range value {
@@ -248,7 +296,7 @@ func secretScore(name, value []byte) float32 {
 		return 0.75
 	case password:
 		return 0.4
-	case strings.Contains(n, "client") && strings.HasSuffix(n, "id") && len(value) == 36 && value[8] == '-':
+	case strings.Contains(n, "client") && strings.HasSuffix(n, "id") && isUUID(value):
 		return 0.3 // an identifier
 	case letters == 0 && digits == len(value) && digits >= 15 && strings.HasSuffix(n, "token"):
 		return 0.55
@@ -261,8 +309,34 @@ func secretScore(name, value []byte) float32 {
 		return 0.7
 	case len(value) >= 20 && isRandom(value):
 		return 0.6
+	case !strings.Contains(n, "token") && !strings.Contains(n, "secret"):
+		return 0
+	case len(value) >= 16 && digits > 0 && letters+digits == len(value) && bytes.Equal(value, bytes.ToUpper(value)) && entropy(value) >= 3.5:
+		return 0.6 // base32
+	case isUUID(value), len(value) >= 32 && digits+letters == len(value) && digits >= 8 && letters >= 8:
+		return 0.6
 	}
 	return 0
+}
+
+// isUUID reports whether b is written as a UUID is.
+func isUUID(b []byte) bool {
+	if len(b) != 36 {
+		return false
+	}
+	for i, c := range b {
+		switch i {
+		case 8, 13, 18, 23:
+			if c != '-' {
+				return false
+			}
+		default:
+			if hexDigit(c) < 0 {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // isRandom reports whether value changes between small letters, capitals and
@@ -328,10 +402,16 @@ func placeholder(value []byte) bool {
 		n++
 	}
 	s := low[:n]
-	for _, word := range [...]string{"example", "your_", "your-", "yourapi", "xxxx", "placeholder", "changeme", "redacted", "dummy", "${", "{{", "process.env", "os.environ", "getenv", "****", "....", "undefined", "0123456789", "1234567890", "abcdefgh", "aaaaaaaa", "00000000"} {
+	for _, word := range [...]string{"example", "your_", "your-", "yourapi", "xxxx", "placeholder", "changeme", "redacted", "dummy", "${", "{{", "process.env", "os.environ", "getenv", "****", "....", "undefined"} {
 		if strings.Contains(string(s), word) {
 			return true
 		}
 	}
-	return false
+	same := 0
+	for i, c := range s[1:] {
+		if c == s[i] {
+			same++
+		}
+	}
+	return same*2 > n || string(value[:min(n, 8)]) == "abcdefgh"
 }

@@ -6,12 +6,11 @@ import (
 	"strings"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"github.com/tamshai/phoenix/guard"
+	"github.com/tamshai/phoenix/internal/leak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // found are the findings in text, as "LABEL value".
 func found(g *guard.Guard, text string) []string {

@@ -22,6 +22,11 @@ type tokenRule struct {
 	upper    bool   // and whether they have no small letters
 	weak     bool   // whether other words begin like this, too
 	numbered bool   // whether a number and a colon stand in front
+	// lead is how many letters and digits stand in front, at most, with a point.
+	lead int
+	// shape, if not nil, reports whether what is behind the prefix is built as the
+	// service builds it.
+	shape func([]byte) bool
 }
 
 // token reads the secrets, wallets and encodings in the run of token characters
@@ -37,12 +42,10 @@ func (l *level) token(i int) {
 		end++
 	}
 	l.tokEnd = end
-	if end-start >= 8 {
-		l.said(start, end)
-	}
-	if end-start < minBlob {
+	if end-start < 8 {
 		return
 	}
+	l.said(start, end)
 	// A name in front that no trigger parts from it: "apiToken,…", "<token>…".
 	if p := start - 1; p > 0 && (t[p] == ',' || isSpace(t[p]) || t[p] == '>') {
 		for p > 0 && isSpace(t[p]) {
@@ -51,6 +54,9 @@ func (l *level) token(i int) {
 		if (t[p] == ',' || t[p] == '>' || t[p] == '|') && start-p < 12 {
 			l.assigned(p)
 		}
+	}
+	if end-start < minBlob {
+		return
 	}
 	for p := start; p < end; {
 		if !isAlnum(t[p]) {
@@ -64,6 +70,9 @@ func (l *level) token(i int) {
 		for p < q || p < end && isAlnum(t[p]) {
 			p++
 		}
+	}
+	if p := start + bytes.IndexByte(t[start:end], '=') + 1; azureShape(t[p:end]) || discordShape(t[p:end]) || mailchimpShape(t[p:end]) {
+		l.add(l.zone.det.secret, p, end, 0.9)
 	}
 	for p := start; p < end; {
 		if !isBlobByte[t[p]] {
@@ -90,16 +99,22 @@ func (l *level) named(p, end int) int {
 		for q < end && q-p-len(r.prefix) < r.max && (isAlnum(t[q]) || strings.IndexByte(r.more, t[q]) >= 0) && !(r.upper && isLower(t[q])) {
 			q++
 		}
-		if q-p-len(r.prefix) < r.min || q < end && isAlnum(t[q]) && r.max < 200 {
+		if q-p-len(r.prefix) < r.min || r.max < 200 && goesOn(t[q:end]) || r.weak && (follows(t, p) || q < end && t[q] == '.' && goesOn(t[q+1:end])) {
 			continue
 		}
 		for q > p && (t[q-1] == '.' || t[q-1] == '/') {
 			q--
 		}
-		if secret := t[p+len(r.prefix) : q]; placeholder(secret) || entropy(secret) < 2.5 || r.weak && !isRandom(secret) {
+		secret := t[p+len(r.prefix) : q]
+		if placeholder(secret) || entropy(secret) < 2.5 || r.weak && !isRandom(secret) || r.shape != nil && !r.shape(secret) || r.shape == nil && counted(secret) || published(t[p:q]) {
 			continue
 		}
 		start := p
+		if r.lead > 0 && p > 0 && t[p-1] == '.' {
+			for start--; start > 0 && p-start <= r.lead && isAlnum(t[start-1]); {
+				start--
+			}
+		}
 		if r.numbered {
 			if start = numberBefore(t, p); start == p {
 				continue
@@ -111,14 +126,24 @@ func (l *level) named(p, end int) int {
 	return 0
 }
 
+// goesOn reports whether a token that ends before b is a part of a longer word.
+func goesOn(b []byte) bool {
+	return len(b) > 0 && (isAlnum(b[0]) || len(b) > 1 && b[0] == '_' && isAlnum(b[1]))
+}
+
+// follows reports whether what begins at t[p] goes on a name in front of it.
+func follows(t []byte, p int) bool {
+	return p > 1 && strings.IndexByte("_-.", t[p-1]) >= 0 && isAlnum(t[p-2])
+}
+
 // numberBefore returns where a number of eight digits or more begins that a colon
-// parts from t[p], or p.
+// parts from t[p], or p. In the address of a bot, "bot" stands before it.
 func numberBefore(t []byte, p int) int {
 	start := p - 1
 	for start > 0 && p-start < 18 && isDigit(t[start-1]) {
 		start--
 	}
-	if p-start < 9 || t[p-1] != ':' || start > 0 && isAlnum(t[start-1]) {
+	if p-start < 9 || t[p-1] != ':' || start > 0 && isAlnum(t[start-1]) && !bytes.HasSuffix(t[:start], []byte("bot")) {
 		return p
 	}
 	return start

@@ -113,7 +113,7 @@ func (w *world) openDB(pg *realpg.Server, s *bootstrap.Session, lease string) *d
 		w.Fatal(err)
 	}
 	w.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()
 		_ = db.Close(ctx)
 	})
@@ -283,7 +283,7 @@ func (w *world) live(e *provision.Estate, pg *realpg.Server) {
 // until waits for what comes a moment later.
 func (w *world) until(done func() bool) {
 	w.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !done(); {
+	for deadline := time.Now().Add(2 * time.Minute); !done(); {
 		if time.Now().After(deadline) {
 			w.Fatal("it does not come")
 		}

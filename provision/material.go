@@ -56,6 +56,11 @@ func ReadTrust(ctx context.Context, client *vault.Client, estate *Estate, patien
 // TTL of 0 means that of the estate. It is recorded; what cannot be recorded is
 // not returned.
 func IssueCert(ctx context.Context, client *vault.Client, estate *Estate, name string, ttl time.Duration, trust *Trust, audit auditlog.Recorder) (*vault.Certificate, error) {
+	return issueFrom(ctx, client, estate, name, "", ttl, trust, audit)
+}
+
+// issueFrom is IssueCert by the issuer of that ID, "" for the mount's default.
+func issueFrom(ctx context.Context, client *vault.Client, estate *Estate, name, issuer string, ttl time.Duration, trust *Trust, audit auditlog.Recorder) (*vault.Certificate, error) {
 	role, err := estate.CertRole(name)
 	if err != nil {
 		return nil, fmt.Errorf("provision: %w", err)
@@ -64,6 +69,9 @@ func IssueCert(ctx context.Context, client *vault.Client, estate *Estate, name s
 		audit = auditlog.Slog(nil)
 	}
 	path := estate.PKI.SignPath(role.Name)
+	if issuer != "" {
+		path = estate.PKI.Intermediate.Mount + "/issuer/" + issuer + "/sign/" + role.Name
+	}
 	cert, err := client.IssueCert(ctx, vault.CertRequest{
 		Role: path, CommonName: role.CommonName(), DNSNames: role.DNS, IPs: role.NetIPs(), URIs: role.ParsedURIs(), TTL: ttl,
 	}, time.Now())

@@ -38,10 +38,21 @@ func ParseRollPhase(name string) (RollPhase, error) {
 }
 
 // A RollProbe looks at peers before something is done that they must be ready
-// for, and returns those that are not, each with the reason. In RollReissue
-// they must trust all of roots, which are new; in RollRemove they must show a
-// chain to none of roots, which are old.
-type RollProbe func(ctx context.Context, phase RollPhase, roots []*x509.Certificate) (behind []string, err error)
+// for, and returns those that are not, each with the reason.
+type RollProbe func(ctx context.Context, look RollLook) (behind []string, err error)
+
+// A RollLook is what a RollProbe looks for.
+type RollLook struct {
+	Phase RollPhase // RollReissue or RollRemove
+	// Roots are new ones in RollReissue, all of which peers must trust; in
+	// RollRemove old ones, to none of which they must show a chain.
+	Roots []*x509.Certificate
+	// Sign gives a certificate to ask peers with, of all the names of a service
+	// or server and good for five minutes: from below the new root, or if it is
+	// not to be new from the intermediate that signs at this time. Each is
+	// recorded. Nil in RollRemove, and in LookRoll, which changes nothing.
+	Sign func(ctx context.Context, name string, fresh bool) (*vault.Certificate, error)
+}
 
 // RollConfig is how to roll. Its zero value does all that can be done.
 type RollConfig struct {
@@ -100,8 +111,8 @@ type RollReport struct {
 //   - RollAdd makes a root beside the old one and an intermediate below it.
 //     Peers that trust the self-signed issuers of the root's mount
 //     (LIST pki-root/issuers, which Vault tells everybody) come to trust both.
-//   - RollReissue, after Settle, makes the new intermediate the one that signs.
-//     Services move over as they renew.
+//   - RollReissue, after Settle, makes the new intermediate the one that signs,
+//     unless Probe names somebody. Services move over as they renew.
 //   - RollRemove deletes the old root and intermediate with their keys. It is
 //     not done while a certificate from the old intermediate is neither expired
 //     nor revoked, while the old root has signed another authority that is in
@@ -146,7 +157,8 @@ func Roll(ctx context.Context, client *vault.Client, estate *Estate, cfg RollCon
 	}
 }
 
-// LookRoll reports where a roll stands, and changes nothing.
+// LookRoll reports where a roll stands, and changes nothing. Its probe has
+// nothing to ask peers with.
 func LookRoll(ctx context.Context, client *vault.Client, estate *Estate, cfg RollConfig) (*RollReport, error) {
 	r, err := newRoller(client, estate, cfg)
 	if err != nil {
@@ -157,15 +169,17 @@ func LookRoll(ctx context.Context, client *vault.Client, estate *Estate, cfg Rol
 		return nil, err
 	}
 	report := s.report()
+	r.looking = true
 	report.Waiting, report.Until, err = r.gate(ctx, s)
 	return report, err
 }
 
 type roller struct {
-	estate *Estate
-	pki    *PKI
-	conn   *conn
-	cfg    RollConfig
+	estate  *Estate
+	pki     *PKI
+	conn    *conn
+	cfg     RollConfig
+	looking bool // and nothing else
 }
 
 func newRoller(client *vault.Client, estate *Estate, cfg RollConfig) (*roller, error) {

@@ -193,8 +193,9 @@ func TestRollAsksTheProbe(t *testing.T) {
 	w, e := rolling(t)
 	behind := map[provision.RollPhase][]string{provision.RollReissue: {"kong does not trust it"}, provision.RollRemove: {"redis still shows it"}}
 	asked := map[provision.RollPhase]string{}
-	cfg := provision.RollConfig{Probe: func(_ context.Context, phase provision.RollPhase, roots []*x509.Certificate) ([]string, error) {
-		for _, r := range roots {
+	cfg := provision.RollConfig{Probe: func(_ context.Context, look provision.RollLook) ([]string, error) {
+		phase := look.Phase
+		for _, r := range look.Roots {
 			asked[phase] += strings.TrimPrefix(r.Subject.CommonName, "owner-"+w.n+" ")
 		}
 		return behind[phase], nil
@@ -213,11 +214,64 @@ func TestRollAsksTheProbe(t *testing.T) {
 		t.Errorf("asked for %q", asked)
 	}
 	bad := errors.New("the probe is broken")
-	cfg.Probe = func(context.Context, provision.RollPhase, []*x509.Certificate) ([]string, error) { return nil, bad }
+	cfg.Probe = func(context.Context, provision.RollLook) ([]string, error) { return nil, bad }
 	if _, err := w.roll(e, cfg); !errors.Is(err, bad) {
 		t.Errorf("a probe that fails: %v", err)
 	}
 	w.wantHolds("pki", 2, "intermediate 2*", "intermediate 3", "root 2", "root 3")
+}
+
+// Before re-issue peers can be asked with a certificate from below the new root,
+// and with one that they know; a look has none, and the certificates end soon.
+func TestRollSignsToAskPeers(t *testing.T) {
+	w, e := rolling(t)
+	var asked int
+	behind := []string{"redis does not trust it"}
+	cfg := provision.RollConfig{Probe: func(ctx context.Context, look provision.RollLook) ([]string, error) {
+		if look.Phase == provision.RollRemove {
+			if look.Sign != nil {
+				t.Error("certificates to ask with before remove")
+			}
+			return nil, nil
+		}
+		asked++
+		for fresh, by := range map[bool]string{true: " intermediate 2", false: " intermediate 1"} {
+			cert, err := look.Sign(ctx, w.hr(), fresh)
+			if err != nil {
+				return nil, err
+			}
+			leaf := w.parse(string(cert.Leaf))
+			if leaf.Issuer.CommonName != "owner-"+w.n+by || !slices.Contains(leaf.DNSNames, w.hr()) || time.Until(leaf.NotAfter) > 5*time.Minute {
+				t.Errorf("fresh=%t: %s for %q until %s", fresh, leaf.Issuer, leaf.DNSNames, leaf.NotAfter)
+			}
+			if got := w.parse(string(cert.CA)); fresh && !got.Equal(look.Roots[0]) {
+				t.Errorf("it leads to %s", got.Subject)
+			}
+		}
+		return behind, nil
+	}}
+	r := w.mustRoll(e, cfg)
+	if asked != 1 || r.Phase != provision.RollReissue || !slices.Equal(r.Waiting, behind) {
+		t.Errorf("asked %d times: %+v", asked, r)
+	}
+	w.wantHolds("pki", 2, "intermediate 1*", "intermediate 2", "root 1", "root 2")
+	w.front.take()
+	look, err := provision.LookRoll(t.Context(), w.client, e, provision.RollConfig{Settle: -1, Patience: -1, Probe: func(_ context.Context, look provision.RollLook) ([]string, error) {
+		if look.Sign != nil {
+			t.Error("a look can sign")
+		}
+		return behind, nil
+	}})
+	if writes, _ := w.front.take(); err != nil || len(writes) > 0 || !slices.Equal(look.Waiting, behind) {
+		t.Errorf("a look: %+v, %v, writes %q", look, err, writes)
+	}
+	// The certificates of the asking hold the end up no longer than they last.
+	behind = nil
+	in6 := func() time.Time { return time.Now().Add(6 * time.Minute) }
+	cfg.Now = in6
+	if r := w.mustRoll(e, cfg); r.Phase != provision.RollIdle || asked != 2 {
+		t.Errorf("in the end, asked %d times: %+v", asked, r)
+	}
 }
 
 // A roll that is cut at any write, before Vault hears of it or after, is

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/tamshai/phoenix/internal/vault"
 )
 
 // gate returns why the phase of s must not be done yet.
@@ -29,7 +31,11 @@ func (r *roller) gate(ctx context.Context, s *rollState) (waiting []string, unti
 		if err != nil {
 			return waiting, time.Time{}, err
 		}
-		behind, err := r.probe(ctx, s.phase, []pkiIssuer{s.target})
+		look := RollLook{Phase: s.phase, Roots: namesOfCerts([]pkiIssuer{s.target})}
+		if !r.looking {
+			look.Sign = s.sign
+		}
+		behind, err := r.probe(ctx, look)
 		return append(append(waiting, connections...), behind...), time.Time{}, err
 	case RollRemove:
 		if len(s.old) == 0 {
@@ -39,7 +45,7 @@ func (r *roller) gate(ctx context.Context, s *rollState) (waiting []string, unti
 		if err != nil {
 			return waiting, until, err
 		}
-		behind, err := r.probe(ctx, s.phase, s.old)
+		behind, err := r.probe(ctx, RollLook{Phase: s.phase, Roots: namesOfCerts(s.old)})
 		if len(behind) > 0 {
 			until = time.Time{}
 		}
@@ -75,15 +81,36 @@ func (r *roller) untrusting(ctx context.Context, root pkiIssuer) (behind []strin
 // backdated is how far Vault dates an authority back.
 const backdated = 30 * time.Second
 
-func (r *roller) probe(ctx context.Context, phase RollPhase, list []pkiIssuer) ([]string, error) {
+func (r *roller) probe(ctx context.Context, look RollLook) ([]string, error) {
 	if r.cfg.Probe == nil {
 		return nil, nil
 	}
-	behind, err := r.cfg.Probe(ctx, phase, namesOfCerts(list))
+	behind, err := r.cfg.Probe(ctx, look)
 	if err != nil {
-		return nil, fmt.Errorf("provision: look at peers before the phase %s: %w", phase, err)
+		return nil, fmt.Errorf("provision: look at peers before the phase %s: %w", look.Phase, err)
 	}
 	return behind, nil
+}
+
+// askingTTL is how long a certificate is good with which peers are asked. One
+// from the old intermediate holds RollRemove up for as long.
+const askingTTL = 5 * time.Minute
+
+// sign is RollLook.Sign.
+func (s *rollState) sign(ctx context.Context, name string, fresh bool) (*vault.Certificate, error) {
+	trust := &Trust{}
+	for _, i := range roots(s.inRoot) {
+		trust.Roots = append(trust.Roots, i.cert)
+	}
+	issuer := mainIssuer(s.inPKI)
+	if fresh {
+		below := under(s.inPKI, s.target)
+		issuer = &below[len(below)-1]
+	}
+	if issuer == nil {
+		return nil, refuse("no issuer of %s is its default; make one: phoenix provision apply -f %s", s.pki.Intermediate.Mount, s.estate.File)
+	}
+	return issueFrom(ctx, s.conn.client, s.estate, name, issuer.id, askingTTL, trust, s.cfg.Audit)
 }
 
 func namesOfCerts(list []pkiIssuer) []*x509.Certificate {

@@ -183,7 +183,8 @@ func TestRollFailsNoHandshake(t *testing.T) {
 		Settle: -1, Patience: -1,
 		// What the peers have had before has ended by then.
 		Now: func() time.Time { return time.Now().Add(13 * time.Hour) },
-		Probe: func(_ context.Context, phase provision.RollPhase, roots []*x509.Certificate) (behind []string, _ error) {
+		Probe: func(_ context.Context, look provision.RollLook) (behind []string, _ error) {
+			phase, roots := look.Phase, look.Roots
 			for _, p := range peers {
 				if phase == provision.RollReissue && p.trusts(roots) { // in life the pause does it
 					_ = p.lists.Refresh(ctx) // there may be authorities that are gone from the bundle

@@ -18,9 +18,8 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/tamshai/phoenix/auditlog"
+	"github.com/tamshai/phoenix/internal/leak"
 	"github.com/tamshai/phoenix/internal/realvault"
 	"github.com/tamshai/phoenix/internal/vault"
 	"github.com/tamshai/phoenix/provision"
@@ -56,7 +55,7 @@ func TestMain(m *testing.M) {
 	}
 	closeReal()
 	if code == 0 {
-		if err := goleak.Find(); err != nil {
+		if err := leak.Find(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}

@@ -14,13 +14,13 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
+	"github.com/tamshai/phoenix/internal/leak"
 	"github.com/tamshai/phoenix/secrets"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 func TestParseRef(t *testing.T) {
 	for text, want := range map[string]secrets.Ref{

@@ -4,9 +4,9 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/asn1"
 	"errors"
 	"fmt"
-	"net/url"
 	"strings"
 )
 
@@ -30,11 +30,32 @@ func newPeer(cs tls.ConnectionState) *PeerIdentity {
 
 // named is what a certificate says of its holder.
 func named(leaf *x509.Certificate) *PeerIdentity {
-	p := &PeerIdentity{DNSNames: leaf.DNSNames, CommonName: leaf.Subject.CommonName, Fingerprint: sha256.Sum256(leaf.Raw), Certificate: leaf}
-	for _, u := range leaf.URIs {
-		p.URIs = append(p.URIs, u.String())
+	return &PeerIdentity{DNSNames: leaf.DNSNames, URIs: urisOf(leaf), CommonName: leaf.Subject.CommonName, Fingerprint: sha256.Sum256(leaf.Raw), Certificate: leaf}
+}
+
+// urisOf returns the URIs of a certificate as they stand in it. net/url, which
+// crypto/x509 parses them with, writes some in another way: it drops an empty
+// fragment, and it lowers the scheme.
+func urisOf(c *x509.Certificate) []string {
+	if len(c.URIs) == 0 {
+		return nil
 	}
-	return p
+	var uris []string
+	for _, ext := range c.Extensions {
+		var names []asn1.RawValue // RFC 5280, section 4.2.1.6
+		if !ext.Id.Equal(asn1.ObjectIdentifier{2, 5, 29, 17}) {
+			continue
+		}
+		if _, err := asn1.Unmarshal(ext.Value, &names); err != nil {
+			return nil // cannot happen: crypto/x509 has read it
+		}
+		for _, name := range names {
+			if name.Class == asn1.ClassContextSpecific && name.Tag == 6 {
+				uris = append(uris, string(name.Bytes))
+			}
+		}
+	}
+	return uris
 }
 
 // PostQuantum reports whether the key exchange withstands a quantum computer
@@ -106,24 +127,24 @@ func AllowTrustDomain(domain string) Authorizer {
 }
 
 // trustDomain returns the trust domain of a SPIFFE ID, after the rules of the
-// SPIFFE-ID standard, section 2: no port, user, query, fragment, escapes or
-// empty and relative path segments.
+// SPIFFE-ID standard, section 2: at most 2,048 bytes, no port, user, query,
+// fragment or escapes, and no empty or relative path segments.
 func trustDomain(id string) (string, error) {
-	u, err := url.Parse(id)
-	if err != nil {
-		return "", err
+	rest, ok := strings.CutPrefix(id, "spiffe://")
+	domain, path, more := strings.Cut(rest, "/")
+	odd := func(r rune) bool {
+		return !('a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '.' || r == '-' || r == '_')
 	}
-	if u.Scheme != "spiffe" || u.Host == "" || u.User != nil || u.Opaque != "" || strings.ContainsAny(id, "?#%") || strings.Contains(u.Host, ":") || strings.ToLower(u.Host) != u.Host {
+	if !ok || len(id) > 2048 || domain == "" || strings.ContainsFunc(domain, odd) {
 		return "", errors.New("not a SPIFFE ID")
 	}
-	if u.Path != "" {
-		for _, segment := range strings.Split(u.Path[1:], "/") {
-			if segment == "" || segment == "." || segment == ".." {
-				return "", errors.New("not a SPIFFE ID: its path")
-			}
+	for segment := range strings.SplitSeq(path, "/") {
+		bad := segment == "" || segment == "." || segment == ".." || strings.ContainsFunc(segment, func(r rune) bool { return odd(r) && (r < 'A' || r > 'Z') })
+		if more && bad {
+			return "", errors.New("not a SPIFFE ID: its path")
 		}
 	}
-	return u.Host, nil
+	return domain, nil
 }
 
 // AllowTrusted allows everybody whom the trust bundle vouches for. Use it where

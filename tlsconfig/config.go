@@ -92,14 +92,27 @@ type snapshot struct {
 	config   *tls.Config
 }
 
-// serverConfig has no certificate of its own: each handshake gets the snapshot
-// of the generation that is current when it begins.
+// serverConfig gives each handshake the snapshot of the generation that is
+// current when it begins. crypto/tls does not ask for it if the configuration
+// itself came from another's GetConfigForClient; what is beside it is for then,
+// and as strict. It resumes no sessions, which would outlive a generation.
 func (s *side) serverConfig() *tls.Config {
 	return &tls.Config{
 		MinVersion: s.minVersion(),
 		NextProtos: s.NextProtos,
-		ClientAuth: tls.RequireAnyClientCert, // never used, but what it would be
+		ClientAuth: tls.RequireAnyClientCert,
 		Time:       s.Now,
+
+		CurvePreferences:       s.CurvePreferences,
+		SessionTicketsDisabled: true,
+		VerifyConnection:       s.verifyConnection,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			own, err := s.identity.Current().present(s.now(), s.own())
+			if err != nil {
+				s.refused(err, nil)
+			}
+			return own, err
+		},
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			if !s.speaks(hello.SupportedVersions) && s.Metrics != nil {
 				s.Metrics.Refused(s.name(), ReasonVersion) // crypto/tls refuses it, with the right alert

@@ -18,7 +18,8 @@
 //   - for certificates in files, [OpenFiles]; for those that the program gets
 //     itself, a [Live]; for a test, [Static];
 //   - to honour CRLs, [OpenRevocation] and [Config.Revocation];
-//   - to see from outside what an endpoint accepts and shows, [Probe].
+//   - to see from outside what an endpoint accepts and shows, [Probe]; whether it
+//     accepts one client, [Try].
 //
 // # What is verified, and when
 //

@@ -115,6 +115,66 @@ func TestFiles(t *testing.T) {
 	})
 }
 
+// Kubernetes mounts a secret as links to a folder behind the link ..data, and
+// replaces that link: three files change at once, and none is written.
+func TestFilesBehindLinks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		ca, next := testpki.NewCA("ours"), testpki.NewCA("next")
+		mount := func(version string, p testpki.Pair, trusted ...*testpki.CA) {
+			t.Helper()
+			real := filepath.Join(dir, version)
+			link := func(to, name string) {
+				if err := os.Symlink(to, filepath.Join(dir, name)); err != nil && !os.IsExist(err) {
+					t.Fatal(err)
+				}
+			}
+			if err := os.Mkdir(real, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			for name, text := range map[string][]byte{"cert.pem": p.CertPEM(), "key.pem": p.KeyPEM(), "ca.pem": testpki.PEM(certs(trusted)...)} {
+				if err := os.WriteFile(filepath.Join(real, name), text, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				link(filepath.Join("..data", name), name)
+			}
+			link(version, "..data_tmp")
+			if err := os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		first, second := ca.Issue(serverSpec), next.Issue(serverSpec)
+		mount("..2026_1", first, ca)
+		f := folder{t, dir}
+		files, err := tlsconfig.OpenFiles(t.Context(), f.config())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer files.Close()
+		mount("..2026_2", second, ca, next)
+		if err := os.RemoveAll(filepath.Join(dir, "..2026_1")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(1100 * time.Millisecond)
+		synctest.Wait()
+		if m := files.Current(); m.Generation() != 2 || !m.Leaf().Equal(second.Leaf()) || len(m.Bundle()) != 2 || files.Err() != nil {
+			t.Errorf("%v, %v", m, files.Err())
+		}
+		// And back, as when a deployment is undone.
+		mount("..2026_3", first, ca)
+		if err := files.Reload(); err != nil || !files.Current().Leaf().Equal(first.Leaf()) || len(files.Current().Bundle()) != 1 {
+			t.Errorf("back: %v, %v", files.Current(), err)
+		}
+		// The folder behind the link is gone: what was good stays.
+		if err := os.RemoveAll(filepath.Join(dir, "..2026_3")); err != nil {
+			t.Fatal(err)
+		}
+		if err := files.Reload(); err == nil || files.Current().Generation() != 3 {
+			t.Errorf("a link to nowhere: %v, %v", files.Current(), err)
+		}
+	})
+}
+
 func TestOpenFilesRefuses(t *testing.T) {
 	f := folder{t, t.TempDir()}
 	ca := testpki.NewCA("ours")

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -116,6 +117,51 @@ func TestFormsOfKeys(t *testing.T) {
 		// They parse, and are found not to be the certificate's.
 		if _, err := tlsconfig.ParseMaterial(p.CertPEM(), key, testpki.PEM(ca.Cert)); err == nil || !strings.Contains(err.Error(), "not the key of the certificate") {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// PEM as tools and editors leave it, and what none should take for whole.
+func TestFormsOfPEM(t *testing.T) {
+	ca, other := testpki.NewCA("ours"), testpki.NewCA("other")
+	p := ca.Issue(serverSpec)
+	der, err := x509.MarshalECPrivateKey(p.Key.(*ecdsa.PrivateKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := func(kind string, der []byte, headers map[string]string) []byte {
+		return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der, Headers: headers})
+	}
+	cert, key, bundle := p.CertPEM(), p.KeyPEM(), testpki.PEM(ca.Cert, other.Cert)
+	params := block("EC PARAMETERS", []byte{6, 8, 42, 134, 72, 206, 61, 3, 1, 7}, nil) // P-256, as openssl ecparam -genkey writes it
+	crlf := func(text []byte) []byte { return bytes.ReplaceAll(text, []byte("\n"), []byte("\r\n")) }
+	legacy := block("EC PRIVATE KEY", der, map[string]string{"Proc-Type": "4,ENCRYPTED", "DEK-Info": "AES-256-CBC,00112233445566778899AABBCCDDEEFF"})
+	for name, tt := range map[string]struct {
+		cert, key, bundle []byte
+		says              string // "": it is good
+	}{
+		"CRLF":                              {crlf(cert), crlf(key), crlf(bundle), ""},
+		"parameters before the key":         {cert, slices.Concat(params, block("EC PRIVATE KEY", der, nil)), bundle, ""},
+		"comments":                          {slices.Concat([]byte("subject=CN = mcp-hr\nissuer=CN = ours\n"), cert, []byte("# the end\n")), key, slices.Concat([]byte("# ours\n"), bundle), ""},
+		"text before, as openssl -text":     {slices.Concat([]byte("Certificate:\n    Data:\n        Version: 3 (0x2)\n"), cert), key, bundle, ""},
+		"no newline at the end":             {bytes.TrimSpace(cert), bytes.TrimSpace(key), bytes.TrimSpace(bundle), ""},
+		"blank lines between":               {cert, key, bytes.ReplaceAll(bundle, []byte("-----END CERTIFICATE-----\n"), []byte("-----END CERTIFICATE-----\n\n\n")), ""},
+		"a private key in the bundle":       {cert, key, slices.Concat(bundle, key), ""},
+		"the root in the chain":             {slices.Concat(cert, testpki.PEM(ca.Cert)), key, bundle, ""},
+		"spaces before each line":           {cert, key, bytes.ReplaceAll(bundle, []byte("\n"), []byte("\n  ")), "cut off or damaged"},
+		"a byte order mark":                 {slices.Concat([]byte("\xef\xbb\xbf"), cert), key, bundle, "cut off or damaged"},
+		"two without a newline between":     {cert, key, slices.Concat(bytes.TrimSpace(testpki.PEM(ca.Cert)), testpki.PEM(other.Cert)), "cut off or damaged"},
+		"DER":                               {p.Leaf().Raw, key, bundle, "in PEM?"},
+		"a key of OpenSSL with a password":  {cert, legacy, bundle, "encrypted keys are not supported"},
+		"a certificate that OpenSSL trusts": {cert, key, block("TRUSTED CERTIFICATE", ca.Cert.Raw, nil), "right file"},
+		"a base64 line that was lost":       {cert, key, bytes.Join(slices.Delete(bytes.Split(bundle, []byte("\n")), 2, 3), []byte("\n")), "does not parse"},
+	} {
+		m, err := tlsconfig.ParseMaterial(tt.cert, tt.key, tt.bundle)
+		if (err == nil) != (tt.says == "") || err != nil && !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err == nil && len(m.Bundle()) != 2 {
+			t.Errorf("%s: %d authorities", name, len(m.Bundle()))
 		}
 	}
 }

@@ -64,8 +64,32 @@ func cells(t *testing.T, own, peer testpki.Spec) map[string]cell {
 	return all
 }
 
+// takeOver answers with another protocol, and nothing after that.
+func takeOver(t *testing.T, w http.ResponseWriter) {
+	_, both, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	both.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: silence\r\n\r\n")
+	both.Flush()
+}
+
+// upgrade asks for another protocol, as for a websocket.
+func upgrade(t *testing.T, via http.RoundTripper, url string) io.ReadWriteCloser {
+	t.Helper()
+	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/upgrade", nil)
+	req.Header.Set("Connection", "Upgrade")
+	req.Header.Set("Upgrade", "silence")
+	resp, err := via.RoundTrip(req)
+	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatal(resp, err)
+	}
+	return resp.Body.(io.ReadWriteCloser)
+}
+
 func TestMatrixServer(t *testing.T) {
-	for _, how := range []string{"fresh", "resumed", "kept-alive HTTP/1.1", "kept-alive HTTP/2", "in the middle of an answer"} {
+	for _, how := range []string{"fresh", "resumed", "kept-alive HTTP/1.1", "kept-alive HTTP/2", "in the middle of an answer", "taken over"} {
 		for name, c := range cells(t, serverSpec, clientSpec) {
 			t.Run(name+"/"+how, func(t *testing.T) {
 				counters := new(tlsconfig.Counters)
@@ -92,16 +116,29 @@ func TestMatrixServer(t *testing.T) {
 					}
 				default:
 					url, _ := serve(t, c.config, c.identity, c.authorize, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						if r.URL.Path == "/upgrade" {
+							takeOver(t, w)
+							return
+						}
 						io.WriteString(w, "hello")
 						if r.URL.Path == "/stream" {
 							http.NewResponseController(w).Flush()
 							<-r.Context().Done()
 						}
 					}))
-					via := &http.Transport{TLSClientConfig: client, ForceAttemptHTTP2: how != "kept-alive HTTP/1.1"}
+					via := &http.Transport{TLSClientConfig: client, ForceAttemptHTTP2: how != "kept-alive HTTP/1.1" && how != "taken over"}
 					t.Cleanup(via.CloseIdleConnections)
 					if status, body, err := get(via, url); err != nil || status != http.StatusOK || body != "hello" {
 						t.Fatal(status, body, err)
+					}
+					if how == "taken over" {
+						taken := upgrade(t, via, url)
+						defer taken.Close()
+						c.turn()
+						if _, err := taken.Read(make([]byte, 1)); err == nil {
+							t.Fatal("something came")
+						}
+						return
 					}
 					if how == "in the middle of an answer" {
 						ctx, cancel := context.WithCancel(t.Context())
@@ -130,7 +167,7 @@ func TestMatrixServer(t *testing.T) {
 }
 
 func TestMatrixClient(t *testing.T) {
-	for _, how := range []string{"fresh", "resumed", "kept-alive HTTP/1.1", "kept-alive HTTP/2", "in the middle of an answer"} {
+	for _, how := range []string{"fresh", "resumed", "kept-alive HTTP/1.1", "kept-alive HTTP/2", "in the middle of an answer", "taken over"} {
 		for name, c := range cells(t, clientSpec, serverSpec) {
 			t.Run(name+"/"+how, func(t *testing.T) {
 				server := plain(c.peer)
@@ -158,11 +195,15 @@ func TestMatrixClient(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					if how != "kept-alive HTTP/1.1" {
+					if how != "kept-alive HTTP/1.1" && how != "taken over" {
 						server.NextProtos = []string{"h2"}
 					}
 					srv := &http.Server{TLSConfig: server, ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 						served.Add(1)
+						if r.URL.Path == "/upgrade" {
+							takeOver(t, w)
+							return
+						}
 						io.WriteString(w, "hello")
 						if r.URL.Path == "/stream" {
 							http.NewResponseController(w).Flush()
@@ -172,11 +213,23 @@ func TestMatrixClient(t *testing.T) {
 					done := make(chan struct{})
 					go func() { defer close(done); srv.ServeTLS(l, "", "") }()
 					t.Cleanup(func() { srv.Close(); <-done })
-					via := c.config.NewTransport(nil, c.identity, "mcp-hr", c.authorize)
+					base := &http.Transport{Protocols: new(http.Protocols)}
+					base.Protocols.SetHTTP1(true)
+					base.Protocols.SetHTTP2(how != "taken over") // which knows no Upgrade
+					via := c.config.NewTransport(base, c.identity, "mcp-hr", c.authorize)
 					t.Cleanup(via.Close)
 					url := "https://" + l.Addr().String()
 					if status, body, err := get(via, url); err != nil || status != http.StatusOK || body != "hello" {
 						t.Fatal(status, body, err)
+					}
+					if how == "taken over" {
+						taken := upgrade(t, via, url)
+						defer taken.Close()
+						c.turn()
+						if _, err := taken.Read(make([]byte, 1)); err == nil {
+							t.Fatal("something came")
+						}
+						return
 					}
 					if how == "in the middle of an answer" {
 						ctx, cancel := context.WithCancel(t.Context())

@@ -75,6 +75,9 @@ func parseKey(text []byte) (crypto.Signer, error) {
 	}()
 	var found crypto.Signer
 	for _, block := range blocks {
+		if strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED") { // RFC 1421, as OpenSSL writes it
+			return nil, fmt.Errorf("the %s is encrypted; encrypted keys are not supported, keep it on tmpfs without a password", block.Type)
+		}
 		var key any
 		var err error
 		switch block.Type {
@@ -87,7 +90,7 @@ func parseKey(text []byte) (crypto.Signer, error) {
 		case "CERTIFICATE", "EC PARAMETERS":
 			continue
 		default:
-			return nil, fmt.Errorf("a PEM block of type %q where a private key belongs; encrypted keys are not supported", block.Type)
+			return nil, fmt.Errorf("a PEM block of type %q where a private key belongs; encrypted keys are not supported, keep it on tmpfs without a password", block.Type)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("the %s does not parse; is the file whole?", block.Type)

@@ -62,7 +62,7 @@ type ProbeConfig struct {
 	// means 24 hours, or a fifth of the certificate's lifetime if that is less.
 	WarnBefore time.Duration
 	// Timeout bounds each connection, from dialling to its last byte. There are
-	// eight at most, and up to four more for each login after the first. Zero
+	// eleven at most, and up to six more for each login after the first. Zero
 	// means 5 seconds.
 	Timeout time.Duration
 	// Dial makes connections. Nil means that of a net.Dialer.
@@ -109,7 +109,8 @@ func (r *Report) add(severity Severity, code Code, remedy, format string, args .
 //   - answer nothing in the clear;
 //   - show a certificate that the bundle vouches for, that is valid, and that
 //     bears the expected names;
-//   - refuse clients without a certificate, and with one of another authority;
+//   - refuse clients without a certificate, and with one of another authority,
+//     also when they name no server (SNI);
 //   - refuse TLS 1.2 and older;
 //   - accept the client of c, if there is one.
 //
@@ -257,6 +258,26 @@ func (p *probe) plaintext(ctx context.Context) error {
 			}
 		}
 	}
+	return p.promise(ctx)
+}
+
+// promise goes on in the clear where a server has said that TLS may begin.
+func (p *probe) promise(ctx context.Context) error {
+	w := p.wires[0]
+	if !w.postgres {
+		return nil
+	}
+	conn, done, err := p.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if a := w.begin(conn); a.outcome != served {
+		return nil // there is no TLS, of which show tells
+	}
+	if got := w.exchange(conn, w.hello, w.read); got.outcome == served {
+		p.report.add(SeverityProblem, CodePlaintext, w.remedies.plaintext, "it promises TLS, and answers in the clear%s: %s", w.as, got.text)
+	}
 	return nil
 }
 
@@ -266,7 +287,7 @@ func (p *probe) busy(a answer) error {
 
 // show makes it show its certificate, and judges that.
 func (p *probe) show(ctx context.Context) error {
-	s, err := p.handshake(ctx, p.wires[0].alpn, 0)
+	s, err := p.meet(ctx)
 	if err != nil {
 		return err
 	}
@@ -278,12 +299,21 @@ func (p *probe) show(ctx context.Context) error {
 	r := p.report
 	r.Version, r.KeyExchange, r.ALPN = s.state.Version, s.state.CurveID, printable(s.state.NegotiatedProtocol)
 	p.judge(s.state.PeerCertificates)
-	if alpn := p.wires[0].alpn; s.state.NegotiatedProtocol == "h2" {
-		s, err = p.handshake(ctx, alpn[1:], 0)
-		// Some go on without a protocol, and hang up once they are asked: gRPC.
-		p.http2 = s.state == nil || s.state.NegotiatedProtocol != alpn[1]
+	return nil
+}
+
+// meet makes it show its certificate, and finds out whether it speaks HTTP/2
+// alone.
+func (p *probe) meet(ctx context.Context) (showing, error) {
+	alpn := p.wires[0].alpn
+	s, err := p.handshake(ctx, alpn, 0)
+	if err != nil || s.state == nil || s.state.NegotiatedProtocol != "h2" {
+		return s, err
 	}
-	return err
+	older, err := p.handshake(ctx, alpn[1:], 0)
+	// Some go on without a protocol, and hang up once they are asked: gRPC.
+	p.http2 = older.state == nil || older.state.NegotiatedProtocol != alpn[1]
+	return s, err
 }
 
 // admission sees who is let in.
@@ -300,7 +330,11 @@ func (p *probe) admission(ctx context.Context) error {
 	case nobody.unrefused():
 		r.add(SeverityProblem, CodeNoClientCertificate, fix.client, "it does not refuse a client without a certificate%s: %s", nobody.as, nobody.text)
 	default:
-		if err := p.foreigner(ctx); err != nil {
+		known, err := p.foreigner(ctx, "")
+		if err != nil {
+			return err
+		}
+		if err := p.unnamed(ctx, known); err != nil {
 			return err
 		}
 	}
@@ -323,20 +357,44 @@ func (p *probe) admission(ctx context.Context) error {
 }
 
 // foreigner tries a certificate of an authority that nobody knows, which has
-// the names of those that it should know.
-func (p *probe) foreigner(ctx context.Context) error {
+// the names of those that it should know. It reports whether that is refused.
+func (p *probe) foreigner(ctx context.Context, as string) (refused bool, err error) {
 	forged, err := forge(p.authority, p.own)
 	if err != nil {
-		return err
+		return false, err
 	}
 	got, err := p.admit(ctx, forged)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if got.unrefused() {
-		p.report.add(SeverityProblem, CodeForeignClient, p.wires[0].remedies.client, "it does not refuse a client whose certificate is of an unknown authority%s: %s", got.as, got.text)
+		p.report.add(SeverityProblem, CodeForeignClient, p.wires[0].remedies.client, "it does not refuse a client whose certificate is of an unknown authority%s%s: %s", got.as, as, got.text)
 	}
-	return nil
+	return !got.unrefused(), nil
+}
+
+// unnamed says no name of a server (SNI) in the handshake, where another rule
+// may be in force: that of a default server. The request still bears the name.
+func (p *probe) unnamed(ctx context.Context, known bool) error {
+	if p.serverName == "" {
+		return nil // it has been so all along
+	}
+	const as = " that names no server (SNI)"
+	bare := *p
+	bare.serverName = ""
+	nobody, err := bare.admit(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if nobody.open || nobody.unrefused() {
+		p.report.add(SeverityProblem, CodeNoClientCertificate, p.wires[0].remedies.client+", for every name and for none",
+			"it does not refuse a client without a certificate%s%s: %s", nobody.as, as, nobody.text)
+		return nil
+	}
+	if known {
+		_, err = bare.foreigner(ctx, as)
+	}
+	return err
 }
 
 // oldVersions offers nothing newer than TLS 1.2.

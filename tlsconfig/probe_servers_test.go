@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/tamshai/phoenix/internal/freeport"
 	"github.com/tamshai/phoenix/internal/realpg"
 	"github.com/tamshai/phoenix/internal/testpki"
 	"github.com/tamshai/phoenix/tlsconfig"
@@ -107,7 +108,7 @@ func TestProbePostgresDefaults(t *testing.T) {
 // no TLS.
 func TestProbePostgresThatIsOdd(t *testing.T) {
 	for _, tt := range []struct{ name, ssl, want string }{
-		{"S, and then in the clear", "SR\x00\x00\x00\x08\x00\x00\x00\x00", "no_tls"},
+		{"S, and then in the clear", "SR\x00\x00\x00\x08\x00\x00\x00\x00", "plaintext no_tls"},
 		{"S, and then nothing", "S", "no_tls"},
 		{"an error", "E\x00\x00\x00\x22C28000\x00Mno pg_hba.conf entry\x00\x00", "no_tls"},
 		{"N", "N", "no_tls"},
@@ -125,6 +126,43 @@ func TestProbePostgresThatIsOdd(t *testing.T) {
 			io.CopyN(io.Discard, conn, 1)
 		})
 		if r := look(t, testpki.NewCA("root"), tlsconfig.Endpoint{Addr: addr, Protocol: tlsconfig.ProtocolPostgres}); codes(r) != tt.want || r.Accepted {
+			t.Errorf("%s: got %q, want %q: %+v", tt.name, codes(r), tt.want, r.Findings)
+		}
+	}
+}
+
+// TLS that is promised and not insisted on is none: whoever sits in between
+// leaves it out.
+func TestProbePostgresThatDoesNotInsist(t *testing.T) {
+	ca := testpki.NewCA("root")
+	config := strict(ca, ca.Issue(testpki.Spec{DNS: []string{"localhost"}}))
+	for _, tt := range []struct {
+		name, clear string // the answer to a startup in the clear after the promise
+		want        string
+	}{
+		{"asks for a password", "R\x00\x00\x00\x08\x00\x00\x00\x03", "plaintext"},
+		{"an alert of TLS", "\x15\x03\x01\x00\x02\x02\x46", ""},
+		{"hangs up", "", ""},
+	} {
+		addr := accept(t, func(conn net.Conn) {
+			head := make([]byte, 8)
+			if _, err := io.ReadFull(conn, head); err != nil || string(head) != "\x00\x00\x00\x08\x04\xd2\x16\x2f" {
+				return
+			}
+			io.WriteString(conn, "S")
+			r := bufio.NewReader(conn)
+			if first, err := r.Peek(1); err == nil && first[0] != 22 {
+				io.WriteString(conn, tt.clear)
+				io.CopyN(io.Discard, r, 9)
+				return
+			}
+			secure := tls.Server(peeked{conn, r}, config)
+			if secure.Handshake() == nil {
+				io.WriteString(secure, "R\x00\x00\x00\x08\x00\x00\x00\x03")
+				io.CopyN(io.Discard, secure, 9)
+			}
+		})
+		if r := look(t, ca, tlsconfig.Endpoint{Addr: addr, Protocol: tlsconfig.ProtocolPostgres}); codes(r) != tt.want {
 			t.Errorf("%s: got %q, want %q: %+v", tt.name, codes(r), tt.want, r.Findings)
 		}
 	}
@@ -176,12 +214,10 @@ func redis(t *testing.T, ca *testpki.CA, settings ...string) string {
 			t.Fatal(err)
 		}
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := freeport.Addr(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := l.Addr().String()
-	l.Close()
 	_, port, _ := net.SplitHostPort(addr)
 	args := []string{"--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", dir}
 	if settings[0] == "clear" {

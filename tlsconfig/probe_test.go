@@ -20,6 +20,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/tamshai/phoenix/internal/freeport"
 	"github.com/tamshai/phoenix/internal/testpki"
 	"github.com/tamshai/phoenix/tlsconfig"
 )
@@ -238,6 +239,11 @@ func TestProbeFinds(t *testing.T) {
 				return nil
 			}
 		}), want: "foreign_client"},
+		{name: "a default server for anybody", config: byName(strict(ca, good), with(func(c *tls.Config) { c.ClientAuth = tls.NoClientCert })), want: "no_client_certificate"},
+		{name: "a default server for those without", config: byName(strict(ca, good), with(func(c *tls.Config) { c.ClientAuth = tls.VerifyClientCertIfGiven })), want: "no_client_certificate"},
+		{name: "a default server for any client certificate", config: byName(strict(ca, good), with(func(c *tls.Config) { c.ClientAuth = tls.RequireAnyClientCert })), want: "foreign_client"},
+		{name: "a default server that is as strict", config: byName(strict(ca, good), strict(ca, good))},
+		{name: "nobody without a name", config: byName(strict(ca, good), nil)},
 		{name: "another authority's clients", config: with(func(c *tls.Config) { c.ClientCAs = x509.NewCertPool(); c.ClientCAs.AddCert(other.Cert) }), want: "client_refused"},
 
 		{name: "TLS 1.2 too", config: with(func(c *tls.Config) { c.MinVersion = tls.VersionTLS12 }), want: "old_tls"},
@@ -316,6 +322,20 @@ func TestProbeFinds(t *testing.T) {
 	}
 }
 
+// byName is a server of several: one for clients that name mcp-hr, and another
+// for everybody else, whom it hangs up on if there is none.
+func byName(named, others *tls.Config) *tls.Config {
+	return &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		switch {
+		case hello.ServerName == "mcp-hr":
+			return named, nil
+		case others == nil:
+			return nil, errors.New("no such server")
+		}
+		return others, nil
+	}}
+}
+
 func expect(names ...string) func(*tlsconfig.Endpoint, *tlsconfig.ProbeConfig) {
 	return func(e *tlsconfig.Endpoint, _ *tlsconfig.ProbeConfig) { e.Identity = names }
 }
@@ -350,12 +370,10 @@ func TestProbeOwnServer(t *testing.T) {
 
 func TestProbeCannot(t *testing.T) {
 	ca := testpki.NewCA("root")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	gone, err := freeport.Addr(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	gone := l.Addr().String()
-	l.Close()
 	_, err = tlsconfig.Probe(t.Context(), tlsconfig.Endpoint{Addr: gone}, tlsconfig.ProbeConfig{})
 	if !errors.Is(err, tlsconfig.ErrUnreachable) || !strings.Contains(err.Error(), gone) {
 		t.Errorf("nothing listens: %v", err)

@@ -110,22 +110,14 @@ func (p *probe) warnBefore(life time.Duration) time.Duration {
 // match it, an address, or a URI byte by byte.
 func bears(leaf *x509.Certificate, name string) bool {
 	if isURI(name) {
-		return slices.ContainsFunc(namesOfURIs(leaf), func(have string) bool { return have == name })
+		return slices.Contains(urisOf(leaf), name)
 	}
 	return leaf.VerifyHostname(name) == nil
 }
 
-func namesOfURIs(c *x509.Certificate) []string {
-	var names []string
-	for _, u := range c.URIs {
-		names = append(names, u.String())
-	}
-	return names
-}
-
 // namesIn are the names in a certificate, printable and no more than enough.
 func namesIn(c *x509.Certificate) []string {
-	names := append(slices.Clone(c.DNSNames), namesOfURIs(c)...)
+	names := append(slices.Clone(c.DNSNames), urisOf(c)...)
 	for _, ip := range c.IPAddresses {
 		names = append(names, ip.String())
 	}

@@ -333,11 +333,12 @@ func postgresError(r io.Reader, length uint32) (map[byte]string, error) {
 type outcome int
 
 const (
-	hungUp  outcome = iota // the connection ended without an answer
-	refused                // the server said no
-	silent                 // nothing came in time
-	busy                   // nobody is served at the moment
-	served                 // anything else
+	hungUp   outcome = iota // the connection ended without an answer
+	refused                 // the server said no
+	stranger                // the server said no, because it does not know the client's authority
+	silent                  // nothing came in time
+	busy                    // nobody is served at the moment
+	served                  // anything else
 )
 
 // An answer is an outcome and what to say about it, escaped.
@@ -346,6 +347,9 @@ type answer struct {
 	text    string
 }
 
+// unknownCA is an alert (RFC 8446, section 6).
+const unknownCA = tls.AlertError(48)
+
 // outcomeOf is what an error on a connection means.
 func outcomeOf(err error) answer {
 	var op *net.OpError
@@ -353,6 +357,8 @@ func outcomeOf(err error) answer {
 	var plain tls.RecordHeaderError
 	text := printable(err.Error())
 	switch {
+	case errors.As(err, &op) && op.Op == "remote error" && op.Err.Error() == unknownCA.Error():
+		return answer{stranger, "it sent the alert " + text}
 	case errors.As(err, &op) && op.Op == "remote error": // crypto/tls's word for an alert
 		return answer{refused, "it sent the alert " + text}
 	case errors.As(err, &network) && network.Timeout():

@@ -41,9 +41,20 @@ type RefusedError struct {
 
 func (e *RefusedError) Error() string {
 	if e.Peer == "" {
-		return "tlsconfig: " + e.Err.Error()
+		return "tlsconfig: " + e.why()
 	}
-	return fmt.Sprintf("tlsconfig: peer %s: %v", e.Peer, e.Err)
+	return fmt.Sprintf("tlsconfig: peer %s: %s", e.Peer, e.why())
+}
+
+// why is the cause, cut: a peer decides on what its certificate holds, and
+// would fill logs with it.
+func (e *RefusedError) why() string { return cut(e.Err.Error(), 1000) }
+
+func cut(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "…"
 }
 
 // Unwrap returns the cause.
@@ -118,11 +129,7 @@ func hasUsage(c *x509.Certificate, usage x509.ExtKeyUsage) bool {
 // describe names a certificate for an operator: its names and its serial
 // number. The names come from a peer, hence the quotes.
 func describe(c *x509.Certificate) string {
-	var names []string
-	for _, u := range c.URIs {
-		names = append(names, u.String())
-	}
-	names = append(names, c.DNSNames...)
+	names := append(urisOf(c), c.DNSNames...)
 	for _, ip := range c.IPAddresses {
 		names = append(names, ip.String())
 	}
@@ -133,5 +140,5 @@ func describe(c *x509.Certificate) string {
 	if len(names) > most {
 		names = append(names[:most], "…")
 	}
-	return fmt.Sprintf("%q (serial %x)", strings.Join(names, ", "), c.SerialNumber)
+	return fmt.Sprintf("%q (serial %x)", cut(strings.Join(names, ", "), 300), c.SerialNumber)
 }

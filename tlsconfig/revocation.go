@@ -258,17 +258,23 @@ func age(before, after *x509.RevocationList) int {
 	return before.ThisUpdate.Compare(after.ThisUpdate)
 }
 
-// signerOf finds the authority that signed list: one of the bundle, or one that
-// leads to the bundle of the identity's own chain and of those beside the list.
+// signerOf finds the authority that signed list, by its name and its key: one of
+// the bundle, or one that leads to the bundle of the identity's own chain and of
+// those beside the list.
 func signerOf(list *x509.RevocationList, m *Material, beside []*x509.Certificate, now time.Time) *x509.Certificate {
+	// CheckSignatureFrom does not look at the name, and keys are shared where an
+	// authority was renamed.
+	signed := func(ca *x509.Certificate) bool {
+		return bytes.Equal(list.RawIssuer, ca.RawSubject) && list.CheckSignatureFrom(ca) == nil
+	}
 	for _, ca := range m.bundle {
-		if list.CheckSignatureFrom(ca) == nil {
+		if signed(ca) {
 			return ca
 		}
 	}
 	between := slices.Concat(m.between, beside)
 	for _, ca := range between {
-		if list.CheckSignatureFrom(ca) != nil {
+		if !signed(ca) {
 			continue
 		}
 		if _, err := verifyChain(append([]*x509.Certificate{ca}, between...), m.roots, now, x509.ExtKeyUsageAny); err == nil {

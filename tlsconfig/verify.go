@@ -179,7 +179,7 @@ func (s *side) refused(err error, conn net.Conn) {
 	if err := s.Audit.Append(context.Background(), auditlog.Event{
 		Severity: auditlog.Warning, Category: auditlog.Authorization, Action: "tls.refuse", Outcome: auditlog.Blocked,
 		Actor: auditlog.Actor{Peer: peer.String(), Client: from}, Attributes: map[string]string{
-			"side": s.name(), "reason": string(reason), "error": r.Err.Error(), "serial": r.leaf.SerialNumber.Text(16), "count": strconv.Itoa(count),
+			"side": s.name(), "reason": string(reason), "error": r.why(), "serial": r.leaf.SerialNumber.Text(16), "count": strconv.Itoa(count),
 		},
 	}); err != nil {
 		s.log().Error("a refusal could not be recorded", slog.Any("error", err)) // it stays refused

@@ -23,13 +23,14 @@ import (
 
 	"github.com/tamshai/phoenix/auditlog"
 	"github.com/tamshai/phoenix/auditlog/audithttp"
+	"github.com/tamshai/phoenix/internal/leak"
 	"github.com/tamshai/phoenix/internal/testpki"
 	"github.com/tamshai/phoenix/tlsconfig"
 )
 
 func TestMain(m *testing.M) {
 	// net/http waits half a second before it closes on a body that it has not read.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+	leak.Main(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
 }
 
 func must(t testing.TB, err error) {
@@ -369,7 +370,7 @@ func TestThePeerIsTheVerifiedOne(t *testing.T) {
 	transport := tlsconfig.NewTransport(nil, identity("mcp-gateway"), "mcp-hr", tlsconfig.AllowDNS("mcp-hr"))
 	resp, err := (&http.Client{Transport: transport}).Get("https://" + listener.Addr().String() + "/x")
 	must(t, err)
-	_, err = io.Copy(io.Discard, resp.Body) // ends when the handler, with the recording, has
+	_, err = io.ReadAll(resp.Body) // to the handler's end
 	must(t, err)
 	resp.Body.Close()
 	transport.Close()

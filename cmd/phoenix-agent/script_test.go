@@ -25,6 +25,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
+	"github.com/tamshai/phoenix/internal/freeport"
 	"github.com/tamshai/phoenix/internal/realvault"
 )
 
@@ -197,7 +198,7 @@ func (w *world) killAll() {
 func of(ts *testscript.TestScript) *world { return ts.Value(worldKey{}).(*world) }
 
 // patience bounds every wait of a script.
-const patience = 40 * time.Second
+const patience = 2 * time.Minute
 
 var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"consul": startConsul,
@@ -373,12 +374,14 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 			ts.Fatalf("%s has the mode %s", args[1], got)
 		}
 	},
-	// port NAME: sets a variable to a free port of the loopback interface.
+	// port NAME…: sets each variable to a free port of the loopback interface.
 	"port": func(ts *testscript.TestScript, _ bool, args []string) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		ts.Check(err)
-		defer l.Close()
-		ts.Setenv(args[0], strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+		for _, name := range args {
+			l, err := freeport.Listen(context.Background())
+			ts.Check(err)
+			defer l.Close() // when all are known
+			ts.Setenv(name, strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+		}
 	},
 	// expand FILE…: replaces @NAME@ by the script's variables.
 	"expand": func(ts *testscript.TestScript, _ bool, args []string) {
@@ -441,11 +444,13 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 			return nil
 		})
 	},
-	// storm PATH N VALUE: writes N versions, VALUE the last.
+	// storm PATH N VALUE: writes N versions, VALUE the last. STORM is how many
+	// seconds it took, and a few more.
 	"storm": func(ts *testscript.TestScript, _ bool, args []string) {
 		w := of(ts)
 		n, err := strconv.Atoi(args[1])
 		ts.Check(err)
+		began := time.Now()
 		var wg sync.WaitGroup
 		for worker := range 8 {
 			wg.Go(func() {
@@ -456,6 +461,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 		}
 		wg.Wait()
 		ts.Check(w.request(context.Background(), "POST", w.service+"/data/"+args[0], obj{"data": obj{"v": args[2]}}))
+		ts.Setenv("STORM", strconv.Itoa(int(time.Since(began).Seconds())+5))
 	},
 	// fewer FILE REGEXP N: it matches fewer than N times.
 	"fewer": func(ts *testscript.TestScript, _ bool, args []string) {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/tamshai/phoenix/auditlog"
+	"github.com/tamshai/phoenix/internal/freeport"
 )
 
 // sender does what the deployment's gateway does with AUDIT_LOG_ENDPOINT: it
@@ -40,12 +41,10 @@ func TestAuditServeTakesWhatTheGatewayPosts(t *testing.T) {
 	if err := os.WriteFile(token, []byte(secret+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := freeport.Addr(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := listener.Addr().String()
-	listener.Close()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	ended := make(chan int, 1)

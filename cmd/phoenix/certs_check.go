@@ -33,8 +33,8 @@ func certsCheckCommand() *cli.Command {
    phoenix certs check --agent 127.0.0.1:9090 --agent unix:/run/phoenix/agent.sock
 
 Each endpoint of the estate must answer nothing in the clear, refuse clients
-without a certificate and with one of another authority, refuse TLS 1.2 and
-older, and show a certificate that the bundle vouches for, with the names that
+without a certificate and with one of another authority, whether they name the
+server in the handshake (SNI) or not, refuse TLS 1.2 and older, and show a certificate that the bundle vouches for, with the names that
 are expected. With --cert it must also accept that client. Nothing is changed,
 and no password is needed or sent. Protocols are https (the default), postgres,
 mongodb, redis and tls.

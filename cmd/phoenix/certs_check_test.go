@@ -15,6 +15,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/tamshai/phoenix/internal/freeport"
 	"github.com/tamshai/phoenix/internal/realpg"
 	"github.com/tamshai/phoenix/internal/testpki"
 )
@@ -51,18 +52,17 @@ func TestCertsScripts(t *testing.T) {
 		"hostssl hr  all all scram-sha-256 clientcert=verify-ca",
 		"hostssl tax all all scram-sha-256",
 	}})
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	gone, err := freeport.Addr(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Close()
 	ports := map[string]string{
 		"HR":       serve(config(testpki.Spec{DNS: []string{"mcp-hr", "localhost"}})),
 		"TAX":      serve(open),
 		"UI":       serve(nil),
-		"OLD":      serve(config(testpki.Spec{DNS: []string{"mcp-old"}, NotAfter: time.Now().Add(time.Minute)})),
+		"OLD":      serve(config(testpki.Spec{DNS: []string{"mcp-old"}, NotAfter: time.Now().Add(time.Hour)})),
 		"POSTGRES": port(t, pg.Addr()),
-		"GONE":     port(t, l.Addr().String()),
+		"GONE":     port(t, gone),
 	}
 	client, stranger := ca.Issue(testpki.Spec{DNS: []string{"mcp-gateway"}}), other.Issue(testpki.Spec{DNS: []string{"mcp-gateway"}})
 	forServers := ca.Issue(testpki.Spec{Usage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})

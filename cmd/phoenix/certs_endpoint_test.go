@@ -15,6 +15,7 @@ import (
 
 	"github.com/tamshai/phoenix/internal/testpki"
 	"github.com/tamshai/phoenix/provision"
+	"github.com/tamshai/phoenix/tlsconfig"
 )
 
 // An endpoint keeps the old root only while it shows a chain to it, and what
@@ -44,7 +45,10 @@ func TestEndpointBehind(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			addr := endpoint(t, tt.pair, tt.answer)
 			for _, must := range []bool{true, false} {
-				e := rollEndpoint{name: "db", addr: addr, server: "db", postgres: tt.postgres, must: must}
+				e := rollEndpoint{name: "db", addr: addr, server: "db", must: must}
+				if tt.postgres {
+					e.protocol = tlsconfig.ProtocolPostgres
+				}
 				behind, unseen, err := endpointsBehind(t.Context(), []rollEndpoint{e}, old)
 				got := strings.Join(behind, "")
 				if !must && tt.blind {

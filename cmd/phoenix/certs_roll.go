@@ -39,11 +39,18 @@ that begins another roll.
    re-issue  after --settle, certificates come from the new intermediate
    remove    the old ones are deleted, once no certificate from them is in use
 
-Before re-issue the ca.crt in each folder of pki.material that is on this
-machine must have the new root. Before remove neither they nor any endpoint of
-the estate, nor any --endpoint, may show a chain to the old one. What Vault has
-signed is known without looking: an endpoint of the estate that cannot be
-reached from here is named, and holds nothing up; an --endpoint does.
+Before re-issue each peer must trust the new root: the ca.crt in each folder of
+pki.material that is on this machine must have it, and each endpoint of the
+estate, and each --endpoint, must accept a client with a certificate from below
+it. Who that is, calls in the estate says; the certificates are for the asking
+alone, good for five minutes. An endpoint that refuses is asked with a
+certificate of today too: if it accepts that one, it is behind.
+
+Before remove neither folders nor endpoints may show a chain to the old root,
+and no certificate below it may be good. What Vault has signed is known without
+looking: an endpoint of the estate that cannot be reached from here, or that
+lets nobody in, is named, and holds nothing up; an --endpoint does.
+--status asks no endpoint whom it trusts, because that takes certificates.
 
 ` + certsRollSchema,
 		Flags: slices.Concat([]cli.Flag{
@@ -51,7 +58,7 @@ reached from here is named, and holds nothing up; an --endpoint does.
 			&cli.BoolFlag{Name: "status", Usage: "only say where it stands; exit 1 if a roll is under way"},
 			&cli.StringFlag{Name: "phase", Usage: "go no further than this `PHASE`: add, re-issue, remove"},
 			&cli.DurationFlag{Name: "settle", Value: 5 * time.Minute, Usage: "how long peers have to read the new root, and its CRLs where they are required"},
-			&cli.StringSliceFlag{Name: "endpoint", Usage: "a `HOST:PORT`, or postgres://HOST:PORT, that must be off the old root before it goes; may be repeated"},
+			&cli.StringSliceFlag{Name: "endpoint", Usage: "a `HOST:PORT`, or postgres://HOST:PORT, that must trust the new root before re-issue, and be off the old one before it goes; may be repeated"},
 			&cli.StringFlag{Name: "host", Usage: "connect to this `HOST` instead of those in the estate, as where containers publish their ports"},
 			&cli.BoolFlag{Name: "json", Usage: "print JSON"},
 			auditFlag(),
@@ -178,10 +185,10 @@ func printRoll(r *provision.RollReport) {
 // rollProbe looks at the folders of the estate that are on this machine, and
 // at endpoints.
 func rollProbe(estate *provision.Estate, endpoints []rollEndpoint) provision.RollProbe {
-	return func(ctx context.Context, phase provision.RollPhase, roots []*x509.Certificate) ([]string, error) {
+	return func(ctx context.Context, look provision.RollLook) ([]string, error) {
 		var behind []string
 		for _, m := range estate.PKI.Material {
-			why, err := folderBehind(m.Dir, phase, roots)
+			why, err := folderBehind(m.Dir, look.Phase, look.Roots)
 			if err != nil {
 				return nil, err
 			}
@@ -189,14 +196,20 @@ func rollProbe(estate *provision.Estate, endpoints []rollEndpoint) provision.Rol
 				behind = append(behind, fmt.Sprintf("%s (%s) %s; run phoenix certs issue -f %s", m.For, m.Dir, why, estate.File))
 			}
 		}
-		if phase != provision.RollRemove {
-			return behind, nil
+		var found, unseen []string
+		var err error
+		what := "not looked at, because they cannot be reached from here"
+		switch {
+		case look.Phase == provision.RollRemove:
+			found, unseen, err = endpointsBehind(ctx, endpoints, look.Roots)
+		case look.Sign != nil:
+			what = "whether they trust the new root cannot be seen from here"
+			found, unseen, err = endpointsTrust(ctx, endpoints, signerOf(look.Sign))
 		}
-		shown, unseen, err := endpointsBehind(ctx, endpoints, roots)
 		if len(unseen) > 0 {
-			fmt.Fprintf(os.Stderr, "phoenix: not looked at, because they cannot be reached from here: %s\n", strings.Join(unseen, ", "))
+			fmt.Fprintf(os.Stderr, "phoenix: %s: %s\n", what, strings.Join(unseen, ", "))
 		}
-		return append(behind, shown...), err
+		return append(behind, found...), err
 	}
 }
 
@@ -205,7 +218,11 @@ func rollEndpoints(cmd *cli.Command, estate *provision.Estate) []rollEndpoint {
 	var all []rollEndpoint
 	for _, text := range cmd.StringSlice("endpoint") {
 		addr, postgres := endpointAddr(text)
-		all = append(all, rollEndpoint{name: text, addr: addr, server: hostOf(addr), postgres: postgres, must: true})
+		e := rollEndpoint{name: text, addr: addr, server: hostOf(addr), protocol: tlsconfig.ProtocolTLS, callers: callersOf(estate, hostOf(addr)), must: true}
+		if postgres {
+			e.protocol = tlsconfig.ProtocolPostgres
+		}
+		all = append(all, e)
 	}
 	for _, e := range estate.Endpoints {
 		if e.Skip != "" || e.Public {
@@ -219,7 +236,11 @@ func rollEndpoints(cmd *cli.Command, estate *provision.Estate) []rollEndpoint {
 			_, port, _ := net.SplitHostPort(addr)
 			addr = net.JoinHostPort(host, port)
 		}
-		all = append(all, rollEndpoint{name: e.Name, addr: addr, server: server, postgres: e.Protocol == "postgres"})
+		seen := rollEndpoint{name: e.Name, addr: addr, server: server, protocol: tlsconfig.Protocol(e.Protocol), callers: callersOf(estate, e.Name)}
+		for _, l := range e.Logins {
+			seen.logins = append(seen.logins, tlsconfig.PostgresLogin(l))
+		}
+		all = append(all, seen)
 	}
 	return all
 }
@@ -229,12 +250,15 @@ func hostOf(addr string) string {
 	return host
 }
 
-// A rollEndpoint is looked at before the old root goes.
+// A rollEndpoint is asked before the new root is used, and looked at before the
+// old one goes.
 type rollEndpoint struct {
 	name, addr string
 	server     string // for SNI: what clients call it, wherever it is looked at
-	postgres   bool   // TLS begins after an SSLRequest
-	must       bool   // it must be seen
+	protocol   tlsconfig.Protocol
+	logins     []tlsconfig.PostgresLogin
+	callers    []string // services that it should let in
+	must       bool     // it must be seen
 }
 
 // lookers is how many endpoints are looked at at once.
@@ -347,7 +371,7 @@ func (e rollEndpoint) shown(ctx context.Context) (chain []*x509.Certificate, err
 			return nil, err
 		}
 	}
-	if e.postgres {
+	if e.protocol == tlsconfig.ProtocolPostgres {
 		var answer [1]byte
 		if _, err := io.WriteString(raw, sslRequest); err != nil {
 			return nil, err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tamshai/phoenix/auditlog"
+	"github.com/tamshai/phoenix/internal/freeport"
 )
 
 // An unchanged program that is pointed at phoenix guard serve: its personal
@@ -46,12 +46,10 @@ func TestGuardServe(t *testing.T) {
 	write("prompt.txt", prompt)
 	policy := write("policy.yaml", "prompts: {payroll: prompt.txt}\ndelimiters: session\nactions: {IBAN_CODE: block}\n")
 	journal := filepath.Join(dir, "audit")
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := freeport.Addr(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := listener.Addr().String()
-	listener.Close()
 
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()

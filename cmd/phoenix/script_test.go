@@ -50,6 +50,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			t := env.T().(testing.TB)
 			env.Values[vaultsT{}] = t
+			env.Values[peerKey{}] = &peers{}
 			server := realvault.StartT(t, realvault.Config{TLS: true})
 			env.Setenv("VAULT_ADDR", server.Addr())
 			env.Setenv("LISTENER", strings.TrimPrefix(server.Addr(), "https://"))
@@ -88,6 +89,8 @@ func TestScripts(t *testing.T) {
 			"listen":    listen,
 			"shows":     shows,
 			"revokeall": revokeAll,
+			"peer":      peer,
+			"reread":    rereadPeer,
 			"memory":    memory,
 			"appears": func(ts *testscript.TestScript, _ bool, args []string) {
 				await(ts, func() bool { _, err := os.Stat(ts.MkAbs(args[0])); return err == nil }, args[0]+" does not appear")
@@ -258,7 +261,7 @@ func unwrap() {
 			client, err = vault.New(vault.Config{Addr: os.Getenv("ADDR"), CACertFile: os.Getenv("CA")})
 			check(err)
 		})
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		secretID, err := client.Unwrap(ctx, value)
 		cancel()
 		check(err)
@@ -276,7 +279,7 @@ func memory(ts *testscript.TestScript, _ bool, args []string) {
 
 // await polls until something is so, for a while.
 func await(ts *testscript.TestScript, so func() bool, otherwise string) {
-	for deadline := time.Now().Add(30 * time.Second); !so(); {
+	for deadline := time.Now().Add(2 * time.Minute); !so(); {
 		if time.Now().After(deadline) {
 			ts.Fatalf("%s", otherwise)
 		}

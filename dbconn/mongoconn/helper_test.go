@@ -14,17 +14,20 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
-	"go.uber.org/goleak"
 
 	"github.com/tamshai/phoenix/auditlog"
 	"github.com/tamshai/phoenix/dbconn/mongoconn"
+	"github.com/tamshai/phoenix/internal/leak"
 	"github.com/tamshai/phoenix/internal/realmongo"
 	"github.com/tamshai/phoenix/internal/testpki"
 	"github.com/tamshai/phoenix/secrets"
 	"github.com/tamshai/phoenix/tlsconfig"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// patience is for what comes in a moment, on a machine that has other things to do.
+const patience = 2 * time.Minute
+
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // A leaser makes users on a server as Vault does, and takes them back.
 type leaser struct {
@@ -158,7 +161,7 @@ func (e *events) await(t testing.TB, action string, outcome auditlog.Outcome, n 
 		e.mu.Unlock()
 		select {
 		case <-more:
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience):
 			t.Fatalf("no event %s %s number %d; there are %+v", action, outcome, n, e.all)
 		}
 	}
@@ -192,7 +195,7 @@ func (w *world) certify(name string) {
 
 func (w *world) config() mongoconn.Config {
 	return mongoconn.Config{Addr: w.m.Addr(), Leases: w.leases, Identity: w.identity, Audit: w.events, MaxConns: 8,
-		ConnectTimeout: 5 * time.Second, Rand: func() float64 { return 0 }}
+		ConnectTimeout: 30 * time.Second, DrainTimeout: patience, Rand: func() float64 { return 0 }}
 }
 
 func open(t testing.TB, cfg mongoconn.Config) *mongoconn.DB {
@@ -202,7 +205,7 @@ func open(t testing.TB, cfg mongoconn.Config) *mongoconn.DB {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := db.Close(ctx); err != nil {
 			t.Errorf("close: %v", err)

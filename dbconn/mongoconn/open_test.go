@@ -192,11 +192,13 @@ func TestPrewarmed(t *testing.T) {
 	w := newWorld(t, realmongo.Config{})
 	w.leases.next()
 	db := open(t, w.config())
-	together(t, db, 6)
+	for db.Stats().Conns < 6 { // one that is free already is taken first
+		together(t, db, 6)
+	}
 	before := db.Stats().Conns
 	w.leases.next()
 	w.events.await(t, "database.rotation", "", 1)
-	if after := db.Stats().Conns; before < 6 || after < before {
+	if after := db.Stats().Conns; after < before {
 		t.Errorf("%d connections before, %d after", before, after)
 	}
 }

@@ -269,7 +269,7 @@ func TestOtherMembers(t *testing.T) {
 			{Key: "me", Value: mid.addr}, {Key: "secondary", Value: true}, {Key: "helloOk", Value: true}, {Key: "minWireVersion", Value: 0}, {Key: "maxWireVersion", Value: 21}}
 	})
 	cfg := w.config()
-	cfg.Addr, cfg.ReplicaSet, cfg.ConnectTimeout = mid.addr, "rs0", time.Second
+	cfg.Addr, cfg.ReplicaSet, cfg.ConnectTimeout = mid.addr, "rs0", 3*time.Second
 	refused(t, cfg, mongoconn.ErrInsecure, "not in Addr")
 	if n := called.Load(); n != 0 {
 		t.Errorf("it was called %d times", n)

@@ -13,7 +13,29 @@ import (
 	"github.com/tamshai/phoenix/auditlog"
 	"github.com/tamshai/phoenix/dbconn/mongoconn"
 	"github.com/tamshai/phoenix/internal/realmongo"
+	"github.com/tamshai/phoenix/secrets"
 )
+
+// A hanging source lets so many connections through for each attempt with its
+// lease: one that fails is made again by itself.
+type hanging struct {
+	*leaser
+	mid   *middle
+	whole int // see middle; guarded by the leaser's mu
+}
+
+func (h *hanging) hangAfter(n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.whole = n
+}
+
+func (h *hanging) Current(ctx context.Context) (*secrets.Lease, func(), <-chan struct{}, error) {
+	h.mu.Lock()
+	h.mid.hangAfter(h.whole)
+	h.mu.Unlock()
+	return h.leaser.Current(ctx)
+}
 
 // When a login fails the driver breaks off the connections that it is making
 // besides. That is not why the lease does not work: the login is.
@@ -23,7 +45,8 @@ func TestRefusedWhileDialling(t *testing.T) {
 	w.leases.next()
 	mid := newMiddle(t, w.m)
 	cfg := w.config()
-	cfg.Addr, cfg.ConnectTimeout = mid.addr, time.Second
+	leases := &hanging{leaser: w.leases, mid: mid, whole: -1}
+	cfg.Addr, cfg.Leases = mid.addr, leases
 	db := open(t, cfg)
 	var both, done sync.WaitGroup // so that a generation is to have two connections
 	both.Add(2)
@@ -42,7 +65,7 @@ func TestRefusedWhileDialling(t *testing.T) {
 	}
 	done.Wait()
 	for n := range 5 {
-		mid.hangAfter(3) // two watch the server, one logs in
+		leases.hangAfter(3) // two watch the server, one logs in
 		w.leases.mu.Lock()
 		w.leases.publish(newLease(fmt.Sprintf("nobody-%d", n), "Password-of-nobody", time.Hour))
 		w.leases.mu.Unlock()
@@ -51,7 +74,7 @@ func TestRefusedWhileDialling(t *testing.T) {
 			t.Fatalf("%d: %+v", n, s)
 		}
 	}
-	mid.hangAfter(-1)
+	leases.hangAfter(-1)
 	w.leases.next()
 	w.events.await(t, "database.rotation", "", 1)
 }

@@ -36,7 +36,7 @@ export VAULT_ADDR=http://127.0.0.1:$port
 say "A Vault in memory at $VAULT_ADDR"
 VAULT_DEV_ROOT_TOKEN_ID=$token "$vault" server -dev -dev-no-store-token -dev-listen-address="127.0.0.1:$port" >"$memory/vault.log" 2>&1 &
 vaultpid=$!
-within 30 curl -fsS -o /dev/null "$VAULT_ADDR/v1/sys/health"
+within 60 curl -fsS -o /dev/null "$VAULT_ADDR/v1/sys/health"
 
 say "Provision it, and issue a SecretID"
 VAULT_TOKEN=$token phoenix provision apply -f "$here/estate.yaml" >/dev/null 2>"$memory/provision.log" || { cat "$memory/provision.log" >&2; exit 1; }
@@ -48,7 +48,7 @@ sed "s#/run/phoenix#$memory#; s#:3101/#:$((port + 7))/#" "$here/node/agent.yaml"
 	exec phoenix-agent exec -config "$memory/agent.yaml" -poll 200ms -log-level warn) >"$memory/out" 2>"$memory/log" &
 agent=$!
 listen=unix:$memory/agent.sock
-within 30 phoenix-agent check -listen "$listen" >/dev/null
+within 60 phoenix-agent check -listen "$listen" >/dev/null
 cat "$memory/out"
 curl -fsS "http://127.0.0.1:$((port + 7))/"
 
@@ -58,13 +58,13 @@ put() { # PATH FIELD
 }
 say "The file's secret changes: the service reads it again, and runs on"
 put databases tamshai_app_password
-within 10 grep -q reloaded "$memory/out"
+within 60 grep -q reloaded "$memory/out"
 tail -n 1 "$memory/out"
 
 say "The variable's secret changes: the service is restarted"
 put mcp-hr api_key
-within 20 sh -c "[ \$(grep -c ^up '$memory/out') = 2 ]"
-within 20 phoenix-agent check -listen "$listen" >/dev/null
+within 60 sh -c "[ \$(grep -c ^up '$memory/out') = 2 ]"
+within 60 phoenix-agent check -listen "$listen" >/dev/null
 curl -fsS "http://127.0.0.1:$((port + 7))/"
 
 say "The end"

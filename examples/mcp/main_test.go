@@ -12,13 +12,13 @@ import (
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
-	"go.uber.org/goleak"
 
 	"github.com/tamshai/phoenix/auditlog"
+	"github.com/tamshai/phoenix/internal/leak"
 	"github.com/tamshai/phoenix/tlsconfig"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 func TestExample(t *testing.T) {
 	for name, real := range map[string]bool{"on the double": false, "on real Vault": true} {

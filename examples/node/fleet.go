@@ -14,11 +14,12 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/tamshai/phoenix/internal/freeport"
 )
 
 // FleetConfig says how to run the services. All but Life and Wire are required.
@@ -76,7 +77,7 @@ func NewFleet(ctx context.Context, cfg FleetConfig) (*Fleet, error) {
 	f := &Fleet{cfg: cfg, port: map[string]string{}, agents: map[string]*agent{}}
 	// Ports below the range for outgoing connections, and each held until all are known.
 	for _, port := range []string{"3100", "3101", "3102", "13100", "13101", "13102", "4101", "4102"} {
-		l, err := listen(ctx)
+		l, err := freeport.Listen(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -104,15 +105,6 @@ func NewFleet(ctx context.Context, cfg FleetConfig) (*Fleet, error) {
 		return nil, err
 	}
 	return f, os.Symlink(cfg.Modules, filepath.Join(cfg.Dir, "app", "node_modules"))
-}
-
-func listen(ctx context.Context) (net.Listener, error) {
-	for port := 20000 + os.Getpid()%10000; port < 32000; port++ {
-		if l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:"+strconv.Itoa(port)); err == nil {
-			return l, nil
-		}
-	}
-	return nil, errors.New("no free port on the loopback interface")
 }
 
 var portOf = map[string]string{Gateway: "3100", HR: "3101", Finance: "3102"}
@@ -218,7 +210,7 @@ func (f *Fleet) Environment(service string) (map[string]string, error) {
 }
 
 // closeTime is how long an agent and its service may take to end.
-const closeTime = 15 * time.Second
+const closeTime = time.Minute
 
 // Close ends the services, callers first, and says which did not end well.
 func (f *Fleet) Close() error {

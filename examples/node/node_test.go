@@ -21,6 +21,7 @@ import (
 
 	"github.com/tamshai/phoenix/examples/node"
 	"github.com/tamshai/phoenix/internal/agent"
+	"github.com/tamshai/phoenix/internal/leak"
 	"github.com/tamshai/phoenix/tlsconfig"
 )
 
@@ -40,7 +41,7 @@ func TestMain(m *testing.M) {
 // Services that know nothing of Phoenix call each other and a database, while every
 // certificate and every user of the database is replaced, again and again.
 func TestNothingFails(t *testing.T) {
-	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	defer leak.None(t, goleak.IgnoreCurrent())
 	ctx := t.Context()
 	wires := &wires{}
 	defer wires.close()

@@ -17,13 +17,12 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/tamshai/phoenix/guard"
 	"github.com/tamshai/phoenix/guard/httpguard"
+	"github.com/tamshai/phoenix/internal/leak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 const (
 	ssn    = "219-09-9999"

@@ -11,14 +11,14 @@ import (
 	"testing"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
-	"go.uber.org/goleak"
 
 	"github.com/tamshai/phoenix/auditlog"
 	"github.com/tamshai/phoenix/guard"
 	"github.com/tamshai/phoenix/guard/mcpguard"
+	"github.com/tamshai/phoenix/internal/leak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 const (
 	ssn   = "219-09-9999"

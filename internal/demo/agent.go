@@ -29,7 +29,7 @@ echo "up: key $(digest "$API_KEY"), password $(digest "$(cat "$PASSWORD_FILE")")
 while :; do sleep 0.05; done`
 
 // agentTime bounds the scene.
-const agentTime = 30 * time.Second
+const agentTime = 3 * time.Minute
 
 var childPID = regexp.MustCompile(`msg="the program runs" pid=(\d+)`)
 

@@ -29,7 +29,7 @@ const (
 // database has a service work on a real PostgreSQL, where there is one, while
 // the users that it works as come and go.
 func (s *stage) database(ctx context.Context) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	version := 15
 	if _, err := realpg.Find(version); err != nil {
@@ -120,12 +120,12 @@ func (s *stage) makeUsers(ctx context.Context, pg *realpg.Server) error {
 // onPostgres has the double run what Vault would, as Vault's user.
 func onPostgres(pg *realpg.Server) vaulttest.Database {
 	run := func(u vaulttest.DatabaseUser) error {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		return pg.Do(ctx, "postgres", append([]string{"SET SESSION AUTHORIZATION vault"}, u.Statements...)...)
 	}
 	return vaulttest.Database{Create: run, Revoke: run, SetPassword: func(user, password string) error {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		return pg.Do(ctx, "postgres", fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", provision.QuoteIdentifier(user), password))
 	}}

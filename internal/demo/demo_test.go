@@ -10,6 +10,7 @@ import (
 
 	"github.com/tamshai/phoenix/internal/agent"
 	"github.com/tamshai/phoenix/internal/demo"
+	"github.com/tamshai/phoenix/internal/leak"
 	"github.com/tamshai/phoenix/secrets"
 )
 
@@ -24,7 +25,7 @@ func TestMain(m *testing.M) {
 func TestDemo(t *testing.T) {
 	for name, real := range map[string]bool{"on the double": false, "on real Vault": true} {
 		t.Run(name, func(t *testing.T) {
-			defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+			defer leak.None(t, goleak.IgnoreCurrent())
 			var out bytes.Buffer
 			if err := demo.Run(t.Context(), demo.Config{Out: &out, Real: real, Agent: []string{os.Args[0]}}); err != nil {
 				t.Fatalf("%v\n%s", err, out.String())

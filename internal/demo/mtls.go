@@ -28,7 +28,7 @@ func serviceCert(service string) *bootstrap.CertRequest {
 // mutualTLS has one service call another, while both get new certificates.
 func (s *stage) mutualTLS(ctx context.Context) (err error) {
 	const caller, callee, stranger = "mcp-gateway", "mcp-hr", "mcp-finance"
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	var denied atomic.Bool
 	seen := &certificates{by: map[string]map[[32]byte]bool{caller: {}, callee: {}}}

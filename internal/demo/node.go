@@ -18,7 +18,7 @@ const nodeCertLife = 8 * time.Second
 // node runs the gateway and two services in Node, each behind its agent, on the
 // PostgreSQL of the scene before.
 func (s *stage) node(ctx context.Context) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	if s.pg == nil {
 		s.say("skipped: there is no PostgreSQL on this machine, see above")

@@ -158,7 +158,7 @@ func (s *stage) change(ctx context.Context) error {
 	}
 	written := time.Now()
 	s.say("an operator writes version %d of %s", was+1, field)
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	if _, err := w.Next(ctx); err != nil {
 		return err

@@ -129,7 +129,7 @@ func (s *stage) close() {
 }
 
 func (s *stage) closeSessions(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	var errs []error
 	for name, session := range s.sessions {

@@ -5,7 +5,8 @@
 //	m.AddUser(t, "app", "password")
 //
 // It is FerretDB 1; see test/servers/mongo for what it is and what it is not. A
-// server lives in a directory of its own. It speaks TLS with a certificate of
+// server lives in a directory of its own, in memory where the system has some. It
+// speaks TLS with a certificate of
 // its own authority ([Server.CA]), and demands one of its clients. Users log in
 // by SCRAM-SHA-256, and are kept in the database "admin".
 //

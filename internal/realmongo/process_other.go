@@ -2,6 +2,13 @@
 
 package realmongo
 
-import "os/exec"
+import (
+	"os"
+	"os/exec"
+)
 
 func prepare(*exec.Cmd) {}
+
+func tempBase() string { return os.TempDir() }
+
+func sweep(string) {}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
+	"github.com/tamshai/phoenix/internal/freeport"
 	"github.com/tamshai/phoenix/internal/testpki"
 )
 
@@ -28,7 +30,6 @@ type TB interface {
 	Fatalf(format string, args ...any)
 	Cleanup(func())
 	Context() context.Context
-	TempDir() string
 }
 
 // Config says which server to start. Its zero value speaks TLS on 127.0.0.1 and
@@ -46,7 +47,8 @@ type Config struct {
 }
 
 const (
-	opTimeout = time.Minute
+	dirPrefix = "phoenix-mongo-"
+	opTimeout = 2 * time.Minute
 	pollDelay = 5 * time.Millisecond
 	admin     = "admin"
 	adminWord = "the superuser's password" // of servers that live for one test
@@ -70,9 +72,12 @@ type Server struct {
 // has failed, the end of the server's log is added to its output.
 func Start(t TB, cfg Config) *Server {
 	t.Helper()
-	s := &Server{cfg: cfg, dir: t.TempDir(), addr: "127.0.0.1:0"}
+	s := &Server{cfg: cfg}
 	t.Cleanup(func() {
 		s.Kill()
+		if s.dir != "" {
+			_ = os.RemoveAll(s.dir)
+		}
 		if t.Failed() {
 			lines := strings.Split(strings.TrimSpace(s.Log()), "\n")
 			t.Logf("end of the server's log:\n%s", strings.Join(lines[max(0, len(lines)-30):], "\n"))
@@ -81,12 +86,41 @@ func Start(t TB, cfg Config) *Server {
 	if err := s.prepare(); err != nil {
 		t.Fatalf("real MongoDB protocol: %v", err)
 	}
-	s.Restart(t)
+	ctx, cancel := context.WithTimeout(t.Context(), opTimeout)
+	defer cancel()
+	if err := s.begin(ctx); err != nil {
+		t.Fatalf("real MongoDB protocol: %v", err)
+	}
 	return s
+}
+
+// begin is the first run, at a port that nobody has.
+func (s *Server) begin(ctx context.Context) (err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for range 5 {
+		if s.addr, err = freeport.Addr(ctx); err != nil {
+			return err
+		}
+		if err = s.run(ctx); !inUse(err) {
+			return err
+		}
+	}
+	return err
+}
+
+// inUse reports that somebody else had the port first.
+func inUse(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "address already in use")
 }
 
 func (s *Server) prepare() (err error) {
 	if s.bin, err = Find(); err != nil {
+		return err
+	}
+	base := tempBase()
+	sweep(base)
+	if s.dir, err = os.MkdirTemp(base, dirPrefix+strconv.Itoa(os.Getpid())+"-"); err != nil {
 		return err
 	}
 	if s.cfg.CA == nil {
@@ -137,8 +171,14 @@ func (s *Server) Restart(t TB) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.proc.kill()
-	if err := s.run(ctx); err != nil {
-		t.Fatalf("real MongoDB protocol: %v", err)
+	for {
+		err := s.run(ctx)
+		if err == nil {
+			return
+		}
+		if !inUse(err) || ctx.Err() != nil {
+			t.Fatalf("real MongoDB protocol: %v", err)
+		}
 	}
 }
 
@@ -159,8 +199,7 @@ func (s *Server) run(ctx context.Context) error {
 	timer := time.NewTicker(pollDelay)
 	defer timer.Stop()
 	for {
-		if addr := s.log.address(mark, kind); addr != "" {
-			s.addr = addr
+		if s.log.address(mark, kind) == s.addr {
 			return nil
 		}
 		select {

@@ -11,13 +11,13 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
-	"go.uber.org/goleak"
 
+	"github.com/tamshai/phoenix/internal/leak"
 	"github.com/tamshai/phoenix/internal/realpg"
 	"github.com/tamshai/phoenix/internal/testpki"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // login connects as a client does: with a password and a certificate, over TLS.
 func login(ctx context.Context, pg *realpg.Server, user, password string, cert *testpki.Pair) error {

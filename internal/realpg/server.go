@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,6 +18,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/tamshai/phoenix/internal/freeport"
 	"github.com/tamshai/phoenix/internal/testpki"
 )
 
@@ -57,7 +56,7 @@ type Config struct {
 const (
 	dirPrefix    = "phoenix-pg-"
 	opTimeout    = 2 * time.Minute
-	stopGrace    = 10 * time.Second
+	stopGrace    = time.Minute
 	pollDelay    = 10 * time.Millisecond
 	errAddrInUse = "Address already in use"
 )
@@ -70,7 +69,7 @@ type Server struct {
 	who  *syscall.Credential
 	dir  string
 	lock *os.File // held while the directory is in use; nil where there is none
-	port int      // fixed for the server's life
+	addr string   // host:port, fixed for the server's life
 	log  output
 
 	mu   sync.Mutex // held for the length of an operation that changes the process
@@ -188,7 +187,7 @@ func (s *Server) start(ctx context.Context, fill func(*Server, context.Context) 
 		return err
 	}
 	for try := 1; ; try++ {
-		if s.port, err = freePort(ctx); err != nil {
+		if s.addr, err = freeport.Addr(ctx); err != nil {
 			return err
 		}
 		if err := s.configure(); err != nil {
@@ -267,25 +266,11 @@ func (s *Server) setUp(cmd *exec.Cmd) {
 	cmd.Env = []string{"LC_ALL=C", "TZ=UTC", "PATH=" + s.bin + ":/usr/bin:/bin", "HOME=" + s.dir}
 }
 
-func freePort(ctx context.Context) (int, error) {
-	// Below the range for outgoing connections, so that nobody's connection
-	// takes the port while the server is down for a moment.
-	var lc net.ListenConfig
-	for range 50 {
-		port := 20000 + rand.IntN(12000)
-		ln, err := lc.Listen(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			return port, ln.Close()
-		}
-	}
-	return 0, errors.New("no free port on the loopback interface")
-}
-
 // configure writes the server's own files.
 func (s *Server) configure() error {
 	settings := map[string]string{
 		"listen_addresses":        "'127.0.0.1'",
-		"port":                    strconv.Itoa(s.port),
+		"port":                    s.port(),
 		"unix_socket_directories": quote(s.SocketDir()),
 		"max_connections":         "100",
 		"shared_buffers":          "16MB",
@@ -355,7 +340,12 @@ func (s *Server) run(ctx context.Context) error {
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }
 
 // Addr is "127.0.0.1:port". It stays the same over Restart.
-func (s *Server) Addr() string { return "127.0.0.1:" + strconv.Itoa(s.port) }
+func (s *Server) Addr() string { return s.addr }
+
+func (s *Server) port() string {
+	_, port, _ := net.SplitHostPort(s.addr)
+	return port
+}
 
 // SocketDir is the directory of the server's Unix socket.
 func (s *Server) SocketDir() string { return filepath.Join(s.dir, "socket") }
@@ -368,7 +358,7 @@ func (s *Server) CAFile() string { return filepath.Join(s.dir, "ca.pem") }
 
 // AdminDSN connects the superuser to a database through the Unix socket.
 func (s *Server) AdminDSN(database string) string {
-	return fmt.Sprintf("host=%s port=%d user=postgres dbname=%s sslmode=disable", s.SocketDir(), s.port, database)
+	return fmt.Sprintf("host=%s port=%s user=postgres dbname=%s sslmode=disable", s.SocketDir(), s.port(), database)
 }
 
 // Log is what the server has logged so far, over all restarts.

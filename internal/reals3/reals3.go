@@ -7,13 +7,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/tamshai/phoenix/internal/freeport"
 )
 
 // ErrNotFound reports that there is no server on this machine.
@@ -84,12 +85,10 @@ func Start(dir string) (s *Server, stop func(), err error) {
 		}
 	}
 	for range 5 { // somebody else may take the port
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		addr, err := freeport.Addr(context.Background())
 		if err != nil {
 			return nil, nil, err
 		}
-		addr := l.Addr().String()
-		_ = l.Close()
 		s := &Server{Endpoint: "http://" + addr, Dir: dirs["data"]}
 		s.cmd = exec.Command(bin, "--port", addr, "--region", Region, "--quiet", "--keep-alive", "posix", "--versioning-dir", dirs["versions"], "--sidecar", dirs["meta"], dirs["data"])
 		s.cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+AccessKey, "ROOT_SECRET_KEY="+SecretKey)
@@ -115,7 +114,7 @@ func Start(dir string) (s *Server, stop func(), err error) {
 
 func (s *Server) ready(exited <-chan struct{}) bool {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	for {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Endpoint, nil)

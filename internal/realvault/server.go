@@ -10,8 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	mathrand "math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,6 +18,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/tamshai/phoenix/internal/freeport"
 )
 
 // Mode is how a server stores its data and who unseals it.
@@ -162,7 +162,7 @@ func (s *Server) start(ctx context.Context) error {
 		s.rootToken = "root-" + rand.Text()
 	}
 	for try := 1; ; try++ {
-		addr, err := freeAddr(ctx)
+		addr, err := freeport.Addr(ctx)
 		if err != nil {
 			return err
 		}
@@ -193,24 +193,6 @@ func (s *Server) certificates() (*certificates, error) {
 		}
 	}
 	return certs, nil
-}
-
-// freeAddr picks a port below the range that the system takes for outgoing
-// connections, so that nobody's connection occupies it while the server is
-// down between a stop and a restart.
-func freeAddr(ctx context.Context) (string, error) {
-	var lc net.ListenConfig
-	var last error
-	for range 50 {
-		addr := fmt.Sprintf("127.0.0.1:%d", 20000+mathrand.IntN(12000))
-		ln, err := lc.Listen(ctx, "tcp", addr)
-		if err != nil {
-			last = err
-			continue
-		}
-		return addr, ln.Close()
-	}
-	return "", fmt.Errorf("no free port on the loopback interface: %w", last)
 }
 
 // boot brings up a server on empty storage.

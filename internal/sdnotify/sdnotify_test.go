@@ -34,7 +34,7 @@ func supervisor(t *testing.T, path string) func() string {
 	t.Setenv("NOTIFY_SOCKET", path)
 	return func() string {
 		buf := make([]byte, 4096)
-		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_ = conn.SetReadDeadline(time.Now().Add(2 * time.Minute))
 		n, err := conn.Read(buf)
 		if err != nil {
 			t.Fatal(err)

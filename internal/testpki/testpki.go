@@ -13,10 +13,10 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"math/big"
 	"net"
-	"net/url"
 	"sync/atomic"
 	"time"
 )
@@ -53,7 +53,7 @@ func (p Pair) KeyPEM() []byte {
 type Spec struct {
 	CN        string
 	DNS       []string
-	URI       []string
+	URI       []string // byte by byte
 	IP        []net.IP
 	NotBefore time.Time
 	NotAfter  time.Time
@@ -78,6 +78,22 @@ func (ca *CA) Intermediate(name string, change ...func(*x509.Certificate)) *CA {
 	return sub
 }
 
+// Twin returns a root of another name with the same key.
+func (ca *CA) Twin(name string) *CA {
+	twin := &CA{key: ca.key}
+	twin.Cert = sign(caTemplate(name), nil, ca.key.Public(), ca.key)
+	return twin
+}
+
+// Cross returns another certificate of the authority sub, by ca, with any change.
+func (ca *CA) Cross(sub *CA, change ...func(*x509.Certificate)) *x509.Certificate {
+	t := ca.number(caTemplate(sub.Cert.Subject.CommonName))
+	for _, f := range change {
+		f(t)
+	}
+	return sign(t, ca.Cert, sub.key.Public(), ca.key)
+}
+
 // Issue returns a certificate with a new key.
 func (ca *CA) Issue(s Spec) Pair { return ca.issue(s, newKey()) }
 
@@ -91,10 +107,8 @@ func (ca *CA) issue(s Spec, key crypto.Signer) Pair {
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: s.Usage,
 	}
-	for _, text := range s.URI {
-		u, err := url.Parse(text)
-		check(err)
-		t.URIs = append(t.URIs, u)
+	if len(s.URI) > 0 {
+		t.ExtraExtensions = []pkix.Extension{s.names()}
 	}
 	if t.NotBefore.IsZero() {
 		t.NotBefore = time.Now().Add(-time.Hour)
@@ -110,6 +124,31 @@ func (ca *CA) issue(s Spec, key crypto.Signer) Pair {
 		chain = append(chain, up.Cert)
 	}
 	return Pair{Chain: chain, Key: key}
+}
+
+// names are the subject alternative names. crypto/x509 would write URIs as
+// net/url spells them.
+func (s Spec) names() pkix.Extension {
+	const dns, uri, ip = 2, 6, 7 // RFC 5280, section 4.2.1.6
+	var all []asn1.RawValue
+	add := func(tag int, value []byte) {
+		all = append(all, asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: tag, Bytes: value})
+	}
+	for _, name := range s.DNS {
+		add(dns, []byte(name))
+	}
+	for _, address := range s.IP {
+		if four := address.To4(); four != nil {
+			address = four
+		}
+		add(ip, address)
+	}
+	for _, name := range s.URI {
+		add(uri, []byte(name))
+	}
+	value, err := asn1.Marshal(all)
+	check(err)
+	return pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: value}
 }
 
 // SelfSigned returns a certificate that no authority vouches for.
@@ -129,9 +168,11 @@ func (ca *CA) CRL(number int64, valid time.Duration, revoked ...Pair) []byte {
 	return ca.SignCRL(t)
 }
 
-// SignCRL signs any list.
+// SignCRL signs any list, whether ca may or not.
 func (ca *CA) SignCRL(t *x509.RevocationList) []byte {
-	der, err := x509.CreateRevocationList(rand.Reader, t, ca.Cert, ca.key)
+	issuer := *ca.Cert
+	issuer.KeyUsage |= x509.KeyUsageCRLSign
+	der, err := x509.CreateRevocationList(rand.Reader, t, &issuer, ca.key)
 	check(err)
 	return der
 }

@@ -393,7 +393,7 @@ func TestRetryEndsWithTheReason(t *testing.T) {
 		t.Errorf("%d requests, %v", requests.Load(), err)
 	}
 	requests.Store(-1 << 30)
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	if err := c.Retry(ctx, "a test", read); !errors.Is(err, vault.ErrSealed) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("error: %v", err)

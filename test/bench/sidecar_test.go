@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/tamshai/phoenix/bootstrap"
+	"github.com/tamshai/phoenix/internal/freeport"
 	"github.com/tamshai/phoenix/internal/realvault"
 	"github.com/tamshai/phoenix/internal/testpki"
 	"github.com/tamshai/phoenix/internal/vault"
@@ -223,10 +224,9 @@ func rawChain(p testpki.Pair) (der [][]byte) {
 }
 
 func freeAddr(b *testing.B) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := freeport.Addr(b.Context())
 	check(b, err)
-	defer l.Close()
-	return l.Addr().String()
+	return addr
 }
 
 // background runs a program until the benchmark ends.

@@ -190,7 +190,7 @@ func (f *fixture) overhear(resp *http.Response) error {
 // spent waits for that many logins and returns what they used.
 func (f *fixture) spent(logins int) []credentials {
 	f.Helper()
-	deadline := time.NewTimer(30 * time.Second)
+	deadline := time.NewTimer(2 * time.Minute)
 	defer deadline.Stop()
 	for {
 		f.mu.Lock()
@@ -207,7 +207,8 @@ func (f *fixture) spent(logins int) []credentials {
 	}
 }
 
-// build builds a program as make build does, with one experiment.
+// build builds a program as make build does, with one experiment. That may take
+// longer than what has been issued before is good for.
 func (f *fixture) build(dir, experiment string) string {
 	f.Helper()
 	program := filepath.Join(f.dir, "program")

@@ -8,19 +8,19 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"github.com/tamshai/phoenix/internal/leak"
 	"github.com/tamshai/phoenix/internal/memscan"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // The release build keeps no copy of a spent SecretID, bare or wrapped, and one
 // of its token and of each value, in locked memory. That holds after the boot,
 // after a new version of a secret and after a hand-over.
 func TestReleaseBuild(t *testing.T) {
 	f := newFixture(t)
-	s := f.start(f.issue(), f.build("./boot", "runtimesecret"), f.refs()...)
+	program := f.build("./boot", "runtimesecret")
+	s := f.start(f.issue(), program, f.refs()...)
 	seen := f.spent(1)
 	for name, value := range f.values {
 		s.holds(name, value, 1)
@@ -57,7 +57,8 @@ func TestAgent(t *testing.T) {
 		args = append(args, "-env", fmt.Sprintf("VALUE_%d=%s", i, ref))
 	}
 	args = append(args, "--", "sh", "-c", "echo the child runs; exec cat")
-	s := f.start(f.issue(), f.build("../../cmd/phoenix-agent", "runtimesecret"), args...)
+	program := f.build("../../cmd/phoenix-agent", "runtimesecret")
+	s := f.start(f.issue(), program, args...)
 	seen := f.spent(1)[0]
 	if os.Getuid() != 0 { // then there is nothing to count, and that is right
 		if _, err := memscan.Scan(s.Process.Pid, []byte(seen.token)); !errors.Is(err, fs.ErrPermission) {
@@ -76,8 +77,9 @@ func TestAgent(t *testing.T) {
 // A SecretID that comes bare is gone as well.
 func TestReleaseBuildFromABareSecretID(t *testing.T) {
 	f := newFixture(t)
+	program := f.build("./boot", "runtimesecret")
 	id := f.issueBare()
-	s := f.start(id, f.build("./boot", "runtimesecret"), f.refs()...)
+	s := f.start(id, program, f.refs()...)
 	seen := f.spent(1)[0]
 	s.holds("the SecretID", id, 0)
 	s.holds("the token", seen.token, 1)
@@ -90,7 +92,8 @@ func TestReleaseBuildFromABareSecretID(t *testing.T) {
 // promised. That it finds something shows that the scan can.
 func TestPlainBuild(t *testing.T) {
 	f := newFixture(t)
-	s := f.start(f.issue(), f.build("./boot", "noruntimesecret"), f.refs()...)
+	program := f.build("./boot", "noruntimesecret")
+	s := f.start(f.issue(), program, f.refs()...)
 	seen := f.spent(1)[0]
 	found := s.scan(seen.wrapping, seen.secretID, seen.token, f.values["secret/s0#value"])
 	t.Logf("without GOEXPERIMENT=runtimesecret, right after the boot: the wrapping token %d copies, the SecretID %d, the token %d, a value %d",
@@ -106,7 +109,7 @@ func TestPlainBuild(t *testing.T) {
 // memory, all of them locked. What a request leaves is erased within seconds.
 func (s *service) holds(name, secret string, want int) {
 	s.f.Helper()
-	deadline := time.NewTimer(30 * time.Second)
+	deadline := time.NewTimer(2 * time.Minute)
 	defer deadline.Stop()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()

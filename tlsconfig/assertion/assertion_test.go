@@ -18,15 +18,15 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/goleak"
 
+	"github.com/tamshai/phoenix/internal/leak"
 	"github.com/tamshai/phoenix/internal/testpki"
 	"github.com/tamshai/phoenix/secrets"
 	"github.com/tamshai/phoenix/tlsconfig"
 	"github.com/tamshai/phoenix/tlsconfig/assertion"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 var (
 	ca    = testpki.NewCA("root")

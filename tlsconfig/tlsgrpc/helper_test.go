@@ -10,19 +10,19 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	health "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
+	"github.com/tamshai/phoenix/internal/leak"
 	"github.com/tamshai/phoenix/internal/testpki"
 	"github.com/tamshai/phoenix/tlsconfig"
 	"github.com/tamshai/phoenix/tlsconfig/tlsgrpc"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 var (
 	serverSpec = testpki.Spec{DNS: []string{"mcp-hr"}, URI: []string{"spiffe://tamshai.example/mcp-hr"}}

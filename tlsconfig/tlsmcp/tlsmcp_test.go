@@ -257,7 +257,7 @@ func TestRotation(t *testing.T) {
 	s := newSite(t)
 	serverID, clientID := s.identity("mcp-hr"), s.identity("mcp-gateway")
 	// Calls take less than this, and the streams of the sessions do not.
-	url, drainer := s.serveDrained(tlsmcp.Bind(handler(whoami())), tlsconfig.Config{DrainTimeout: 3 * time.Second}, serverID)
+	url, drainer := s.serveDrained(tlsmcp.Bind(handler(whoami())), tlsconfig.Config{DrainTimeout: 10 * time.Second}, serverID)
 	client := s.as(clientID)
 	const sessions, rotations = 8, 40
 

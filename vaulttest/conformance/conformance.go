@@ -285,7 +285,7 @@ func (r *reply) let(name, path string) *reply {
 func (s *script) eventually(code int, request func() *reply) *reply {
 	s.Helper()
 	mark := len(s.steps)
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		r := request()
 		s.steps = append(s.steps[:mark], r)
 		if r.code == code || time.Now().After(deadline) {

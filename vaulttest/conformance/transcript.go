@@ -182,12 +182,12 @@ func roundUpText(quoted string) string {
 	if err != nil {
 		return quoted
 	}
-	return `"` + (d + 3*time.Second).Truncate(10*time.Second).String() + `"`
+	return `"` + (d + 7*time.Second).Truncate(10*time.Second).String() + `"`
 }
 
-// roundUp forgives the seconds that went by since a TTL began.
+// roundUp forgives the seconds that went by since a TTL began, up to seven.
 func roundUp(n json.Number) json.Number {
-	if i, err := n.Int64(); err == nil && i%10 >= 7 {
+	if i, err := n.Int64(); err == nil && i%10 >= 3 {
 		return json.Number(fmt.Sprint(i + 10 - i%10))
 	}
 	return n

@@ -14,14 +14,14 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	cwl "github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
-	"go.uber.org/goleak"
 
 	"github.com/tamshai/phoenix/auditlog"
 	"github.com/tamshai/phoenix/auditlog/sink/cloudwatch"
 	"github.com/tamshai/phoenix/auditlog/sink/internal/sinktest"
+	"github.com/tamshai/phoenix/internal/leak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // A fake asserts the documented rules of PutLogEvents.
 type fake struct {

@@ -17,14 +17,13 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/tamshai/phoenix/auditlog"
 	"github.com/tamshai/phoenix/auditlog/sink/internal/sinktest"
 	"github.com/tamshai/phoenix/auditlog/sink/loki"
+	"github.com/tamshai/phoenix/internal/leak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // A fake answers as Loki 3.7.8 does, with its default limits.
 type fake struct {

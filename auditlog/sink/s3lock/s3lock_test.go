@@ -22,11 +22,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
-	"go.uber.org/goleak"
 
 	"github.com/tamshai/phoenix/auditlog"
 	"github.com/tamshai/phoenix/auditlog/sink/internal/sinktest"
 	"github.com/tamshai/phoenix/auditlog/sink/s3lock"
+	"github.com/tamshai/phoenix/internal/leak"
 	"github.com/tamshai/phoenix/internal/reals3"
 )
 
@@ -49,7 +49,7 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	stop()
 	_ = os.RemoveAll(dir)
-	if err := goleak.Find(); err != nil && code == 0 {
+	if err := leak.Find(); err != nil && code == 0 {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}

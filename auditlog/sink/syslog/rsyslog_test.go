@@ -18,6 +18,7 @@ import (
 
 	"github.com/tamshai/phoenix/auditlog/sink/internal/sinktest"
 	"github.com/tamshai/phoenix/auditlog/sink/syslog"
+	"github.com/tamshai/phoenix/internal/freeport"
 	"github.com/tamshai/phoenix/internal/testpki"
 )
 
@@ -146,8 +147,10 @@ func TestRsyslogRestarts(t *testing.T) {
 		return &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{certificate(client)}}, nil
 	}
 	at, driver := t.TempDir(), "gtls"
-	server := startRsyslog(t, driver, ca, at, "0")
-	_, port, _ := net.SplitHostPort(server.addr)
+	addr, err := freeport.Addr(t.Context()) // which nobody takes while it is down
+	must(t, err)
+	_, port, _ := net.SplitHostPort(addr)
+	server := startRsyslog(t, driver, ca, at, port)
 	dir := sinktest.Log(t, 600)
 	done := make(chan struct{})
 	go func() {

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/tamshai/phoenix/internal/agent"
+	"github.com/tamshai/phoenix/internal/leak"
 )
 
 // TestMain lets the test's binary be the agent, too.
@@ -20,7 +21,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestShow(t *testing.T) {
-	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	defer leak.None(t, goleak.IgnoreCurrent())
 	var out bytes.Buffer
 	if err := show(t.Context(), &out, os.Args[0], false); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/tamshai/phoenix/internal/agent/child"
+	"github.com/tamshai/phoenix/internal/leak"
 )
 
 // The test binary is also the programs that it runs: what this variable names.
@@ -29,7 +30,7 @@ func TestMain(m *testing.M) {
 		modes[mode]()
 		os.Exit(0)
 	}
-	goleak.VerifyTestMain(m)
+	leak.Main(m)
 }
 
 func Example() {
@@ -123,7 +124,7 @@ func (p running) code(t *testing.T) int {
 	t.Helper()
 	select {
 	case <-p.Done():
-	case <-time.After(time.Minute):
+	case <-time.After(3 * time.Minute):
 		t.Fatal("the program does not end")
 	}
 	return p.Code()
@@ -132,7 +133,7 @@ func (p running) code(t *testing.T) int {
 // until waits for what only the kernel knows, and tells nobody.
 func until(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !done(); runtime.Gosched() {
+	for deadline := time.Now().Add(3 * time.Minute); !done(); runtime.Gosched() {
 		if time.Now().After(deadline) {
 			t.Fatalf("it does not come about that %s", what)
 		}
@@ -434,7 +435,7 @@ func TestCloseKillsAndRefuses(t *testing.T) {
 	if again, err := r.Start(shell("")); again != nil || !errors.Is(err, child.ErrClosed) {
 		t.Errorf("%v, %v", again, err)
 	}
-	goleak.VerifyNone(t, ignore)
+	leak.None(t, ignore)
 	// Not all that was killed has been reaped; nobody else in this test may
 	// find it.
 	newRunner(t)

@@ -9,23 +9,27 @@ import (
 	"net/url"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"go.uber.org/goleak"
 
 	"github.com/tamshai/phoenix/auditlog"
 	"github.com/tamshai/phoenix/dbconn"
 	"github.com/tamshai/phoenix/internal/agent/pgproxy"
+	"github.com/tamshai/phoenix/internal/leak"
 	"github.com/tamshai/phoenix/internal/realpg"
 	"github.com/tamshai/phoenix/internal/testpki"
 	"github.com/tamshai/phoenix/secrets"
 	"github.com/tamshai/phoenix/tlsconfig"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// patience is for what comes in a moment, on a machine that has other things to do.
+const patience = 2 * time.Minute
+
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // bound is pg_hba.conf for credentials that are bound to a certificate.
 var bound = []string{"hostssl all all all scram-sha-256 clientcert=verify-full"}
@@ -111,7 +115,7 @@ func (l *leaser) awaitRevoked() string {
 	select {
 	case user := <-l.revoked:
 		return user
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		return "nobody"
 	}
 }
@@ -174,7 +178,7 @@ func (e *events) await(t testing.TB, action string, outcome auditlog.Outcome, n 
 		e.mu.Unlock()
 		select {
 		case <-more:
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience):
 			t.Fatalf("no event %s %s number %d; there are %+v", action, outcome, n, e.all)
 		}
 	}
@@ -199,8 +203,8 @@ func newWorld(t testing.TB, pg realpg.Config, change func(*pgproxy.Config)) *wor
 	w.leases = &leaser{t: t, pg: w.pg, revoked: make(chan string, 1000), replaced: make(chan struct{})}
 	t.Cleanup(w.leases.wg.Wait)
 	w.leases.next()
-	w.cfg = pgproxy.Config{Listen: "unix:" + filepath.Join(t.TempDir(), "pg"), Upstream: dbconn.Config{
-		Addr: w.pg.Addr(), Database: "postgres", Leases: w.leases, Certs: issuer{w.pg.CA()}, Audit: w.events}}
+	w.cfg = pgproxy.Config{Listen: "unix:" + filepath.Join(t.TempDir(), "pg"), StartTimeout: patience, DrainTimeout: patience, Upstream: dbconn.Config{
+		Addr: w.pg.Addr(), Database: "postgres", ConnectTimeout: patience, Leases: w.leases, Certs: issuer{w.pg.CA()}, Audit: w.events}}
 	if change != nil {
 		change(&w.cfg)
 	}
@@ -225,7 +229,7 @@ func start(t testing.TB, cfg pgproxy.Config) *pgproxy.Proxy {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := p.Close(ctx); err != nil {
 			t.Errorf("close: %v", err)
@@ -239,7 +243,7 @@ func start(t testing.TB, cfg pgproxy.Config) *pgproxy.Proxy {
 
 // dsn connects a client, with more parameters.
 func (w *world) dsn(more string) string {
-	dsn := fmt.Sprintf("host=%s port=%s user=app dbname=postgres sslmode=disable connect_timeout=10", w.Host(), w.Port())
+	dsn := fmt.Sprintf("host=%s port=%s user=app dbname=postgres sslmode=disable connect_timeout=120", w.Host(), w.Port())
 	if !w.Secret().IsZero() {
 		dsn += " password=" + w.Secret().Reveal()
 	}
@@ -280,17 +284,21 @@ func code(err error) string {
 	return ""
 }
 
+// ended says that a session has ended between two statements: its client was told
+// so, or was too late to write another one.
+func ended(err error) bool { return code(err) == "57P01" || errors.Is(err, syscall.EPIPE) }
+
 // eventually waits for something that nothing tells of.
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(patience)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for !is() {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("not within 20 s: %s", what)
+			t.Fatalf("not within %s: %s", patience, what)
 		}
 	}
 }

@@ -178,7 +178,7 @@ func TestDeadline(t *testing.T) {
 	if _, err := deaf.Write((&message{}).query("SELECT repeat('x', 1000) FROM generate_series(1, 100000)")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the statement runs", func() bool { return w.running("pg_sleep(3600)") == 1 })
+	eventually(t, "both statements run", func() bool { return w.running("pg_sleep(3600)") == 1 && w.running("series(1, 100000)") == 1 })
 	w.leases.next()
 	if types, code := until(t, works); types != "E!" || code != "08006" {
 		t.Errorf("a long statement: %s, %s", types, code)
@@ -414,7 +414,7 @@ func TestShortConnections(t *testing.T) {
 	for range clients {
 		wg.Go(func() {
 			for range each {
-				conn, err := pgx.Connect(t.Context(), w.dsn(""))
+				conn, err := pgx.Connect(t.Context(), w.dsn("connect_timeout=60"))
 				if err != nil {
 					t.Error(err)
 					return

@@ -51,13 +51,19 @@ type Inbound struct {
 	// URIs like spiffe://tamshai.example/mcp-gateway.
 	Peers map[string]Peer `yaml:"peers"`
 
-	MaxHeader int           `yaml:"max_header"` // bytes of a request's header; 0 means 64 KiB
-	MaxBody   int64         `yaml:"max_body"`   // bytes of a request's body; 0 means that the program decides
-	MaxConns  int           `yaml:"max_conns"`  // open connections, more wait; 0 means 10,000
-	Stall     time.Duration `yaml:"stall"`      // how long a transfer may stand still; 0 means 30 s
-	Answer    time.Duration `yaml:"answer"`     // how long the program may take to begin an answer; 0 means 5 min
+	// Protocol is what the program speaks; "" means HTTP1. With H2C plain peers,
+	// where the mode lets them, may speak it too.
+	Protocol Protocol `yaml:"protocol"`
+
+	MaxHeader int   `yaml:"max_header"` // bytes of a request's header; 0 means 64 KiB
+	MaxBody   int64 `yaml:"max_body"`   // bytes of a request's body; 0 means that the program decides
+	MaxConns  int   `yaml:"max_conns"`  // open connections, more wait; 0 means 10,000
+	// Stall is how long a transfer may stand still; 0 means 30 s. A client of
+	// gRPC may be silent for longer in its stream.
+	Stall  time.Duration `yaml:"stall"`
+	Answer time.Duration `yaml:"answer"` // how long the program may take to begin an answer; 0 means 5 min
 	// Upgrade are the protocols to which a connection may change; empty means
-	// websocket. Whoever has changed to one speaks to the program without the
+	// websocket, or none with H2C. Whoever has changed to one speaks to the program without the
 	// sidecar: in h2c, for example, a peer could set every header.
 	Upgrade []string `yaml:"upgrade"`
 }
@@ -97,6 +103,9 @@ type Call struct {
 	// Host is the name for which Config.Proxy takes requests, with a port or
 	// without; "" means the host of To.
 	Host string `yaml:"host"`
+	// Protocol is what the program speaks; "" means HTTP1. With H2C it may speak
+	// either at At, and goes on over HTTP/2, which the callee has to speak.
+	Protocol Protocol `yaml:"protocol"`
 
 	Stall   time.Duration `yaml:"stall"`   // as Inbound.Stall
 	Answer  time.Duration `yaml:"answer"`  // as Inbound.Answer
@@ -154,6 +163,9 @@ func (c *Config) Check() error {
 		if len(in.Peers) == 0 {
 			bad("%s: it has no peers, so that nobody could come", what)
 		}
+		if err := checkProtocol(&in.Protocol, &in.Upgrade); err != nil {
+			bad("%s: %w", what, err)
+		}
 		fill(&in.MaxHeader, defaultHeader)
 		fill(&in.MaxConns, defaultConns)
 		fill(&in.Stall, defaultStall)
@@ -207,6 +219,12 @@ func (c *Config) Check() error {
 		if call.At == "" && c.Proxy == "" {
 			bad("%s: nothing leads to it; give it a port with at, or set proxy", what)
 		}
+		if err := checkProtocol(&call.Protocol, &call.Upgrade); err != nil {
+			bad("%s: %w", what, err)
+		}
+		if call.At == "" && call.Protocol == H2C {
+			bad("%s: clients of HTTP/2 ask a proxy for a tunnel; give it a port with at", what)
+		}
 		if call.At != "" {
 			if err := Local(call.At, "others could call in the program's name"); err != nil {
 				bad("%s: at %w", what, err)
@@ -252,6 +270,23 @@ func (c *Config) Check() error {
 		}
 	}
 	return errors.Join(problems...)
+}
+
+// checkProtocol fills in the defaults of what is spoken.
+func checkProtocol(p *Protocol, upgrade *[]string) error {
+	switch {
+	case *p != "" && *p != HTTP1 && *p != H2C:
+		return fmt.Errorf("the protocol is %q; there are http1 and h2c", *p)
+	case *p == H2C && len(*upgrade) > 0:
+		return errors.New("no connection of h2c changes to another protocol; leave upgrade out")
+	case *p == H2C:
+	case len(*upgrade) == 0:
+		*upgrade = []string{"websocket"}
+		fallthrough
+	default:
+		*p = HTTP1
+	}
+	return nil
 }
 
 func fill[T int | time.Duration](field *T, value T) {

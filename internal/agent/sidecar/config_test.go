@@ -57,6 +57,9 @@ func TestConfigIsRefused(t *testing.T) {
 			{Peer: "a", To: "a:1"}, {Peer: "a2", To: "A:2"},
 		}},
 		"connect in the program's name": {Tunnel: []sidecar.Tunnel{{Peer: "a", To: "a:1", At: ":1"}}},
+		"there are http1 and h2c":       {Serve: []sidecar.Inbound{{At: ":1", To: "127.0.0.1:2", Peers: peers{"a": {}}, Protocol: "h3"}}},
+		"leave upgrade out":             {Serve: []sidecar.Inbound{{At: ":1", To: "127.0.0.1:2", Peers: peers{"a": {}}, Protocol: sidecar.H2C, Upgrade: []string{"websocket"}}}},
+		"give it a port with at":        {Proxy: anywhere, Call: []sidecar.Call{{Peer: "a", To: "a:1", Protocol: sidecar.H2C}}},
 		"needs an absolute path":        {Tunnel: []sidecar.Tunnel{{Peer: "a", To: "a:1", At: "unix:x"}}},
 		"belong together":               users(sidecar.Users{ID: "X-Id", Token: "X-Token"}),
 		"no header for the user's ID":   users(sidecar.Users{Roles: "X-Roles"}),
@@ -81,7 +84,7 @@ func TestConfigCheckedTwice(t *testing.T) {
 	for _, u := range []sidecar.Users{{}, {ID: "x-user-id", Attributes: map[string]string{"email": "x-mail"}}} {
 		cfg := sidecar.Config{
 			Serve:  []sidecar.Inbound{{At: ":3101", To: "127.0.0.1:1", Peers: peers{"a": {}, "b": {Mode: sidecar.Report}}}},
-			Call:   []sidecar.Call{{Peer: "c", To: "C:1", At: anywhere}},
+			Call:   []sidecar.Call{{Peer: "c", To: "C:1", At: anywhere}, {Peer: "e", To: "e:1", At: anywhere, Protocol: sidecar.H2C}},
 			Tunnel: []sidecar.Tunnel{{Peer: "d", To: "d:1", At: "unix:/run/d.sock"}},
 			Users:  u,
 		}

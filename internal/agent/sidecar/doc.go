@@ -34,4 +34,23 @@
 // after Stall; a stream may be silent. Headers that belong to one hop end there,
 // X-Forwarded-For and its like are left as the caller wrote them, and the query
 // is not touched.
+//
+// # HTTP/2 and gRPC
+//
+// Whoever comes over mutual TLS may speak HTTP/1.1 or HTTP/2. What the program
+// speaks is set for each port ([Protocol]) and not found out: a program that
+// speaks HTTP/1.1 alone would answer the first bytes of HTTP/2 with an error, and
+// one of gRPC those of HTTP/1.1 with none. With [H2C] the way is HTTP/2 from end
+// to end. Between two sidecars it is HTTP/1.1 otherwise, where one request is not
+// held up by another one on its connection.
+//
+// Such requests are passed on like any other: with their trailers, their
+// grpc-timeout and their end, when the client takes one back. Three things differ.
+// The beginning of a body is kept until there is an answer, 64 KiB at most: a
+// request can be on its way while the other side ends the connection for a new
+// certificate, and is sent again then, because it was not looked at. A client of
+// gRPC may be silent in its stream for as long as it likes, Stall or not; that it
+// takes what it is sent is still asked of it. And what the sidecar itself has to
+// say to such a client is a status of gRPC: UNAVAILABLE for a stream that a
+// rotation has ended, after which it calls again.
 package sidecar

@@ -69,9 +69,6 @@ func upgrades(r *http.Request, allowed []string) bool {
 	if len(want) == 0 {
 		return false
 	}
-	if len(allowed) == 0 {
-		allowed = []string{"websocket"}
-	}
 	if len(want) == 1 && slices.ContainsFunc(allowed, func(one string) bool { return strings.EqualFold(one, want[0]) }) {
 		return true
 	}

@@ -16,18 +16,17 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/tamshai/phoenix/auditlog"
 	"github.com/tamshai/phoenix/internal/agent/sidecar"
+	"github.com/tamshai/phoenix/internal/leak"
 	"github.com/tamshai/phoenix/internal/testpki"
 	"github.com/tamshai/phoenix/tlsconfig"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // patience bounds every wait; a test that fails waits for it.
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 // A world is an authority, and the identities that it has given.
 type world struct {

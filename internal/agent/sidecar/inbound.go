@@ -20,8 +20,14 @@ type inbound struct {
 
 // serve begins to take what comes in.
 func (sc *Sidecar) serve(cfg *Inbound) error {
-	via := sc.program(cfg.To, cfg.Answer)
-	sc.idle = append(sc.idle, via.CloseIdleConnections)
+	transport := sc.program(cfg.To, cfg.Answer)
+	sc.idle = append(sc.idle, transport.CloseIdleConnections)
+	h2c := cfg.Protocol == H2C
+	var via http.RoundTripper = transport
+	if h2c {
+		transport.Protocols, transport.HTTP2 = spoken(false, true), windows()
+		via = streams{transport}
+	}
 	in := &inbound{sc: sc, at: cfg.At, edges: newEdges(cfg)}
 	in.hop = newHop(&hop{
 		name: "the program behind " + cfg.At, to: programURL(cfg.To), via: via, own: sc.users.headers(), stall: cfg.Stall, maxBody: cfg.MaxBody, upgrade: cfg.Upgrade, leaving: &sc.leaving,
@@ -50,6 +56,7 @@ func (sc *Sidecar) serve(cfg *Inbound) error {
 	f := forked(sc.serveCtx, l, secure.ReadHeaderTimeout)
 	sc.forks = append(sc.forks, f)
 	plain := newServer(sc.serveCtx, http.HandlerFunc(in.overPlain), cfg.MaxHeader, cfg.Stall, sc.log)
+	plain.Protocols = spoken(true, h2c)
 	plain.ConnState = sc.guests.state
 	sc.inbound = append(sc.inbound, startFront(secure, f.tls, true), startFront(plain, f.plain, false))
 	return nil

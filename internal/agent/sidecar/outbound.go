@@ -16,14 +16,16 @@ func (sc *Sidecar) call(cfg *Call) error {
 	edge := newEdge("call", cfg.At, cfg.Peer, Strict)
 	sc.edges = append(sc.edges, edge)
 	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true) // which upgrades, and shares no connection between requests
+	protocols.SetHTTP1(cfg.Protocol != H2C) // which upgrades, and shares no connection between requests
+	protocols.SetHTTP2(cfg.Protocol == H2C)
 	tlsConfig, serverName := sc.tlsTo(cfg.Peer)
 	tlsConfig.Outgoing = sc.users.outgoing(cfg)
-	via := tlsConfig.NewTransport(&http.Transport{
+	transport := tlsConfig.NewTransport(&http.Transport{
 		DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
 		TLSHandshakeTimeout: 10 * time.Second,
 		DisableCompression:  true,
 		Protocols:           protocols,
+		HTTP2:               windows(),
 		MaxIdleConnsPerHost: 256,
 		// Shorter than a callee may take to close what is left of an old
 		// generation: then it closes nothing that is still of use here.
@@ -33,7 +35,11 @@ func (sc *Sidecar) call(cfg *Call) error {
 
 		MaxResponseHeaderBytes: maxAnswerHeader,
 	}, sc.host.Identity, serverName, edge.allow)
-	sc.transports = append(sc.transports, via)
+	sc.transports = append(sc.transports, transport)
+	var via http.RoundTripper = transport
+	if cfg.Protocol == H2C {
+		via = streams{transport}
+	}
 	h := newHop(&hop{
 		name: cfg.Peer, to: &url.URL{Scheme: "https", Host: cfg.To}, via: via, own: sc.users.headers(), stall: cfg.Stall, upgrade: cfg.Upgrade, leaving: new(atomic.Bool),
 		log: sc.log, running: &sc.calling,
@@ -55,7 +61,7 @@ func (sc *Sidecar) call(cfg *Call) error {
 		return nil
 	}
 	// The program knows a port of ours, the callee its own name.
-	return sc.out(cfg.At, cfg.Stall, func(w http.ResponseWriter, r *http.Request) { to(w, r, cfg.To) })
+	return sc.out(cfg.At, cfg.Protocol == H2C, cfg.Stall, func(w http.ResponseWriter, r *http.Request) { to(w, r, cfg.To) })
 }
 
 // tlsTo is how strict to be with one server, and the name to expect.
@@ -69,13 +75,14 @@ func (sc *Sidecar) tlsTo(peer string) (c tlsconfig.Config, serverName string) {
 }
 
 // out listens for the program.
-func (sc *Sidecar) out(at string, stall time.Duration, handler http.HandlerFunc) error {
+func (sc *Sidecar) out(at string, h2c bool, stall time.Duration, handler http.HandlerFunc) error {
 	l, err := Listen(sc.callCtx, at)
 	if err != nil {
 		return err
 	}
 	sc.at[at] = l.Addr()
 	srv := newServer(sc.callCtx, handler, defaultHeader, stall, sc.log)
+	srv.Protocols = spoken(true, h2c)
 	sc.outbound = append(sc.outbound, startFront(srv, bound(sc.own(l, at), defaultConns), false))
 	return nil
 }

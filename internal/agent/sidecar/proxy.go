@@ -47,6 +47,7 @@ type passing struct {
 	set  http.Header     // what the next one is told
 	user *assertion.User // whom an outgoing request is for; nil: nobody
 	body *watchedBody
+	bare bool // the answer ends with its header
 }
 
 type passingKey struct{}
@@ -107,7 +108,7 @@ func (h *hop) pass(w http.ResponseWriter, r *http.Request, p *passing) {
 	}
 	guard, r := watched(w, r, h.stall, h.leaving)
 	defer guard.stop()
-	p.body = guard.body
+	p.body, guard.passing = guard.body, p
 	h.proxy.ServeHTTP(guard, r.WithContext(context.WithValue(r.Context(), passingKey{}, p)))
 }
 
@@ -197,6 +198,10 @@ func (h *hop) failed(w http.ResponseWriter, r *http.Request, err error) {
 
 // answer is the sidecar's own answer, in one line.
 func answer(w http.ResponseWriter, code int, text string) {
+	if toGRPC(w) {
+		answerGRPC(w, code, text)
+		return
+	}
 	h := w.Header()
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -235,7 +240,8 @@ type front struct {
 
 func newServer(base context.Context, handler http.Handler, maxHeader int, stall time.Duration, log *slog.Logger) *http.Server {
 	return &http.Server{
-		Handler:           handler,
+		Handler:           forGRPC(handler),
+		HTTP2:             windows(),
 		ReadHeaderTimeout: min(stall, 10*time.Second),
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    maxHeader,

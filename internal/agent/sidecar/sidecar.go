@@ -153,7 +153,7 @@ func (sc *Sidecar) open(cfg *Config) error {
 		}
 	}
 	if cfg.Proxy != "" {
-		if err := sc.out(cfg.Proxy, defaultStall, sc.forward); err != nil {
+		if err := sc.out(cfg.Proxy, false, defaultStall, sc.forward); err != nil {
 			return err
 		}
 	}

@@ -18,10 +18,12 @@ type watch struct {
 	control     *http.ResponseController
 	read, write *time.Timer
 	body        *watchedBody // nil: there is none
+	passing     *passing
 	ends        bool         // with the connection, unless the body does before
 	leaving     *atomic.Bool // clients are told to
 	wrote       bool         // an answer has begun
 	expects     bool         // the client waits to be told to send the body
+	talks       bool         // the client sends when it has something to say
 
 	mu   sync.Mutex
 	over bool
@@ -36,6 +38,7 @@ func watched(w http.ResponseWriter, r *http.Request, after time.Duration, leavin
 	// body, or follows a broken one, for the next request: see WriteHeader.
 	_ = g.control.EnableFullDuplex() // HTTP/2 needs none
 	g.ends, g.expects = r.ProtoMajor == 1, r.Header.Get("Expect") != ""
+	g.talks = r.ProtoMajor == 2 && isGRPC(r.Header)
 	g.write = g.timer(g.control.SetWriteDeadline)
 	if r.Body != nil && r.Body != http.NoBody {
 		g.read = g.timer(g.control.SetReadDeadline)
@@ -110,8 +113,13 @@ func (g *watch) Write(p []byte) (int, error) {
 	return g.ResponseWriter.Write(p)
 }
 
-// FlushError is for http.ResponseController.
+// FlushError is for http.ResponseController. A status of gRPC without an answer is
+// in a header that ends the stream: it is written with the end, or clients would
+// take it for one of an answer that is to come.
 func (g *watch) FlushError() error {
+	if g.passing.bare {
+		return nil
+	}
 	g.write.Reset(g.after)
 	defer g.write.Stop()
 	return g.control.Flush()
@@ -135,7 +143,9 @@ type watchedBody struct {
 
 func (b *watchedBody) Read(p []byte) (int, error) {
 	b.begun.Store(true)
-	b.watch.read.Reset(b.watch.after)
+	if !b.watch.talks {
+		b.watch.read.Reset(b.watch.after)
+	}
 	n, err := b.ReadCloser.Read(p)
 	b.watch.read.Stop()
 	if errors.Is(err, io.EOF) {
@@ -150,6 +160,16 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 		b.mu.Unlock()
 	}
 	return n, err
+}
+
+// interrupt has a read of what has not come yet fail.
+func (b *watchedBody) interrupt() {
+	g := b.watch
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.over && !b.whole.Load() {
+		_ = g.control.SetReadDeadline(time.Unix(1, 0))
+	}
 }
 
 // failed is why the client's body could not be read, nil if it could.

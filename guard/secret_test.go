@@ -1,0 +1,113 @@
+package guard_test
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/tamshai/phoenix/guard"
+)
+
+// A maker makes values that look like secrets. They are made when the test runs,
+// so that nobody takes this file for a leak.
+type maker struct{ *rand.Rand }
+
+const (
+	lowers = "abcdefghijklmnopqrstuvwxyz0123456789"
+	uppers = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+	mixed  = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+	url64  = mixed + "_-"
+)
+
+func (m maker) of(alphabet string, n int) string {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = alphabet[m.IntN(len(alphabet))]
+	}
+	b[m.IntN(n)] = '7' // a digit is in nearly every one; without, few rules are sure
+	return string(b)
+}
+
+func (m maker) bytes(n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(m.IntN(256))
+	}
+	return b
+}
+
+func (m maker) hex(n int) string { return hex.EncodeToString(m.bytes(n / 2)) }
+
+// Tokens of services, by their shape, and values behind names that tell of
+// secrets: the part between the marks must be covered.
+func TestSecrets(t *testing.T) {
+	m := maker{rand.New(rand.NewPCG(11, 7))}
+	header := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"HS256"}`))
+	for name, text := range map[string]string{
+		"Anthropic":                      "«sk-ant-" + "api03-" + m.of(url64, 93) + "AA»",
+		"Slack, bot":                     "«xox" + "b-" + m.of("0123456789", 12) + "-" + m.of("0123456789", 13) + "-" + m.of(mixed, 24) + "»",
+		"Discord":                        "bot: «MTk4" + m.of(mixed, 20) + "." + m.of(mixed, 6) + "." + m.of(url64, 30) + "»",
+		"Telegram, in a URL":             "https://api.telegram.org/bot«" + m.of("0123456789", 10) + ":AA" + m.of(url64, 33) + "»/getMe",
+		"Telegram, short id":             "TELEGRAM_TOKEN=«84231:A" + m.of(url64, 34) + "»",
+		"Telegram, in XML":               "<telegramToken>\n  «09555348:A" + m.of(url64, 34) + "»\n</telegramToken>",
+		"Azure":                          "Create: '«a1b7Q" + "~" + m.of(mixed, 33) + "»'",
+		"Mailchimp":                      "«" + m.hex(32) + "-us20»",
+		"Bitbucket":                      "bitbucketToken: «" + m.of(lowers, 32) + "»",
+		"Terraform":                      "tf_token: «" + m.of(lowers, 14) + "." + "atlasv1." + m.of(url64, 66) + "»",
+		"Intra 42":                       "«s-s4t2" + "ud-" + m.hex(64) + "»",
+		"Sidekiq":                        "BUNDLE_GEMS__CONTRIBSYS__COM=«" + m.hex(8) + ":" + m.hex(8) + "»",
+		"Twitter":                        `bearer_token = "«` + strings.Repeat("A", 22) + m.of(mixed, 60) + `»"`,
+		"AWS, without a digit":           "AWSToken=«ASIA" + "VXJQPFRDFQJGYHQJ»",
+		"a token that begins with signs": `fastly_token: "«==` + m.of(lowers, 30) + `»"`,
+		"PHP":                            `"okta_token" => "«` + m.of(mixed, 42) + `»"`,
+		"a UUID":                         `snykToken = "«12345678-abcd-abcd-abcd-1234567890ab»"`,
+		"NuGet":                          `<add key="ClearTextPassword" value="«S0urce%Passw0rd»" />`,
+		"a password that counts":         "password: «Xq1234567890»",
+		"curl":                           "curl -u elastic:«" + m.of(mixed, 16) + "» https://localhost",
+		"curl, quoted":                   "curl --user bob:'«" + m.of(mixed, 16) + "»' https://localhost",
+		"curl, key alone":                "curl -u «" + m.of(mixed, 20) + "»: https://api.example",
+		"a bearer":                       "send the header bearer «" + m.of(mixed, 32) + "»",
+		"a cookie":                       "Set-Cookie: connect.sid=«s%3A" + m.of(mixed, 40) + "»",
+		"a query":                        "otpauth://totp/x?secret=«" + m.of(uppers, 32) + "»&issuer=x",
+		"JWT":                            "«" + header + "." + base64.RawURLEncoding.EncodeToString([]byte(`{"sub":"4711","name":"x"}`)) + "." + m.of(url64, 43) + "»",
+	} {
+		start := strings.Index(text, "«")
+		plain := strings.NewReplacer("«", "", "»", "").Replace(text)
+		end := strings.Index(text, "»") - len("«")
+		covered := false
+		for _, f := range newGuard(t, guard.Policy{Entities: []string{"SECRET"}}).Scan([]byte(plain)) {
+			covered = covered || f.Start <= start && f.End >= end
+		}
+		if !covered {
+			t.Errorf("%s: not all of it is found in %q", name, plain)
+		}
+	}
+}
+
+// What looks like a secret, and is none.
+func TestNoSecrets(t *testing.T) {
+	m := maker{rand.New(rand.NewPCG(12, 7))}
+	for name, text := range map[string]string{
+		"a name that goes on":      "&hf_servingcellpriorityparametersdescription_h_prio",
+		"a file":                   "https://x.example/video_box." + "ico-" + m.hex(32) + ".png",
+		"a counted token":          "sk-ant-" + "api03-abc123xyz-456de-klMnopqrstuvwx-3456yza789bcde-1234fghijklmnopAA",
+		"a counted key":            "AIza" + "Syabcdefghijklmnopqrstuvwxyz1234567",
+		"Slack's sample":           "xoxe." + "xoxp-1-SlackAppConfigurationAccessTokenHere",
+		"a name with xoxo":         "images/2018-250-" + "xoxo-indieweb-1.jpg",
+		"Sourcegraph, too short":   "sgp_" + "local_" + m.hex(38),
+		"Sentry, not JSON":         "sntrys_" + m.of(mixed, 60) + "_" + m.of(mixed, 43),
+		"the part of a URL behind": `-H "Authorization: Bearer $(print-access-token)" https://flows.example/v1/` + m.hex(32),
+		"a published key":          "AIza" + "SyA4UrcGxgwQFTfaI3no3t7Lt1sjmdnP5sQ",
+		"Azurite's key":            "AccountKey=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==",
+		"Azure, placeholder":       "client_secret=bP88Q" + "~xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+		"a tokenizer":              "tokenizer: cl100k_base",
+		"a token against forgery":  `name="authenticity_token" value="` + m.of(url64, 60) + `"`,
+		"Telegram, too short":      `telegram_api_token = "3649:Aon4dbwkesc3cvyinaji0dozoj8umxfumi3"`,
+	} {
+		if found := newGuard(t, guard.Policy{Entities: []string{"SECRET"}}).Scan([]byte(text)); len(found) > 0 {
+			t.Errorf("%s: found %q in %q", name, text[found[0].Start:found[0].End], text)
+		}
+	}
+}
