@@ -69,7 +69,7 @@ func endpointsTrust(ctx context.Context, endpoints []rollEndpoint, sign clientSi
 	group.SetLimit(lookers)
 	for i, e := range endpoints {
 		group.Go(func() (err error) {
-			found[i], why[i], err = e.trusts(asking, sign)
+			found[i], why[i], err = e.trustsAll(asking, sign)
 			return err
 		})
 	}
@@ -91,6 +91,28 @@ func endpointsTrust(ctx context.Context, endpoints []rollEndpoint, sign clientSi
 		}
 	}
 	return behind, unseen, nil
+}
+
+// trustsAll asks each of the replicas. One that is down is no peer, unless all
+// are.
+func (e rollEndpoint) trustsAll(ctx context.Context, sign clientSigner) (found trusting, why string, err error) {
+	found = cannotSee
+	for _, r := range e.replicas(ctx) {
+		one, says, err := r.trusts(ctx, sign)
+		if err != nil {
+			return 0, "", err
+		}
+		if r.addr != e.addr && says != "" {
+			says = "at " + r.addr + " " + says
+		}
+		switch {
+		case one == trustsNot:
+			return one, says, nil
+		case found == cannotSee || one == cannotTell:
+			found, why = one, says
+		}
+	}
+	return found, why, nil
 }
 
 // trusts asks as each of those that may call the endpoint, until one is let in.
