@@ -2,13 +2,16 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -250,6 +253,41 @@ func TestEndpointsThatCannotBeAsked(t *testing.T) {
 	_, _, err = endpointsTrust(t.Context(), []rollEndpoint{there}, signerOf(func(context.Context, string, bool) (*vault.Certificate, error) { return nil, denied }))
 	if !errors.Is(err, denied) {
 		t.Errorf("denied: %v", err)
+	}
+}
+
+// An agent says itself whom its programs trust. One that does not is behind.
+func TestAgentsAreAsked(t *testing.T) {
+	old, fresh := testpki.NewCA("old"), testpki.NewCA("new")
+	at := func(answer string) string {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/trust" {
+				http.NotFound(w, r)
+				return
+			}
+			io.WriteString(w, answer)
+		}))
+		t.Cleanup(srv.Close)
+		return strings.TrimPrefix(srv.URL, "http://")
+	}
+	saying := func(cas ...*testpki.CA) string {
+		var list []string
+		for _, ca := range cas {
+			list = append(list, fmt.Sprintf(`{"subject":"CN=x","sha256":"%x"}`, sha256.Sum256(ca.Cert.Raw)))
+		}
+		return at(`{"generation":3,"roots":[` + strings.Join(list, ",") + `]}`)
+	}
+	for name, tt := range map[string]struct{ agent, want string }{
+		"both":         {saying(old, fresh), ""},
+		"the old one":  {saying(old), `does not trust "new"`},
+		"none yet":     {saying(), `does not trust "new"`},
+		"nobody there": {"127.0.0.1:1", "no agent answers at 127.0.0.1:1"},
+		"no agent":     {at("hello"), "answers with something else"},
+	} {
+		got := strings.Join(agentsBehind(t.Context(), []string{saying(fresh), tt.agent}, []*x509.Certificate{fresh.Cert}), "\n")
+		if (got == "") != (tt.want == "") || !strings.Contains(got, tt.want) || tt.want != "" && !strings.Contains(got, tt.agent) {
+			t.Errorf("%s: %q", name, got)
+		}
 	}
 }
 
