@@ -124,10 +124,18 @@ func PostureCodes() map[string]string {
 		"truncate":            "may TRUNCATE, which no policy stops",
 		"trigger":             "may add triggers, which run as whoever writes next",
 		"references":          "may reference a table, which tells which keys exist in it",
+		"view_catalog":        "reaches a view of a catalog that holds passwords or samples of all columns",
+		"view_filter":         "reaches a table by a view that keeps its rows apart, and does not hold",
 		"view":                "reaches a view that reads with its owner's rights",
 		"materialized_view":   "reaches a materialized view, which keeps rows that no policy filters",
+		"cascade":             "deletes or changes what others' rows refer to, and these with it",
+		"trigger_definer":     "writes where a trigger acts with the rights of one who bypasses policies",
+		"notify":              "hears of others' rows by a trigger that notifies",
+		"stored_password":     "reads a password in the text of a function or view",
 		"rule":                "writes where a rule acts with the table owner's rights",
 		"policy":              "meets a policy that is always true",
+		"policy_unset":        "meets a policy that is true while nothing says who asks",
+		"policy_switch":       "meets a policy that a setting switches off, which the role can set",
 		"definer":             "may run a SECURITY DEFINER function whose owner bypasses policies",
 		"definer_search_path": "may run a SECURITY DEFINER function that looks names up where the caller says",
 		"policy_search_path":  "is held by a policy whose function looks names up where the role says",
@@ -135,6 +143,12 @@ func PostureCodes() map[string]string {
 		"policy_source":       "writes, or owns, what a policy that holds it looks things up in",
 		"function_owner":      "owns a function that others' policies, triggers, views, indexes or constraints call",
 		"domain_owner":        "owns the type of others' columns, and can have a CHECK see all their values",
+		"type_owner":          "owns the enum of others' columns, and can rename its values",
+		"policy_drop":         "owns what a restrictive policy depends on, and can drop both",
+		"setting_default":     "starts its sessions with a setting that policies go by",
+		"replica_setting":     "starts its sessions without triggers",
+		"settings":            "reads the server's own password for another server",
+		"toast":               "reads the table where the long values of another one are kept",
 		"large_object":        "was granted a large object of somebody else's",
 		"server_owner":        "owns a foreign server that others' stored credentials are sent to",
 		"default_privileges":  "will reach tables that are made from now on, before they are protected",
@@ -160,14 +174,18 @@ func PostureCodes() map[string]string {
 // what it can name: an object in a schema without USAGE counts as out of reach.
 // Other databases of the server are not looked at.
 //
-// What it does not see: what functions and policies compute, but for a policy
-// that is plainly always true, and for the names in a function's text; which
-// settings a policy trusts; what sequences and keys tell about how many rows there
-// are; what a foreign key's ON DELETE or ON UPDATE does to rows of another table,
-// which no policy holds; what a trigger does for whoever writes, with the rights
-// of its SECURITY DEFINER function; the tables of extensions that can only be
-// read; a view of an unprotected table that the role cannot reach itself, where
-// the view is the protection.
+// Whether a policy is always true, or is while nothing says who asks, it has the
+// server compute for made-up rows, where the policy has nothing in it but columns,
+// constants, settings and PostgreSQL's own immutable functions; a function of others
+// counts if its text is one expression of these. It looks for a second per 200
+// different policies at most.
+//
+// What it does not see: what policies compute by subqueries, operators and
+// functions of others; whether a setting that says who asks, like app.tenant, says
+// the truth, which is the application's affair; what sequences and keys tell about
+// how many rows there are; of functions and triggers in other languages than SQL
+// and PL/pgSQL, what they do; a foreign key within one table; the tables of
+// extensions that can only be read.
 func Posture(ctx context.Context, conn *pgx.Conn, cfg PostureConfig) (*PostureReport, error) {
 	c, err := readCatalog(ctx, conn, cfg.Role)
 	if err != nil {

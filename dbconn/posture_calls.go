@@ -3,6 +3,7 @@ package dbconn
 import (
 	"context"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -87,13 +88,23 @@ func (c *catalog) readCalls(ctx context.Context, tx pgx.Tx) error {
 			definers = append(definers, fn.oid)
 		}
 	}
-	return each(ctx, tx, stepsSQL, []any{definers, firstNormal}, func(row pgx.CollectableRow) error {
-		var from oid
-		var s step
-		err := row.Scan(&from, &s.to, &s.view, &s.name, &s.by)
-		c.steps[from] = append(c.steps[from], s)
-		return err
-	})
+	for seen := definers; len(definers) > 0; {
+		var next []oid
+		if err := each(ctx, tx, stepsSQL, []any{definers, firstNormal}, func(row pgx.CollectableRow) error {
+			var from oid
+			var s step
+			err := row.Scan(&from, &s.to, &s.view, &s.name, &s.by)
+			c.steps[from] = append(c.steps[from], s)
+			if !s.view && !slices.Contains(seen, s.to) {
+				seen, next = append(seen, s.to), append(next, s.to)
+			}
+			return err
+		}); err != nil {
+			return err
+		}
+		definers = next
+	}
+	return nil
 }
 
 // readOwners reads which of the roles that functions run as may use which of the
@@ -103,7 +114,9 @@ func (c *catalog) readOwners(ctx context.Context, tx pgx.Tx) error {
 	roles, tables := []oid{}, []oid{}
 	for _, fn := range c.functions {
 		roles = append(roles, fn.owner)
-		for _, s := range c.steps[fn.oid] {
+	}
+	for _, steps := range c.steps {
+		for _, s := range steps {
 			roles = append(roles, s.by)
 		}
 	}
@@ -128,17 +141,22 @@ func (c *catalog) readOwners(ctx context.Context, tx pgx.Tx) error {
 }
 
 // chain says what a function that runs as a harmless owner leads on to.
-func (c *catalog) chain(fn function) string {
-	for _, s := range c.steps[fn.oid] {
+func (c *catalog) chain(fn, owner oid, seen []oid) string {
+	if slices.Contains(seen, fn) {
+		return ""
+	}
+	for _, s := range c.steps[fn] {
 		why := ""
 		if !s.view {
-			why = c.bypasses(s.by, nil)
+			if why = c.bypasses(s.by, nil, ""); why == "" {
+				why = c.chain(s.to, s.by, append(seen, fn))
+			}
 		} else if r := c.relations[s.to]; r != nil && r.kind == 'm' {
 			if source := c.stored(s.to, nil); source != nil && source.protected {
 				why = "and keeps rows of " + source.name
 			}
 		} else if r != nil {
-			if hole := c.through(fn.owner, r, nil); hole != nil && (hole.why != "" || hole.stored) {
+			if hole := c.through(owner, r, "rwad", nil); hole != nil && (hole.why != "" || hole.stored) {
 				why = "and reads " + hole.table.name + " past its policies"
 			}
 		}
@@ -183,12 +201,15 @@ func unqualified(body string) string {
 
 var named = regexp.MustCompile(`(?i)\b(?:FROM|JOIN)\s+(?:ONLY\s+)?((?:"(?:[^"]|"")+"|[a-z_][\w$]*)(?:\s*\.\s*(?:"(?:[^"]|"")+"|[a-z_][\w$]*))?)`)
 
-// reads are the names of tables that a function's text reads, quoted as SQL needs
-// it, with their schemas where the text has them.
-func reads(body string) []string {
+// reads are the names of tables that a function's text reads.
+func reads(body string) []string { return mentions(body, named) }
+
+// mentions are the names that an expression finds in a function's text, quoted as
+// SQL needs it, with their schemas where the text has them.
+func mentions(body string, of *regexp.Regexp) []string {
 	body = parts.ReplaceAllString(notCode.ReplaceAllString(body, " "), " ")
 	var names []string
-	for _, found := range named.FindAllStringSubmatch(body, -1) {
+	for _, found := range of.FindAllStringSubmatch(body, -1) {
 		var name []string
 		for _, part := range namePart.FindAllString(found[1], -1) {
 			if !strings.HasPrefix(part, `"`) {

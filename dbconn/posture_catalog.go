@@ -45,6 +45,18 @@ type catalog struct {
 	others    []other
 	writable  map[oid]map[string]bool // schemas in which an actor may create
 	grants    map[grant][]oid
+
+	keys     map[oid][]foreignKey // by the table that they refer to
+	triggers map[oid][]trigger
+	filters  map[oid]filter // of views
+	presets  []preset
+
+	shapes     map[oid]*shape // of tables with policies
+	inlines    map[string]inline
+	harmless   map[string]bool // functions that may be computed
+	adjustable map[string]bool // PostgreSQL's own settings that anybody may set
+	answers    map[question]verdict
+	asked      map[question]bool // that have no answer yet
 }
 
 // A relation is a table, view, materialized view or foreign table that is not
@@ -77,7 +89,8 @@ type policy struct {
 	looks        []oid           // other relations that these name
 	columns      map[oid][]int64 // that these name, of those and of the table itself; 0 is none in particular
 	notNull      []string        // columns of the table, quoted
-	other        string          // one that is true where this one is not, if that makes it a hole
+	computable   bool            // nobody's types, operators and tables are in it
+	shows, takes string          // using and what rows that are written must fulfil, with the results of functions in place of their calls
 }
 
 // A function that an actor may call and that deserves a look.
@@ -95,7 +108,8 @@ type function struct {
 	behind            bool   // it cannot be named, but something that can be calls it
 	bound             bool   // all names in its body were looked up when it was made
 	inner             string // what runs with the owner's rights, if that is not the function itself but what an aggregate calls
-	body              string // in SQL or PL/pgSQL, where it is read when the function runs
+	body, language    string // in SQL or PL/pgSQL, where it is read when the function runs
+	args              []string
 }
 
 // A caller is a relation that has a function called for whoever uses it: by a
@@ -124,7 +138,7 @@ type grant struct {
 // serverFunctions read or write behind the tables. Nobody but superusers may
 // call them until somebody is granted it.
 var serverFunctions = []string{"pg_read_file", "pg_read_binary_file", "lo_import", "lo_export",
-	"pg_file_read", "pg_file_write", "dblink_connect_u", "pg_get_wal_block_info", "pg_get_wal_fpi_info"}
+	"pg_file_read", "pg_file_write", "pg_file_rename", "pg_file_unlink", "dblink_connect_u", "pg_get_wal_block_info", "pg_get_wal_fpi_info"}
 
 // superuserParameters lead past policies, or to code that runs as anybody.
 var superuserParameters = []string{"session_replication_role", "lo_compat_privileges", "allow_system_table_mods", "dynamic_library_path",
@@ -148,9 +162,19 @@ func readCatalog(ctx context.Context, conn *pgx.Conn, name string) (_ *catalog, 
 		parents: map[oid][]oid{}, policies: map[oid][]policy{}, schemas: map[string]bool{}, callers: map[oid][]caller{}, reached: map[oid]map[oid]bool{}, writable: map[oid]map[string]bool{}, grants: map[grant][]oid{}}
 	for _, read := range []func(context.Context, pgx.Tx) error{
 		func(ctx context.Context, tx pgx.Tx) error { return c.readRoles(ctx, tx, name) },
-		c.readRelations, c.readAccess, c.readPolicies, c.readLookedUp, c.readCallers, c.readFunctions, c.readOthers, c.readCalls, c.readOwners, c.readGrants,
+		c.readRelations, c.readAccess, c.readPolicies, c.readLookedUp, c.readCallers, c.readFunctions, c.readOthers, c.readCalls, c.readOwners, c.readGrants, c.readViews, c.readEffects, c.readSettings, c.readComputed,
 	} {
 		if err := read(ctx, tx); err != nil {
+			return nil, err
+		}
+	}
+	// The checks ask; what depends on an answer may ask again.
+	const rounds = 3
+	for range rounds {
+		if c.examine(nil); len(c.asked) == 0 {
+			break
+		}
+		if err := c.answer(ctx, tx); err != nil {
 			return nil, err
 		}
 	}
@@ -410,23 +434,25 @@ func (c *catalog) readFunctions(ctx context.Context, tx pgx.Tx) error {
 				JOIN pg_proc f ON f.oid = u AND f.prosecdef AND f.oid >= $2 JOIN pg_namespace n ON n.oid = f.pronamespace
 		)
 		SELECT a.oid, p.oid, f.proowner, format('%I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)), quote_ident(n.nspname),
-			f.prosecdef, f.proleakproof AND f.oid >= $2, p.prorettype = 'trigger'::regtype, p.proname = ANY($3), has_database_privilege(a.oid, current_database(), 'TEMP'),
+			f.prosecdef, f.proleakproof AND (f.oid >= $2 OR f.xmin::text::bigint > 2), p.prorettype = 'trigger'::regtype, p.proname = ANY($3) AND f.prolang IN (12, 13), has_database_privilege(a.oid, current_database(), 'TEMP'),
 			(SELECT substr(s, length('search_path=') + 1) FROM unnest(f.proconfig) s WHERE s LIKE 'search\_path=%'),
 			md5(concat_ws('|', f.prosrc, f.probin, f.proowner, f.proconfig, pg_get_function_sqlbody(f.oid))),
 			CASE p.prokind WHEN 'p' THEN 'procedure' ELSE 'function' END, NOT has_schema_privilege(a.oid, p.pronamespace, 'USAGE'),
 			EXISTS (SELECT FROM pg_cast k WHERE k.castfunc = p.oid) OR EXISTS (SELECT FROM pg_operator o WHERE o.oprcode = p.oid AND has_schema_privilege(a.oid, o.oprnamespace, 'USAGE')),
 			f.prosqlbody IS NOT NULL AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = f.oid AND d.refobjid >= $2
 				AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)), called.name,
-			CASE WHEN f.prosecdef AND f.prosqlbody IS NULL AND l.lanname IN ('sql', 'plpgsql') THEN f.prosrc ELSE '' END
+			CASE WHEN f.prosecdef AND f.prosqlbody IS NULL AND l.lanname IN ('sql', 'plpgsql') THEN f.prosrc ELSE '' END, l.lanname, coalesce(f.proargnames, '{}')
 		FROM called JOIN pg_proc p ON p.oid = called.oid JOIN pg_proc f ON f.oid = called.inner JOIN pg_language l ON l.oid = f.prolang JOIN pg_namespace n ON n.oid = p.pronamespace,
 			unnest($1::oid[]) WITH ORDINALITY a(oid, n)
-		WHERE ((f.prosecdef AND f.oid >= $2) OR p.proname = ANY($3)
+		WHERE ((f.prosecdef AND f.oid >= $2) OR (p.proname = ANY($3) AND f.prolang IN (12, 13)) -- not what calls these in SQL
+				-- initdb's own rows are of the first transactions: this one was made so later
+				OR (f.proleakproof AND f.oid < $2 AND f.xmin::text::bigint > 2)
 				OR (f.proleakproof AND f.oid >= $2 AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = f.oid AND d.deptype = 'e')))
 			AND p.prorettype <> 'event_trigger'::regtype AND has_function_privilege(a.oid, p.oid, 'EXECUTE')
 		ORDER BY a.n, p.oid, f.oid`, []any{c.judged(), firstNormal, serverFunctions}, func(row pgx.CollectableRow) error {
 		var f function
 		var used bool
-		err := row.Scan(&f.actor, &f.oid, &f.owner, &f.name, &f.schema, &f.definer, &f.leak, &f.trigger, &f.server, &f.table, &f.path, &f.state, &f.kind, &f.behind, &used, &f.bound, &f.inner, &f.body)
+		err := row.Scan(&f.actor, &f.oid, &f.owner, &f.name, &f.schema, &f.definer, &f.leak, &f.trigger, &f.server, &f.table, &f.path, &f.state, &f.kind, &f.behind, &used, &f.bound, &f.inner, &f.body, &f.language, &f.args)
 		if !f.behind || used || c.called(f.actor, f.oid) {
 			c.functions = append(c.functions, f)
 		}
@@ -438,7 +464,8 @@ func (c *catalog) readFunctions(ctx context.Context, tx pgx.Tx) error {
 // privileges looked at. $1: the actors; $2: superuserParameters.
 const otherSQL = `WITH actor AS (SELECT oid, n FROM unnest($1::oid[]) WITH ORDINALITY a(oid, n))
 SELECT code, kind, actor, object, id, extra, fix FROM (
-	SELECT 'schema_create' AS code, 'schema' AS kind, a.oid AS actor, a.n, quote_ident(s.nspname) AS object, s.oid AS id, '' AS extra, '' AS fix
+	SELECT 'schema_create' AS code, 'schema' AS kind, a.oid AS actor, a.n, quote_ident(s.nspname) AS object, s.oid AS id, '' AS extra,
+		CASE WHEN pg_has_role(a.oid, s.nspowner, 'USAGE') THEN s.nspowner::text ELSE '' END AS fix -- its owner, if that is the actor
 	FROM actor a, pg_namespace s
 	WHERE (has_schema_privilege(a.oid, s.oid, 'CREATE') OR pg_has_role(a.oid, s.nspowner, 'USAGE'))
 		AND s.nspname !~ '^pg_(toast|temp)'
@@ -467,22 +494,29 @@ UNION ALL
 			WHEN 'pg_statistic_ext_data' THEN has_any_column_privilege(a.oid, c.oid, 'SELECT')
 			ELSE false END
 UNION ALL
+	SELECT 'toast', 'table', a.oid, a.n, t.oid::regclass::text, t.oid, format('%I.%I', n.nspname, c.relname), ''
+	FROM actor a, pg_class t JOIN pg_class c ON c.reltoastrelid = t.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+	WHERE CASE WHEN t.relkind = 't' AND has_schema_privilege(a.oid, 'pg_toast', 'USAGE') THEN has_table_privilege(a.oid, t.oid, 'SELECT') AND NOT pg_has_role(a.oid, c.relowner, 'USAGE') END
+UNION ALL
 	SELECT 'untrusted_language', 'language', a.oid, a.n, quote_ident(l.lanname), l.oid, '', ''
 	FROM actor a, pg_language l
 	WHERE l.lanpltrusted AND (l.oid IN (12, 13) OR l.lanname LIKE '%u') AND has_language_privilege(a.oid, l.oid, 'USAGE')
+UNION ALL
+	SELECT 'settings', 'role', a.oid, a.n, 'pg_read_all_settings', (SELECT oid FROM pg_roles WHERE rolname = 'pg_read_all_settings'), '', ''
+	FROM actor a WHERE pg_has_role(a.oid, 'pg_read_all_settings', 'USAGE') AND EXISTS (SELECT FROM pg_settings WHERE name = 'primary_conninfo' AND setting ~ '\mpassword\M')
 UNION ALL
 	SELECT 'large_objects', 'parameter', a.oid, a.n, 'lo_compat_privileges', 0::oid, '', 'ALTER SYSTEM RESET lo_compat_privileges; SELECT pg_catalog.pg_reload_conf();'
 	FROM actor a
 	WHERE a.n = 1 AND (SELECT reset_val::bool AND source NOT IN ('user', 'database', 'database user', 'global') FROM pg_settings WHERE name = 'lo_compat_privileges')
 UNION ALL
-	SELECT CASE name WHEN 'role' THEN 'role_setting' ELSE 'large_objects' END, CASE name WHEN 'role' THEN 'role' ELSE 'parameter' END, s.actor, 1,
+	SELECT CASE name WHEN 'role' THEN 'role_setting' WHEN 'session_replication_role' THEN 'replica_setting' ELSE 'large_objects' END, CASE name WHEN 'role' THEN 'role' ELSE 'parameter' END, s.actor, 1,
 		CASE name WHEN 'role' THEN s.role ELSE name END, 0::oid, value, s.target || ' RESET ' || name || ';'
 	FROM (SELECT a.oid AS actor, r.rolname::text AS role, split_part(v, '=', 1) AS name, substr(v, strpos(v, '=') + 1) AS value,
 			CASE WHEN s.setrole <> 0 THEN format('ALTER ROLE %I', r.rolname) || CASE WHEN s.setdatabase <> 0 THEN format(' IN DATABASE %I', current_database()) ELSE '' END
 				WHEN s.setdatabase <> 0 THEN format('ALTER DATABASE %I', current_database()) ELSE 'ALTER ROLE ALL' END AS target
 		FROM actor a JOIN pg_roles r ON r.oid = a.oid, pg_db_role_setting s, unnest(s.setconfig) v
 		WHERE a.n = 1 AND s.setrole IN (0, a.oid) AND s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))) s
-	WHERE (name = 'role' AND value NOT IN ('none', s.role)) OR (name = 'lo_compat_privileges' AND value::bool)
+	WHERE (name = 'role' AND value NOT IN ('none', s.role)) OR (name = 'lo_compat_privileges' AND value::bool) OR (name = 'session_replication_role' AND value = 'replica')
 ) found ORDER BY n, code, object, extra`
 
 func (c *catalog) readOthers(ctx context.Context, tx pgx.Tx) error {

@@ -66,6 +66,8 @@ func (c *catalog) examine(v *VaultRole) []Finding {
 		f.other(o)
 	}
 	f.policyCalls()
+	f.settings()
+	f.tells()
 	if v != nil {
 		role := *v
 		role.Member = cmp.Or(role.Member, c.role.name)
@@ -243,6 +245,8 @@ func (f *findings) relation(a access) {
 		with("foreign_table", High, "a foreign table has no policies: what the other server gives is all there", a.proof(r), strings.TrimSpace(fix), r.state)
 	case r.kind == 'v' && a.any:
 		f.view(a, r, with)
+	case r.kind == 'm' && a.sel && f.shown(r, nil) != "":
+		f.view(a, r, with)
 	case r.kind == 'm' && (a.sel || a.owns):
 		if source := f.stored(r.oid, nil); source != nil {
 			severity := High
@@ -272,6 +276,8 @@ func (f *findings) relation(a access) {
 		f.rule(a, r, with)
 	}
 	f.source(a, r, with)
+	f.cascades(a, r)
+	f.fires(a, r)
 	if r.isTable() && r.protected && !a.owns {
 		f.policy(a, r)
 	}
@@ -296,6 +302,17 @@ func (a access) verbs() string {
 		return "what the owner grants itself"
 	}
 	return strings.Join(verbs, ", ")
+}
+
+// commands are those of pg_policy.polcmd that the access has.
+func (a access) commands() string {
+	var commands []byte
+	for i, has := range []bool{a.sel, a.update, a.insert, a.delete} {
+		if has {
+			commands = append(commands, "rwad"[i])
+		}
+	}
+	return string(commands)
 }
 
 // proof is a statement that the access allows, and that shows or meets rows.
@@ -354,7 +371,7 @@ func (f *findings) function(fn function) {
 	if fn.trigger && !fn.table && len(f.writable[fn.actor]) == 0 {
 		return // it has no table to call it from
 	}
-	if why := cmp.Or(f.bypasses(fn.owner, nil), f.chain(fn)); why != "" && !fn.trigger {
+	if why := cmp.Or(f.bypasses(fn.owner, nil, ""), f.chain(fn.oid, fn.owner, nil), fn.composed()); why != "" && !fn.trigger {
 		with("definer", High, "it runs as "+ident(owner.name)+", "+why, revoke)
 	}
 	if fn.inner != "" {
@@ -368,6 +385,14 @@ func (f *findings) function(fn function) {
 		fix := fmt.Sprintf("ALTER %s SET search_path = %s;", target, path)
 		with("definer_search_path", High, "it runs as "+ident(owner.name)+", "+why+": objects of the caller's can stand before those that it means", fix)
 	}
+}
+
+// composed says why a function does what its caller writes; "" if it does not.
+func (fn *function) composed() string {
+	if fn.language != "plpgsql" || !composes(fn.body, fn.args) {
+		return ""
+	}
+	return "and puts its arguments into the SQL that it executes"
 }
 
 // lookup says why a function that runs as its owner may find the caller's objects.
@@ -424,9 +449,10 @@ func splitPath(value string) []string {
 	return names
 }
 
-// bypasses says why no policy of a table holds a role, when it runs something
-// for others; with no table, of any table. "" means that policies do.
-func (c *catalog) bypasses(role oid, table *relation) string {
+// bypasses says why no policy of a table holds a role, when it runs one of some
+// commands of pg_policy.polcmd for others; with no table, any command on any table.
+// "" means that policies do.
+func (c *catalog) bypasses(role oid, table *relation, commands string) string {
 	switch r := c.roles[role]; {
 	case r.super:
 		return "a superuser"
@@ -437,8 +463,10 @@ func (c *catalog) bypasses(role oid, table *relation) string {
 		if !table.forced && c.inherits(role, table.owner) {
 			return "which owns " + table.name
 		}
-		if p := c.open(role, table.oid, 'r'); p != nil {
-			return "for which the policy " + p.name + " of " + table.name + " is always true"
+		for _, command := range commands {
+			if o := c.open(role, table.oid, command, always); o != nil {
+				return "for which the policy " + o.policies[0].name + " of " + table.name + " is always true"
+			}
 		}
 		return ""
 	}
@@ -448,7 +476,7 @@ func (c *catalog) bypasses(role oid, table *relation) string {
 		}
 	}
 	for _, o := range c.protectedTables() {
-		if why := c.bypasses(role, o); why != "" && (c.owned[[2]oid{role, o.oid}] || c.inherits(role, o.owner)) {
+		if why := c.bypasses(role, o, "rwad"); why != "" && (c.owned[[2]oid{role, o.oid}] || c.inherits(role, o.owner)) {
 			return why
 		}
 	}
@@ -487,84 +515,4 @@ func unquote(name string) string {
 		return strings.ReplaceAll(strings.TrimSuffix(inner, `"`), `""`, `"`)
 	}
 	return name
-}
-
-// other words what a query told by itself.
-func (f *findings) other(o other) {
-	found := Finding{Code: o.code, Kind: o.kind, Object: o.object}
-	me := ident(f.roles[o.actor].name)
-	switch o.code {
-	case "schema_create":
-		found.Severity, found.Detail = Medium, "objects created there can stand before those that others mean: functions, operators, tables"
-		found.Proof = fmt.Sprintf("BEGIN; CREATE VIEW %s.posture AS SELECT 1; ROLLBACK", o.object)
-		found.Fix = f.revoke(o.actor, o.id, "SCHEMA "+o.object, "CREATE")
-		if found.Fix == "" {
-			found.Fix = fmt.Sprintf("ALTER SCHEMA %s OWNER TO %s;", o.object, ident(f.custodian))
-		}
-	case "database_create":
-		found.Severity, found.Detail = Medium, "a schema that is named as a user stands first in that user's search_path"
-		found.Proof = "BEGIN; CREATE SCHEMA posture; ROLLBACK"
-		found.Fix = f.revoke(o.actor, o.id, "DATABASE "+o.object, "CREATE")
-	case "database_owner":
-		found.Severity, found.Detail = High, "the owner has CREATE in it, is the owner of the schema public, and can set what all others' sessions start with"
-		found.Proof = "BEGIN; CREATE SCHEMA posture; ROLLBACK"
-		found.Fix = f.leave(o.actor)
-		if found.Fix == "" {
-			found.Fix = fmt.Sprintf("ALTER DATABASE %s OWNER TO %s;", o.object, ident(f.custodian))
-		}
-	case "parameter":
-		found.Severity, found.Detail = High, o.extra+" on it is granted: it takes effect for others, or behind policies and triggers"
-		found.Proof = may("has_parameter_privilege", o.object, o.extra)
-		found.Fix = f.revoke(o.actor, o.id, "PARAMETER "+o.object, "SET", "ALTER SYSTEM")
-	case "user_mapping":
-		found.Severity, found.Detail = High, "the credentials stored for "+o.extra+" open another server, which knows nothing of who asks here"
-		found.Proof = "SELECT umoptions FROM pg_catalog.pg_user_mappings"
-		found.Fix = fmt.Sprintf("DROP USER MAPPING FOR %s SERVER %s;", o.extra, o.object)
-		if o.extra == me {
-			o.extra = ""
-		}
-	case "catalog":
-		for role := range f.held {
-			if f.roles[role].name == "pg_read_all_data" {
-				return // told already
-			}
-		}
-		found.Severity, found.Detail = Critical, "it holds passwords or their hashes, or samples of every column"
-		found.Proof = "SELECT count(*) FROM " + o.object
-		found.Fix = f.revoke(o.actor, o.id, "TABLE "+o.object, "SELECT")
-	case "untrusted_language":
-		found.Severity, found.Detail = Critical, "a function in it runs as the server, and reads its memory and files"
-		found.Proof = may("has_language_privilege", unquote(o.object), "USAGE")
-		found.Fix = fmt.Sprintf("UPDATE pg_catalog.pg_language SET lanpltrusted = false WHERE lanname = '%s';", strings.ReplaceAll(unquote(o.object), "'", "''"))
-	case "large_objects":
-		found.Severity, found.Detail = High, "lo_compat_privileges is on, so that everybody reads and writes every large object"
-		found.Proof = "SELECT count(pg_catalog.lo_get(oid)) FROM pg_catalog.pg_largeobject_metadata"
-		found.Fix = o.fix
-	case "role_setting":
-		found.Object, found.Severity = me, High
-		found.Detail = "its sessions start as " + ident(o.extra) + ", and go on as that role after its own is dropped"
-		found.Proof = "SELECT session_user, current_user"
-		found.Fix = o.fix
-	case "domain_owner":
-		found.Severity, found.Detail = High, "a CHECK that is added to it is shown each value in "+o.extra+", whoever's row it is"
-		found.Proof = fmt.Sprintf("SELECT pg_catalog.pg_has_role(typowner, 'USAGE') FROM pg_catalog.pg_type WHERE oid = '%s'::pg_catalog.regtype", strings.ReplaceAll(o.object, "'", "''"))
-		found.Fix = f.give(o.actor, o.id, "DOMAIN "+o.object)
-	case "large_object":
-		found.Severity, found.Detail = Medium, "it is granted to "+o.extra+": large objects have no policies"
-		found.Proof = "SELECT pg_catalog.lo_get(" + o.object + ")"
-		found.Fix = o.fix
-	case "server_owner":
-		found.Severity, found.Detail = High, "its owner can have it lead elsewhere, where the stored credentials of "+o.extra+" are then sent, and rows come from that they take for theirs"
-		found.Proof = fmt.Sprintf("SELECT pg_catalog.pg_has_role(srvowner, 'USAGE') FROM pg_catalog.pg_foreign_server WHERE srvname = '%s'", strings.ReplaceAll(unquote(o.object), "'", "''"))
-		found.Fix = f.give(o.actor, o.id, "SERVER "+o.object)
-	case "default_privileges":
-		found.Severity, found.Detail = Medium, "tables, views and copies that come to be will be open to "+o.extra+", before anybody has protected them"
-		found.Proof = "SELECT defaclacl FROM pg_catalog.pg_default_acl"
-		found.Fix = o.fix
-	case "function_owner":
-		found.Severity, found.Detail = High, o.extra+" calls it, so its owner decides what that does"
-		found.Proof = fmt.Sprintf("SELECT pg_catalog.pg_has_role(proowner, 'USAGE') FROM pg_catalog.pg_proc WHERE oid = '%s'::pg_catalog.regprocedure", strings.ReplaceAll(o.object, "'", "''"))
-		found.Fix = f.give(o.actor, o.id, "FUNCTION "+o.object)
-	}
-	f.add(o.actor, found, o.extra)
 }

@@ -27,6 +27,8 @@ var statementCodes = map[string]string{
 	"statement_attribute":   "the creation statements give an attribute that leads past policies",
 	"statement_member":      "the creation statements make the role a member of more than the application's role",
 	"statement_grant":       "the creation statements grant what no policy holds",
+	"statement_owner":       "the creation statements give the role what belongs to others",
+	"statement_policy":      "the creation statements open or switch off policies",
 	"statement_valid_until": "the creation statements let the password live for ever",
 	"statement_fails":       "the creation statements ask for what only a superuser may do",
 	"statement_sessions":    "the revocation statements leave the role's sessions alone",
@@ -42,7 +44,10 @@ var (
 	alterNo     = regexp.MustCompile(`\balter (role|user)\b[^;]*\b(nobypassrls|nosuperuser|noreplication)\b`)
 	inRole      = regexp.MustCompile(`\bin (?:role|group) ([^;]*)`)
 	grantRole   = regexp.MustCompile(`\bgrant ([^;]*?) to\b`)
-	grantObject = regexp.MustCompile(`\bgrant (all|[^;]*\b(truncate|trigger|references)\b)[^;]* on\b`)
+	grantObject = regexp.MustCompile(`\bgrant (all|[^;]*\b(truncate|trigger|references|create)\b)[^;]* on\b`)
+	ownerTo     = regexp.MustCompile(`\bowner to "?\{\{name\}\}|\breassign owned by [^;]* to "?\{\{name\}\}`)
+	setReplica  = regexp.MustCompile(`\bset session_replication_role\b`)
+	opensPolicy = regexp.MustCompile(`\b(create|alter|drop) policy\b|\b(disable|no force) row level security\b`)
 	onObject    = regexp.MustCompile(`\bon\b`)
 	dropRole    = regexp.MustCompile(`\bdrop (role|user)\b|\bnologin\b`)
 	roleName    = regexp.MustCompile(`^(?:"((?:[^"]|"")+)"|([a-z_][a-z0-9_$]*))`)
@@ -74,7 +79,16 @@ func LintStatements(role VaultRole) []Finding {
 		tell("statement_member", High, statement(role.Creation, regexp.MustCompile(inRole.String()+`|`+grantRole.String())), "the new role is a member of "+strings.Join(others, ", ")+" too", create+in+";")
 	}
 	if grantObject.MatchString(creation) {
-		tell("statement_grant", High, statement(role.Creation, grantObject), "ALL includes TRUNCATE, TRIGGER and REFERENCES, which no policy holds", "-- GRANT SELECT, INSERT, UPDATE, DELETE, or nothing: the role it is a member of has the rights")
+		tell("statement_grant", High, statement(role.Creation, grantObject), "TRUNCATE, TRIGGER and REFERENCES, which ALL includes, no policy holds, and with CREATE its objects stand before others'", "-- GRANT SELECT, INSERT, UPDATE, DELETE, or nothing: the role it is a member of has the rights")
+	}
+	if ownerTo.MatchString(creation) {
+		tell("statement_owner", Critical, statement(role.Creation, ownerTo), "the owner of a table can switch its row-level security off", create+in+"; -- and no owner but the one that does not log in")
+	}
+	if opensPolicy.MatchString(creation) {
+		tell("statement_policy", High, statement(role.Creation, opensPolicy), "policies are the tables' affair, and each lease changes them for good", create+in+"; -- and policies for the role it is a member of, once, by a migration")
+	}
+	if setReplica.MatchString(creation) {
+		tell("statement_attribute", High, statement(role.Creation, setReplica), "no trigger fires in the new role's sessions, that fills in, checks or records", create+in+";")
 	}
 	if creation != "" && !regexp.MustCompile(`\bvalid until '\{\{expiration\}\}'`).MatchString(creation) {
 		tell("statement_valid_until", Medium, role.Creation[0], "without VALID UNTIL '{{expiration}}' the password is good until Vault comes to revoke it", create+in+";")

@@ -51,12 +51,31 @@ UNION ALL
 	FROM pg_type d JOIN pg_namespace n ON n.oid = d.typnamespace, actor a
 	WHERE d.typtype = 'd' AND d.oid >= $2 AND pg_has_role(a.oid, d.typowner, 'USAGE')
 UNION ALL
-	SELECT 'default_privileges', 'default privileges', a.oid, a.n, t.target, d.oid, x.grantee || ': ' || x.rights, format('ALTER DEFAULT PRIVILEGES %s REVOKE ALL ON TABLES FROM %s;', t.target, x.grantee)
+	SELECT 'type_owner', 'type', a.oid, a.n, format('%I.%I', n.nspname, e.typname), e.typowner, (SELECT min(format('%I.%I', cn.nspname, c.relname))
+		FROM pg_attribute t JOIN pg_class c ON c.oid = t.attrelid JOIN pg_namespace cn ON cn.oid = c.relnamespace
+		WHERE t.atttypid IN (e.oid, e.typarray) AND t.attnum > 0 AND NOT t.attisdropped AND c.relkind IN ('r', 'p') AND NOT pg_has_role(a.oid, c.relowner, 'USAGE')), ''
+	FROM pg_type e JOIN pg_namespace n ON n.oid = e.typnamespace, actor a
+	WHERE e.typtype = 'e' AND e.oid >= $2 AND pg_has_role(a.oid, e.typowner, 'USAGE')
+UNION ALL
+	-- DROP … CASCADE takes a policy along with what it depends on.
+	SELECT DISTINCT 'policy_drop', i.type, a.oid, a.n, i.identity, o.owner, format('%I ON %I.%I', p.polname, n.nspname, c.relname), ''
+	FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid AND c.relrowsecurity JOIN pg_namespace n ON n.oid = c.relnamespace
+		JOIN pg_depend d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid
+		LEFT JOIN pg_attribute t ON d.refclassid = 'pg_class'::regclass AND t.attrelid = d.refobjid AND t.attnum = d.refobjsubid AND d.refobjsubid > 0,
+		LATERAL (SELECT CASE WHEN t.atttypid IS NULL THEN d.refclassid ELSE 'pg_type'::regclass END AS class, coalesce(t.atttypid, d.refobjid) AS id) w,
+		LATERAL (SELECT w.class, w.id UNION ALL SELECT x.refclassid, x.refobjid FROM pg_depend x WHERE x.classid = w.class AND x.objid = w.id AND x.deptype = 'e') k,
+		LATERAL (SELECT CASE k.class WHEN 'pg_operator'::regclass THEN (SELECT oprowner FROM pg_operator WHERE oid = k.id)
+			WHEN 'pg_type'::regclass THEN (SELECT typowner FROM pg_type WHERE oid = k.id AND typtype <> 'd') WHEN 'pg_collation'::regclass THEN (SELECT collowner FROM pg_collation WHERE oid = k.id)
+			WHEN 'pg_extension'::regclass THEN (SELECT extowner FROM pg_extension WHERE oid = k.id) END AS owner) o,
+		LATERAL pg_identify_object(k.class, k.id, 0) i, actor a
+	WHERE NOT p.polpermissive AND k.id >= $2 AND pg_has_role(a.oid, o.owner, 'USAGE') AND NOT pg_has_role(a.oid, c.relowner, 'USAGE')
+UNION ALL
+	SELECT 'default_privileges', 'default privileges', a.oid, a.n, t.target, d.oid, x.grantee || ': ' || x.rights, format('ALTER DEFAULT PRIVILEGES %s REVOKE ALL ON %s FROM %s;', t.target, CASE d.defaclobjtype WHEN 'n' THEN 'SCHEMAS' ELSE 'TABLES' END, x.grantee)
 	FROM pg_default_acl d JOIN pg_roles o ON o.oid = d.defaclrole LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace, actor a,
 		LATERAL (SELECT format('FOR ROLE %I', o.rolname) || coalesce(' IN SCHEMA ' || quote_ident(n.nspname), '') AS target) t,
 		LATERAL (SELECT CASE e.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(e.grantee)) END AS grantee, string_agg(e.privilege_type, ', ' ORDER BY e.privilege_type) AS rights
-			FROM aclexplode(d.defaclacl) e WHERE e.grantee = 0 OR pg_has_role(a.oid, e.grantee, 'USAGE') GROUP BY e.grantee) x
-	WHERE d.defaclobjtype = 'r' AND NOT pg_has_role(a.oid, d.defaclrole, 'USAGE') AND (n.oid IS NULL OR has_schema_privilege(a.oid, n.oid, 'USAGE'))
+			FROM aclexplode(d.defaclacl) e WHERE (e.grantee = 0 OR pg_has_role(a.oid, e.grantee, 'USAGE')) AND (d.defaclobjtype = 'r' OR e.privilege_type = 'CREATE') GROUP BY e.grantee) x
+	WHERE d.defaclobjtype IN ('r', 'n') AND NOT pg_has_role(a.oid, d.defaclrole, 'USAGE') AND (n.oid IS NULL OR has_schema_privilege(a.oid, n.oid, 'USAGE'))
 UNION ALL
 	SELECT DISTINCT 'large_object', 'large object', a.oid, a.n, l.oid::text, l.oid, CASE e.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(e.grantee)) END,
 		format('REVOKE ALL ON LARGE OBJECT %s FROM %s;', l.oid, CASE e.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(e.grantee)) END)

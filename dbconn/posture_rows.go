@@ -1,6 +1,11 @@
 package dbconn
 
-import "slices"
+import (
+	"context"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+)
 
 // This file judges what stands between a role and the rows: views, stored copies,
 // rules and policies.
@@ -15,8 +20,13 @@ type with func(code string, severity Severity, detail, proof, fix string, state 
 
 // view looks at a view that the actor has rights on.
 func (f *findings) view(a access, r *relation, with with) {
-	hole := f.through(a.actor, r, nil)
+	if shown := f.shown(r, nil); shown != "" {
+		with("view_catalog", Critical, "it shows what is kept in "+shown+": passwords or their hashes, or samples of every column", a.proof(r), f.revoke(a.actor, r.oid, "TABLE "+r.name, "SELECT"), r.state)
+		return
+	}
+	hole := f.through(a.actor, r, a.commands(), nil)
 	if hole == nil {
+		f.filter(a, r, with)
 		return
 	}
 	owner := ident(f.roles[hole.view.owner].name)
@@ -35,6 +45,75 @@ func (f *findings) view(a access, r *relation, with with) {
 	}
 }
 
+// A filter is what a view is that asks who reads, or that shows a catalog.
+type filter struct {
+	catalog string // whose secrets it shows; "" if it shows none
+	asks    bool   // who reads
+	barrier bool   // security_barrier
+	checked bool   // what is written by way of it, or nothing is
+}
+
+// viewsSQL goes by the parsed query: dependencies on PostgreSQL's own objects are not
+// kept in pg_depend. 2077 and 3294 are current_setting. $1: firstNormal.
+const viewsSQL = `WITH secret (relation, column_name) AS (VALUES ('pg_authid'::regclass, 'rolpassword'), ('pg_shadow', 'passwd'), ('pg_statistic', 'stavalues'), ('pg_statistic_ext_data', 'stxdmcv|stxdexpr'),
+	('pg_largeobject', 'data'), ('pg_user_mapping', 'umoptions'), ('pg_subscription', 'subconninfo'))
+SELECT v.oid, coalesce((SELECT min(s.relation::text) FROM secret s WHERE v.action ~ (':relid ' || s.relation::oid || '\y') AND pg_get_viewdef(v.oid) ~ s.column_name
+		AND has_any_column_privilege(v.relowner, s.relation, 'SELECT')), ''),
+	v.action ~ ':funcid (2077|3294)\y|SQLVALUEFUNCTION' AND pg_get_viewdef(v.oid) ~ '\mWHERE\M',
+	coalesce((SELECT bool_or(option_value::bool) FROM pg_options_to_table(v.reloptions) WHERE option_name = 'security_barrier'), false),
+	EXISTS (SELECT FROM pg_options_to_table(v.reloptions) WHERE option_name = 'check_option') OR pg_relation_is_updatable(v.oid, false) & 12 = 0
+FROM (SELECT c.oid, c.relowner, c.reloptions, r.ev_action::text AS action FROM pg_class c JOIN pg_rewrite r ON r.ev_class = c.oid AND r.ev_type = '1' WHERE c.relkind IN ('v', 'm') AND c.oid >= $1) v
+WHERE v.action ~ ':funcid (2077|3294)\y|SQLVALUEFUNCTION' OR EXISTS (SELECT FROM secret s WHERE v.action ~ (':relid ' || s.relation::oid || '\y'))`
+
+func (c *catalog) readViews(ctx context.Context, tx pgx.Tx) error {
+	c.filters = map[oid]filter{}
+	return each(ctx, tx, viewsSQL, []any{firstNormal}, func(row pgx.CollectableRow) error {
+		var view oid
+		var f filter
+		err := row.Scan(&view, &f.catalog, &f.asks, &f.barrier, &f.checked)
+		c.filters[view] = f
+		return err
+	})
+}
+
+// shown is the catalog whose secrets a view shows, itself or by others.
+func (c *catalog) shown(view *relation, seen []*relation) string {
+	if view.kind != 'v' && view.kind != 'm' || slices.Contains(seen, view) {
+		return ""
+	}
+	if catalog := c.filters[view.oid].catalog; catalog != "" && !view.invoker {
+		return catalog
+	}
+	for _, o := range c.uses[view.oid] {
+		if r := c.relations[o]; r != nil {
+			if catalog := c.shown(r, append(seen, view)); catalog != "" {
+				return catalog
+			}
+		}
+	}
+	return ""
+}
+
+// filter looks at a view that stands between the actor and a table without
+// policies, and lets through the rows that are the actor's.
+func (f *findings) filter(a access, r *relation, with with) {
+	view, is := f.filters[r.oid]
+	table := slices.IndexFunc(f.uses[r.oid], func(o oid) bool {
+		t := f.relations[o]
+		return t != nil && t.isTable() && !t.protected && !f.can(a.actor, o)
+	})
+	if !is || !view.asks || r.invoker || table < 0 {
+		return
+	}
+	name := f.relations[f.uses[r.oid][table]].name
+	switch {
+	case a.sel && !view.barrier:
+		with("view_filter", Medium, "it alone keeps others' rows of "+name+" back, and without security_barrier a function or cast of the reader's may be shown them first", a.proof(r), "ALTER VIEW "+r.name+" SET (security_barrier = true);", r.state)
+	case (a.insert || a.update) && !view.checked:
+		with("view_filter", Medium, "it alone keeps others' rows of "+name+" apart, and without check_option takes rows that are somebody else's", a.proof(r), "ALTER VIEW "+r.name+" SET (check_option = cascaded);", r.state)
+	}
+}
+
 // A hole is a view whose owner's rights lead past a table's policies.
 type hole struct {
 	view, table *relation
@@ -42,9 +121,10 @@ type hole struct {
 	stored      bool   // the table is a materialized view
 }
 
-// through looks for a hole that a view leads to, directly or by other views. One
-// in a table that is protected counts before others.
-func (c *catalog) through(actor oid, view *relation, seen []*relation) *hole {
+// through looks for a hole that a view leads to, directly or by other views, for
+// commands of pg_policy.polcmd. One in a table that is protected counts before
+// others.
+func (c *catalog) through(actor oid, view *relation, commands string, seen []*relation) *hole {
 	if slices.Contains(seen, view) {
 		return nil
 	}
@@ -62,7 +142,7 @@ func (c *catalog) through(actor oid, view *relation, seen []*relation) *hole {
 		var found *hole
 		switch {
 		case r.kind == 'v':
-			found = c.through(actor, r, seen)
+			found = c.through(actor, r, commands, seen)
 		case view.invoker:
 			// What the actor reads there, it reads with its own rights.
 		case r.kind == 'm':
@@ -70,7 +150,7 @@ func (c *catalog) through(actor oid, view *relation, seen []*relation) *hole {
 				found = &hole{view, r, "", true}
 			}
 		case r.isTable() && r.protected:
-			if why := c.bypasses(view.owner, r); why != "" {
+			if why := c.bypasses(view.owner, r, commands); why != "" {
 				found = &hole{view, r, why, false}
 			}
 		case r.kind == 'f':
@@ -129,109 +209,37 @@ func (f *findings) rule(a access, r *relation, with with) {
 	if !a.insert && !a.update && !a.delete {
 		return
 	}
-	for _, o := range f.ruled[r.oid] {
-		t := f.relations[o]
-		if t == nil || f.inherits(a.actor, t.owner) {
+	if t, by, why := f.ruledTo(a.actor, r, nil); t != nil {
+		with("rule", High, "a rule on it touches "+t.name+" with the rights of "+ident(f.roles[by].name)+", "+why, a.proof(r),
+			comment("see the rules with \\d+ "+r.name+", and write a trigger in place of the one that leads to "+t.name))
+	}
+}
+
+// ruledTo is a table or view that the rules of a relation, or of those that these
+// write to, touch past its policies, with whose rights, and why.
+func (c *catalog) ruledTo(actor oid, r *relation, seen []oid) (t *relation, by oid, why string) {
+	if slices.Contains(seen, r.oid) {
+		return nil, 0, ""
+	}
+	for _, o := range c.ruled[r.oid] {
+		t := c.relations[o]
+		if t == nil || c.inherits(actor, t.owner) {
 			continue
 		}
-		why := ""
 		switch {
 		case t.isTable() && t.protected:
-			why = f.bypasses(r.owner, t)
+			why = c.bypasses(r.owner, t, "rwad")
 		case t.kind == 'v':
-			if hole := f.through(a.actor, t, nil); hole != nil && (hole.why != "" || hole.stored) {
-				why = "and leads on to " + hole.table.name + " with those of " + ident(f.roles[hole.view.owner].name)
+			if hole := c.through(actor, t, "rwad", nil); hole != nil && (hole.why != "" || hole.stored) {
+				why = "and leads on to " + hole.table.name + " with those of " + ident(c.roles[hole.view.owner].name)
 			}
 		}
 		if why != "" {
-			with("rule", High, "a rule on it touches "+t.name+" with the rights of "+ident(f.roles[r.owner].name)+", "+why, a.proof(r),
-				comment("see the rules with \\d+ "+r.name+", and write a trigger in place of the one that names "+t.name))
-			return
+			return t, r.owner, why
+		}
+		if t, by, why := c.ruledTo(actor, t, append(seen, r.oid)); t != nil {
+			return t, by, why
 		}
 	}
-}
-
-// policy looks for a policy that lets an actor at every row of a table.
-func (f *findings) policy(a access, r *relation) {
-	for _, command := range []struct {
-		does  bool
-		of    rune
-		name  string
-		proof string
-	}{
-		{a.sel, 'r', "SELECT", a.proof(r)},
-		{a.update, 'w', "UPDATE", may("has_any_column_privilege", r.name, "UPDATE")},
-		{a.delete, 'd', "DELETE", "BEGIN; DELETE FROM " + r.name + "; ROLLBACK"},
-		{a.insert, 'a', "INSERT", may("has_any_column_privilege", r.name, "INSERT")},
-	} {
-		if !command.does {
-			continue
-		}
-		p := f.open(a.actor, r.oid, command.of)
-		if p == nil {
-			continue
-		}
-		detail := "it is always true for " + command.name + ", whatever the other permissive policies say"
-		fix := "DROP POLICY " + p.name + " ON " + r.name + ";"
-		if p.other != "" {
-			detail = "where it says no to " + command.name + ", the policy " + p.other + " says yes"
-			fix += " DROP POLICY " + p.other + " ON " + r.name + ";"
-		}
-		f.add(a.actor, Finding{Code: "policy", Severity: High, Kind: "policy", Object: p.name + " ON " + r.name, Proof: command.proof,
-			Detail: detail, Fix: fix}, p.using, p.check, a.rights())
-	}
-}
-
-// open returns the permissive policy that lets a role at every row of a table
-// for a command of pg_policy.polcmd, and that no restrictive policy bounds.
-func (c *catalog) open(role, table oid, command rune) *policy {
-	var found *policy
-	var permissive []*policy
-	var exprs []string
-	for i := range c.policies[table] {
-		p := &c.policies[table][i]
-		if (p.command != command && p.command != '*') || !slices.ContainsFunc(p.roles, func(to oid) bool { return to == public || c.inherits(role, to) }) {
-			continue
-		}
-		var always bool
-		expr := p.using
-		switch command {
-		case 'a':
-			expr = p.written()
-			always = p.always(p.written())
-		case 'w':
-			// Of rows that a policy shows, one may become somebody else's.
-			always = p.always(p.using) || p.always(p.written())
-		default:
-			always = p.always(p.using)
-		}
-		if p.permissive && always && found == nil {
-			found = p
-		}
-		if p.permissive {
-			permissive, exprs = append(permissive, p), append(exprs, expr)
-		}
-		if !p.permissive && !always {
-			return nil
-		}
-	}
-	for i := 0; i < len(exprs) && found == nil; i++ {
-		for j := range i {
-			if anyOf([]string{exprs[j], exprs[i]}, yes, permissive[i].notNull) == yes {
-				both := *permissive[j]
-				both.other = permissive[i].name
-				found = &both
-				break
-			}
-		}
-	}
-	return found
-}
-
-// written is what rows that are written must fulfil.
-func (p *policy) written() string {
-	if p.check != "" {
-		return p.check
-	}
-	return p.using
+	return nil, 0, ""
 }

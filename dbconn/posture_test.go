@@ -3,6 +3,7 @@ package dbconn_test
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -268,9 +269,13 @@ func (s *scene) login() *pgx.Conn {
 	return conn
 }
 
-func (s *scene) connect() (*pgx.Conn, error) {
+func (s *scene) open() (*pgx.Conn, error) {
 	host, port, _ := strings.Cut(s.pg.Addr(), ":")
-	conn, err := pgx.Connect(s.t.Context(), fmt.Sprintf("host=%s port=%s dbname=%s user='%s' sslmode=disable", host, port, s.database, s.role))
+	return pgx.Connect(s.t.Context(), fmt.Sprintf("host=%s port=%s dbname=%s user='%s' sslmode=disable", host, port, s.database, s.role))
+}
+
+func (s *scene) connect() (*pgx.Conn, error) {
+	conn, err := s.open()
 	if err == nil {
 		s.run(conn, "SET app.tenant = 'acme'")
 	}
@@ -294,6 +299,23 @@ func (s *scene) steal(h hole) (stolen bool, why error) {
 	}()
 	for _, sql := range h.steal {
 		sql = s.fill(sql)
+		if sql == "/*fresh*/" { // a session that has set nothing
+			conn.Close(context.Background())
+			if conn, err = s.open(); err != nil {
+				return false, err
+			}
+			continue
+		}
+		if sql == "/*hear*/" {
+			ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
+			heard, err := conn.WaitForNotification(ctx)
+			cancel()
+			if err != nil {
+				return false, err
+			}
+			said = heard.Payload
+			continue
+		}
 		on := conn
 		if strings.HasPrefix(sql, "/*admin*/") {
 			on = s.admin
@@ -341,10 +363,13 @@ func (s *scene) posture(cfg dbconn.PostureConfig) *dbconn.PostureReport {
 	return r
 }
 
+var toasted = regexp.MustCompile(`pg_toast_\d+`)
+
 // told are a report's findings, as a hole lists them.
 func (s *scene) told(r *dbconn.PostureReport) []string {
 	told := []string{}
 	for _, f := range r.Findings {
+		f.Object = toasted.ReplaceAllString(f.Object, "pg_toast_n")
 		told = append(told, f.Code+" "+strings.NewReplacer(s.database, "db", quote(s.role), "me", s.role, "me").Replace(f.Object))
 	}
 	slices.Sort(told)
