@@ -27,15 +27,19 @@ func spoken(http1, h2c bool) *http.Protocols {
 }
 
 // The streams of a connection share its window. 256 whose bytes nobody takes
-// stop no other; of what net/http allows by itself, one is enough.
+// stop no other; of what net/http allows by itself, one is enough. Frames are of
+// the size that everybody may send: a longer one would be a longer buffer, and
+// one beyond a stream's window an error of whoever believes the limit.
 const (
 	maxStreams   = 1000
+	frameSize    = 16 << 10
 	streamWindow = 256 << 10
 	sharedWindow = 256 * streamWindow
 )
 
 func windows() *http.HTTP2Config {
-	return &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerStream: streamWindow, MaxReceiveBufferPerConnection: sharedWindow}
+	return &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReadFrameSize: frameSize,
+		MaxReceiveBufferPerStream: streamWindow, MaxReceiveBufferPerConnection: sharedWindow}
 }
 
 // streams are a transport of HTTP/2.
