@@ -7,13 +7,20 @@ const ibanSizes = "AD24AE23AL28AO25AT20AZ28BA20BE16BF28BG22BH22BI27BJ28BR29BY28C
 	"LC32LI21LT20LU20LV21LY25MA28MC27MD24ME22MG27MK19ML28MN20MR27MT31MU30MZ25NE28NI28NL18NO15OM23PK24PL28PS29PT25QA29RO24RS22RU33" +
 	"SA24SC31SD18SE24SI19SK24SM27SN28SO23ST25SV28TD27TG28TL23TN24TR26UA29VA22VG24XK20YE30"
 
-func ibanSize(country []byte) int {
+// ibanSizeOf has the lengths by the two letters of a country.
+var ibanSizeOf = func() (t [32 * 32]uint8) {
 	for i := 0; i < len(ibanSizes); i += 4 {
-		if ibanSizes[i] == country[0] && ibanSizes[i+1] == country[1] {
-			return num([]byte(ibanSizes[i+2 : i+4]))
-		}
+		t[int(ibanSizes[i]&31)<<5|int(ibanSizes[i+1]&31)] = uint8(num([]byte(ibanSizes[i+2 : i+4])))
 	}
-	return 0
+	return t
+}()
+
+// ibanSize returns the length of the IBANs of a country, in capitals, or 0.
+func ibanSize(country []byte) int {
+	if !isUpper(country[0]) || !isUpper(country[1]) {
+		return 0
+	}
+	return int(ibanSizeOf[int(country[0]&31)<<5|int(country[1]&31)])
 }
 
 // readIBAN reads an IBAN from group g on.
@@ -65,10 +72,7 @@ func (l *level) ibanOf(c []byte, start, end int) {
 	if len(c) < 15 || !isLetter(c[0]) || !isLetter(c[1]) || !isDigit(c[2]) || !isDigit(c[3]) || ibanSize(c) != len(c) {
 		return
 	}
-	var turned [34]byte
-	n := copy(turned[:], c[4:])
-	n += copy(turned[n:], c[:4])
-	if mod97(turned[:n]) != 1 || num(c[2:4]) < 2 {
+	if !ibanSum(c) {
 		return
 	}
 	score := float32(1)
@@ -76,6 +80,17 @@ func (l *level) ibanOf(c []byte, start, end int) {
 		score = l.rate(l.zone.det.iban, start, 0.3, 0.95) // a name in a program, by chance
 	}
 	l.add(l.zone.det.iban, start, end, score)
+}
+
+// ibanSum reports whether the check digits of c are right.
+func ibanSum(c []byte) bool {
+	if !isDigit(c[2]) || !isDigit(c[3]) || num(c[2:4]) < 2 {
+		return false
+	}
+	var turned [34]byte
+	n := copy(turned[:], c[4:])
+	n += copy(turned[n:], c[:4])
+	return mod97(turned[:n]) == 1
 }
 
 func mixesCase(b []byte) bool {

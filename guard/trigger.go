@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"encoding/binary"
 	"math/bits"
 	"unicode/utf8"
 )
@@ -80,6 +81,30 @@ func skip(b []byte, i int) int {
 		if i == first && isWord(b[i]) && isLong(b, i) {
 			return i
 		}
+	}
+	return i
+}
+
+// nextDot returns the first place in b[i:] where the word dot begins, which may be
+// the point of an address, or len(b).
+func nextDot(b []byte, i int) int {
+	const ones = 0x0101010101010101
+	for ; i+10 <= len(b); i += 8 {
+		w := b[i : i+10]
+		d := (binary.LittleEndian.Uint64(w) | 0x20*ones) ^ 'd'*ones
+		o := (binary.LittleEndian.Uint64(w[1:]) | 0x20*ones) ^ 'o'*ones
+		t := (binary.LittleEndian.Uint64(w[2:]) | 0x20*ones) ^ 't'*ones
+		m := d | o | t
+		if (m-ones)&^m&(0x80*ones) == 0 {
+			continue
+		}
+		for p := i; p < i+8; p++ {
+			if isDotAt(b, p) {
+				return p
+			}
+		}
+	}
+	for ; i < len(b) && !isDotAt(b, i); i++ {
 	}
 	return i
 }
@@ -249,6 +274,9 @@ func plainNumber(b []byte, i int, quick bool) (end int, hit bool) {
 		switch b[p] {
 		case ',', ';', ')', ']', '}', '"', '\'', '!', '?', '*', '|', '.', ':':
 			if p++; p < len(b) && !isSpace(b[p]) {
+				if isQuote(b[p-1]) && quotedOn(b, p) {
+					return 0, true
+				}
 				if closes := b[p-1] == ')' || b[p-1] == ']' || b[p-1] == '"' || b[p-1] == '\''; !closes || isAlnum(b[p]) || isGroupSep[b[p]] {
 					return 0, true
 				}
@@ -259,11 +287,17 @@ func plainNumber(b []byte, i int, quick bool) (end int, hit bool) {
 			return 0, true
 		}
 	}
+	if isQuote(b[p-1]) && quotedOn(b, p) {
+		return 0, true
+	}
 	for p < len(b) && p-end < 3 && isSpace(b[p]) {
 		p++
 	}
 	if p == len(b) {
 		return end - 1, false
+	}
+	if p+4 < len(b) && b[p]|0x20 == 'd' && b[p+1]|0x20 == 'o' && b[p+2]|0x20 == 't' && (b[p+3] == ' ' || b[p+3] == ')') {
+		return 0, true // 10 dot 0 dot 0 dot 1
 	}
 	if c := b[p]; isDigit(c) || c >= 0x80 || c == '-' || c == '/' || c == '(' || c == '_' {
 		return 0, true
@@ -277,6 +311,20 @@ func plainNumber(b []byte, i int, quick bool) (end int, hit bool) {
 		return 0, true
 	}
 	return end - 1, false
+}
+
+// quotedOn reports whether behind the closing quote before b[p] is another that
+// opens a number, as in a list or a sum of strings.
+func quotedOn(b []byte, p int) bool {
+	for low := p; p < len(b) && p-low < 5; p++ {
+		switch c := b[p]; {
+		case isQuote(c):
+			return p+1 < len(b) && (isDigit(b[p+1]) || isGroupSep[b[p+1]] && p+2 < len(b) && isDigit(b[p+2]))
+		case c != ' ' && c != '+' && c != ',' && c != '.' && c != '|':
+			return false
+		}
+	}
+	return false
 }
 
 // mayBeNet reports whether the colon b[i] may be in a URL or an address.
