@@ -212,7 +212,7 @@ func (d *detector) nextTrigger(b []byte, from, limit int, quick bool) (first, t 
 		case trigColon:
 			hit = mayBeNet(b, i) || i+1 < len(b) && keyBefore(b, i)
 		case trigEqual:
-			hit = padsBlob(b, i) || keyBefore(b, i)
+			hit = padsBlob(b, i) || keyBefore(b, i) || quotesByte(b, i)
 		case trigDash:
 			hit = i+2 < len(b) && (b[i+1] == '-' && pemHeader(b[i:]) > 0 || hexDigit(b[i+1]) >= 0 && hexDigit(b[i+2]) >= 0 && macPairs(b, i-2, '-'))
 		case trigQuote:
