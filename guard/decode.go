@@ -128,12 +128,12 @@ func inflate(dst, b []byte) []byte {
 	if err != nil {
 		return nil
 	}
-	dst = dst[:cap(dst)]
-	n, err := io.ReadFull(r, dst)
+	out := make([]byte, maxBlob) // dst would leave the stack for it
+	n, err := io.ReadFull(r, out)
 	if n == 0 || err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return nil
 	}
-	return keepText(dst[:n])
+	return keepText(append(dst, out[:n]...))
 }
 
 func decodeBase64(dst, b []byte) []byte {
