@@ -13,7 +13,7 @@ export PHOENIX_CACHE ?= $(CURDIR)/.cache
 GOFLAGS_GIVEN := $(shell go env GOFLAGS)
 export GOFLAGS := $(strip $(GOFLAGS_GIVEN) -buildvcs=false)
 
-TEST_TIMEOUT  ?= 10m
+TEST_TIMEOUT  ?= 20m
 BENCH         ?= .
 BENCH_FLAGS   ?=
 BENCH_TIMEOUT ?= 60m

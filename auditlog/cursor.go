@@ -29,8 +29,8 @@ const anchorCursor = "anchor"
 func cursorName(name string) string { return cursorDir + "/" + name + ".json" }
 
 func readCursor(fsys fs.FS, name string) (c cursor, err error) {
-	data, err := fs.ReadFile(fsys, cursorName(name))
-	if errors.Is(err, fs.ErrNotExist) {
+	data, err := readUpTo(fsys, cursorName(name), maxSmall)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errForeign) {
 		return c, nil
 	}
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tamshai/phoenix/auditlog"
@@ -62,29 +63,40 @@ func TestSealBeforeTheKeyGoes(t *testing.T) {
 // What comes after is the window that the report has, until the next start
 // covers it.
 func TestWhatComesAfterTheKeyIsGone(t *testing.T) {
-	dir := t.TempDir()
-	signer, public := leasedKey(t)
-	l := openT(t, dir, auditlog.Config{})
-	must(t, l.Attach(signer))
-	must(t, l.Append(t.Context(), event("before")))
-	must(t, l.Seal(t.Context()))
-	signer.gone.Store(true)
-	must(t, l.Append(t.Context(), event("after")))
-	began := time.Now()
-	must(t, l.Close(t.Context()))
-	if took := time.Since(began); took > 9*time.Second { // what Close gives a key that may come back
-		t.Errorf("Close has waited %v for it", took)
-	}
-	if r := verify(t, dir, "", public); r.Err() != nil || r.Epochs[0].Closed || r.Epochs[0].Unsealed != 1 {
-		t.Errorf("%v %+v", r.Err(), r.Epochs)
-	}
-	signer.gone.Store(false)
-	l = openT(t, dir, auditlog.Config{})
-	must(t, l.Attach(signer))
-	must(t, l.Close(t.Context()))
-	if r := verify(t, dir, "", public); r.Err() != nil || !r.Epochs[0].Closed || r.Epochs[0].Unsealed != 0 {
-		t.Errorf("%v %+v", r.Err(), r.Epochs)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		disk := newSimDisk()
+		signer, public := leasedKey(t)
+		sound := func() *auditlog.Report {
+			t.Helper()
+			r, err := auditlog.Verify(t.Context(), disk.view(), auditlog.VerifyConfig{Keys: keysOf(public)})
+			must(t, err)
+			must(t, r.Err())
+			return r
+		}
+		l, err := auditlog.OpenOn(disk, simConfig)
+		must(t, err)
+		must(t, l.Attach(signer))
+		must(t, l.Append(t.Context(), event("before")))
+		must(t, l.Seal(t.Context()))
+		signer.gone.Store(true)
+		must(t, l.Append(t.Context(), event("after")))
+		began := time.Now()
+		must(t, l.Close(t.Context()))
+		if took := time.Since(began); took > 9*time.Second { // what Close gives a key that may come back
+			t.Errorf("Close has waited %v for it", took)
+		}
+		if r := sound(); r.Epochs[0].Closed || r.Epochs[0].Unsealed != 1 {
+			t.Errorf("%+v", r.Epochs)
+		}
+		signer.gone.Store(false)
+		l, err = auditlog.OpenOn(disk, simConfig)
+		must(t, err)
+		must(t, l.Attach(signer))
+		must(t, l.Close(t.Context()))
+		if r := sound(); !r.Epochs[0].Closed || r.Epochs[0].Unsealed != 0 {
+			t.Errorf("%+v", r.Epochs)
+		}
+	})
 }
 
 // A key that is away for a while is waited for, but not longer than the caller

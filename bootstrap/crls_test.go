@@ -3,6 +3,7 @@ package bootstrap_test
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tamshai/phoenix/bootstrap"
@@ -229,4 +231,48 @@ func TestCRLsOfOneMount(t *testing.T) {
 	if _, err := fetch[0](t.Context()); err == nil || !strings.Contains(err.Error(), "no CRL of an authority that leads to") {
 		t.Errorf("without an issuer: %v", err)
 	}
+}
+
+// Vault is away when CRLs are to be had for the first time: where they are
+// required, a service does not begin; where not, it does, says so, and honours
+// them once Vault is back.
+func TestCRLsWhileVaultIsAwayAtTheStart(t *testing.T) {
+	inFakeTime(t, func(t *testing.T, d *doubleT) {
+		p, s := d.identified()
+		d.server.Seal()
+		cfg := tlsconfig.RevocationConfig{Identity: s.Identity(), Fetch: s.CRLs(), Interval: time.Minute}
+		if r, err := tlsconfig.OpenRevocation(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "sealed") {
+			t.Errorf("required: %v, %v", r, err)
+		}
+		cfg.Soft = true
+		r, err := tlsconfig.OpenRevocation(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		config := tlsconfig.Config{Revocation: r}.Client(s.Identity(), "", tlsconfig.AllowTrusted())
+		own, err := config.GetClientCertificate(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		peer := tls.ConnectionState{ServerName: own.Leaf.DNSNames[0]} // it meets itself: a peer of that authority
+		for _, der := range own.Certificate {
+			c, err := x509.ParseCertificate(der)
+			if err != nil {
+				t.Fatal(err)
+			}
+			peer.PeerCertificates = append(peer.PeerCertificates, c)
+		}
+		refused := func() error { return config.VerifyConnection(peer) }
+		if err := refused(); r.Err() == nil || err != nil {
+			t.Errorf("not required: %v, refused: %v", r.Err(), err)
+		}
+		d.server.Unseal()
+		d.must("POST", p.inter+"/revoke", obj{"serial_number": colons(own.Leaf.SerialNumber.Bytes())})
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if err := refused(); r.Err() != nil || err == nil || !strings.Contains(err.Error(), "revoked") {
+			t.Errorf("Vault is back: %v, refused: %v", r.Err(), err)
+		}
+	})
 }

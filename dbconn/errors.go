@@ -100,6 +100,8 @@ func connectError(op, where string, err error, scrub *scrubber) error {
 	case errors.Is(err, context.Canceled):
 	case errors.As(err, &refused), certificateError(err):
 		e.Kind, e.Remedy = ErrInsecure, "look where the name leads, and whether the server's certificate is for that name and from the authority in use"
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &dial) && dial.Timeout(): // wherever it was, a login with a password included
+		e.Remedy = "it did not answer in time: see whether the server runs, how busy it is, and whether the network lets us through"
 	case strings.Contains(text, "server refused TLS connection"):
 		e.Kind, e.Remedy = ErrInsecure, "turn on ssl on the server, and see that nothing between here and there speaks for it"
 	case strings.Contains(text, "remote error: tls"):

@@ -241,7 +241,7 @@ func newWorld(t testing.TB, cfg realpg.Config) *world {
 
 func (w *world) config() dbconn.Config {
 	return dbconn.Config{Addr: w.pg.Addr(), Database: "postgres", Leases: w.leases, Certs: w.certs, Audit: w.events, MaxConns: 4,
-		Rand: func() float64 { return 0 }}
+		ConnectTimeout: patience, DrainTimeout: patience, Rand: func() float64 { return 0 }}
 }
 
 func open(t testing.TB, cfg dbconn.Config) *dbconn.DB {

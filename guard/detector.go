@@ -22,8 +22,8 @@ type detector struct {
 	only   map[string]bool // labels to look for; nil: all
 
 	// Recognizers with a matcher of their own.
-	card, iban, phone, phoneTR, phonePH, mail, ip, mac, url, domain, domainName, crypto, date, secret, pem *recognizer
-	nameOf                                                                                                 map[string]*recognizer // by the labels of the dictionary
+	card, iban, ssn, phone, phoneTR, phonePH, mail, ip, mac, url, domain, domainName, crypto, date, secret, pem *recognizer
+	nameOf                                                                                                      map[string]*recognizer // by the labels of the dictionary
 	// unlike is no entity: its words say that a number is none.
 	unlike *recognizer
 }
@@ -33,6 +33,7 @@ func (d *detector) ownRecognizers() []recognizerAt {
 	return []recognizerAt{
 		{&d.card, recognizer{label: "CREDIT_CARD", checked: true, best: 0.95, bestWith: 1, words: "card cards credit debit visa mastercard amex american express diners discover jcb maestro cc ccn pan number payment"}},
 		{&d.iban, recognizer{label: "IBAN_CODE", checked: true, best: 1, bestWith: 1, words: "iban bank account transfer"}},
+		{&d.ssn, recognizer{label: "US_SSN", checked: true, best: 0.7, bestWith: 0.85, words: ssnWords}},
 		{&d.phone, recognizer{label: "PHONE_NUMBER", best: 0.75, bestWith: 0.95, words: phoneWords}},
 		{&d.phoneTR, recognizer{label: "TR_PHONE_NUMBER", best: 0.4, bestWith: 0.4, words: phoneWords + " numara numarası cep gsm"}},
 		{&d.phonePH, recognizer{label: "PH_MOBILE_NUMBER", best: 0.4, bestWith: 0.4, words: phoneWords + " telepono numero"}},
@@ -46,7 +47,7 @@ func (d *detector) ownRecognizers() []recognizerAt {
 		{&d.date, recognizer{label: "DATE_TIME", checked: true, best: 0.3, bestWith: 0.85, words: "born birth birthday dob birthdate geboren geburtsdatum geburtstag naissance né née nacimiento nascita nato fecha nacido urodzenia date-of-birth"}},
 		{&d.secret, recognizer{label: "SECRET", best: 1, bestWith: 1, runsOn: true, words: "password passwd pwd passphrase passcode passwort contraseña"}},
 		{&d.pem, recognizer{label: "SECRET", best: 1, bestWith: 1}},
-		{&d.unlike, recognizer{words: "suite apt apartment order invoice ticket version build isbn serial sku model revision commit line page chapter issue zip revenue price amount total cost usd eur units tracking"}},
+		{&d.unlike, recognizer{words: "suite apt apartment order invoice ticket version build isbn serial sku model revision commit line page chapter issue zip revenue price amount total cost usd eur units tracking part usps ups fedex parcel"}},
 	}
 }
 

@@ -65,10 +65,7 @@ func (l *level) ibanOf(c []byte, start, end int) {
 	if len(c) < 15 || !isLetter(c[0]) || !isLetter(c[1]) || !isDigit(c[2]) || !isDigit(c[3]) || ibanSize(c) != len(c) {
 		return
 	}
-	var turned [34]byte
-	n := copy(turned[:], c[4:])
-	n += copy(turned[n:], c[:4])
-	if mod97(turned[:n]) != 1 || num(c[2:4]) < 2 {
+	if !ibanSum(c) {
 		return
 	}
 	score := float32(1)
@@ -76,6 +73,17 @@ func (l *level) ibanOf(c []byte, start, end int) {
 		score = l.rate(l.zone.det.iban, start, 0.3, 0.95) // a name in a program, by chance
 	}
 	l.add(l.zone.det.iban, start, end, score)
+}
+
+// ibanSum reports whether the check digits of c are right.
+func ibanSum(c []byte) bool {
+	if !isDigit(c[2]) || !isDigit(c[3]) || num(c[2:4]) < 2 {
+		return false
+	}
+	var turned [34]byte
+	n := copy(turned[:], c[4:])
+	n += copy(turned[n:], c[:4])
+	return mod97(turned[:n]) == 1
 }
 
 func mixesCase(b []byte) bool {

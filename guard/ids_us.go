@@ -1,9 +1,11 @@
 package guard
 
+const ssnWords = "ssn ssns ssid ssn# social security soc sec itin taxpayer"
+
 // usRecognizers are identifiers of the United States.
 func usRecognizers() []recognizer {
 	const (
-		ssn     = "ssn ssns ssid ssn# social security soc sec itin taxpayer"
+		ssn     = ssnWords
 		tax     = "itin taxpayer tax tin individual irs"
 		routing = "aba routing rtn transit bank banking wire ach fedwire checking"
 		account = "account accounts acct bank banking checking savings debit deposit save saving iban"

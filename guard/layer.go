@@ -5,6 +5,8 @@ import (
 	"encoding/base32"
 	"encoding/base64"
 	"encoding/hex"
+	"slices"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 )
@@ -74,6 +76,9 @@ func eachLayer(text []byte, f func(*layer) bool) {
 				shown = bare
 			}
 		}
+		if letters := unleet(shown); letters != nil && !f(letters) {
+			return
+		}
 		l = undo(shown)
 	}
 }
@@ -83,15 +88,19 @@ func eachLayer(text []byte, f func(*layer) bool) {
 func undo(l *layer) *layer {
 	var out *layer
 	text, done := l.text, 0
+	quoted := bytes.Count(text, []byte("=20")) >= 3
 	for i := 0; i < len(text); {
-		if alphabet[text[i]]&inBase64 == 0 {
-			i++
-			continue
+		var decoded []byte
+		n := 0
+		switch {
+		case quoted: // what it hides is read at the next level
+			decoded, n = unquoted(text[i:])
+		case alphabet[text[i]]&inBase64 != 0:
+			if decoded, n = numbers(text[i:]); n == 0 {
+				decoded, n = blob(text[i:])
+			}
 		}
-		decoded, n := numbers(text[i:])
-		if n == 0 {
-			decoded, n = blob(text[i:])
-		}
+		n = max(n, 1)
 		if decoded != nil {
 			if out == nil {
 				out = &layer{}
@@ -108,6 +117,45 @@ func undo(l *layer) *layer {
 	return out
 }
 
+// unquoted decodes an escape of quoted-printable text, or a soft line break.
+func unquoted(text []byte) ([]byte, int) {
+	if text[0] != '=' {
+		return nil, 1
+	}
+	if len(text) > 2 && hexDigit(text[1]) >= 0 && hexDigit(text[2]) >= 0 {
+		return []byte{byte(hexDigit(text[1])<<4 | hexDigit(text[2]))}, 3
+	}
+	if n := breakLine(text[1:]); n > 0 {
+		return []byte{}, 1 + n
+	}
+	return nil, 1
+}
+
+// unleet returns l with letters in place of the digits and signs that look like
+// them, or nil if fewer than three runs of these touch a letter. A one is read as
+// an i.
+func unleet(l *layer) *layer {
+	const signs, letters = "013457@$", "oieastas"
+	out, found := bytes.Clone(l.text), 0
+	for i := 0; i < len(out); i++ {
+		end := i
+		for end < len(out) && strings.IndexByte(signs, out[end]) >= 0 {
+			end++
+		}
+		if end == i || !(i > 0 && isLetter(out[i-1]) || end < len(out) && isLetter(out[end])) {
+			i = end
+			continue
+		}
+		for found++; i < end; i++ {
+			out[i] = letters[strings.IndexByte(signs, out[i])]
+		}
+	}
+	if found < 3 {
+		return nil
+	}
+	return &layer{text: out, from: l.from, to: l.to}
+}
+
 // keep appends under.text[i:j] as it is.
 func (l *layer) keep(under *layer, i, j int) {
 	for ; i < j; i++ {
@@ -116,10 +164,10 @@ func (l *layer) keep(under *layer, i, j int) {
 }
 
 // numbers decodes a row of character codes: 59 6f 75, 0x59,0x6f, 59:6f, U+0059
-// U+006F, or in binary or decimal. A run of hexadecimal digits without gaps is a blob.
+// U+006F, or in binary, octal or decimal. A run of hexadecimal digits without gaps is a blob.
 func numbers(text []byte) ([]byte, int) {
 	const fewest = 5
-	for _, base := range [...]int{2, 16, 10} {
+	for _, base := range [...]int{2, 16, 8, 10} {
 		var out []byte
 		end := 0
 		for i := 0; i < len(text); {
@@ -132,8 +180,11 @@ func numbers(text []byte) ([]byte, int) {
 				i, width = i+2, 4
 			}
 			code, n := digits(text[i:], base)
-			if n == 0 || base == 2 && n != 8 || base == 16 && n != width || code >= utf8.RuneSelf {
+			if n == 0 || base == 2 && n != 8 || base == 16 && n != width || base == 8 && n < 2 || code >= utf8.RuneSelf {
 				break
+			}
+			if code < ' ' && code != '\n' && code != '\r' && code != '\t' {
+				break // a stream may have cut a number
 			}
 			i += n
 			out, end = append(out, byte(code)), i
@@ -269,6 +320,21 @@ func decodeRun(run []byte) []byte {
 		}
 		out := make([]byte, base64.RawStdEncoding.DecodedLen(len(s)))
 		n, err := base64.RawStdEncoding.Decode(out, s)
+		if err == nil && readable(out[:n]) {
+			return out[:n]
+		}
+	}
+	if len(std) < 32 {
+		return nil
+	}
+	slices.Reverse(std) // it may have been written backwards
+	for phase := range 4 {
+		s := std[phase:]
+		if !beginsText(s) {
+			continue
+		}
+		out := make([]byte, base64.RawStdEncoding.DecodedLen(len(s)))
+		n, err := base64.RawStdEncoding.Decode(out, s[:len(s)&^3])
 		if err == nil && readable(out[:n]) {
 			return out[:n]
 		}

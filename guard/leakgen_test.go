@@ -274,18 +274,38 @@ var rewritings = []rewriting{
 		slices.Reverse(words)
 		return strings.Join(words, " ")
 	}},
+	{"Caesar's cipher", func(_ generator, s string) string { return cipher(s, func(i rune) rune { return (i + 3) % 26 }) }},
+	{"Atbash", func(_ generator, s string) string { return cipher(s, func(i rune) rune { return 25 - i }) }},
+	{"digits for letters", func(_ generator, s string) string {
+		return strings.NewReplacer("a", "4", "e", "3", "i", "1", "o", "0", "s", "5", "t", "7").Replace(s)
+	}},
+	{"octal codes", func(_ generator, s string) string {
+		return eachRune(s, func(r rune) string { return fmt.Sprintf("%o ", r) })
+	}},
+	{"base64, backwards", func(_ generator, s string) string {
+		return reversed(base64.StdEncoding.EncodeToString([]byte(s)))
+	}},
+	{"quoted-printable", func(_ generator, s string) string {
+		return strings.NewReplacer(" ", "=20", ".", "=2E", ",", "=2C", "=", "=3D").Replace(s)
+	}},
+	{"a table", func(_ generator, s string) string {
+		return "| n | text |\n|---|---|\n| 1 | " + strings.Join(wrap(s, 5), " |\n| 2 | ") + " |"
+	}},
 	{"tag characters", func(_ generator, s string) string {
 		return strings.Map(func(r rune) rune { return r + 0xe0000 }, s)
 	}},
 }
 
-func rot13(s string) string {
+func rot13(s string) string { return cipher(s, func(i rune) rune { return (i + 13) % 26 }) }
+
+// cipher puts another letter in the place of each, by their number from 0 to 25.
+func cipher(s string, f func(rune) rune) string {
 	return strings.Map(func(r rune) rune {
 		switch {
 		case r >= 'a' && r <= 'z':
-			return 'a' + (r-'a'+13)%26
+			return 'a' + f(r-'a')
 		case r >= 'A' && r <= 'Z':
-			return 'A' + (r-'A'+13)%26
+			return 'A' + f(r-'A')
 		}
 		return r
 	}, s)

@@ -20,10 +20,13 @@ const (
 	nearlyAll = 0.9  // of the weight of a prompt that says next to nothing
 	gram      = 14   // letters that must agree when word breaks are ignored; so many are enough of a canary
 	maxPlaces = 32   // of one word in the prompts that are looked at
+
+	filterShift = 64 - 18
 )
 
 // index is what the prompts look like to a scan. All prompts lie behind one
-// another on a line, each followed by its variants: in rot13, and reversed.
+// another on a line, each followed by its variants: in rot13, reversed, and by the
+// steps between its letters.
 // A spot is a word on that line, and its place is its number.
 type index struct {
 	seed   maphash.Seed
@@ -33,6 +36,8 @@ type index struct {
 	letters []letter
 	grams   map[uint64][]int32 // hash of the gram that ends at a letter
 	prompts []prompt
+	// filter has a bit for the top bits of each gram, because most are in no prompt.
+	filter  [1 << (64 - filterShift) / 64]uint64
 	scratch sync.Pool // of *scratch
 }
 
@@ -98,6 +103,7 @@ func (x *index) addLetters(prompt int32, runes []rune, weights []float32) {
 		x.letters = append(x.letters, letter{prompt, weights[i]})
 		if h, ok := roll.next(r); ok && len(x.grams[h]) < maxPlaces {
 			x.grams[h] = append(x.grams[h], int32(len(x.letters)-1))
+			x.filter[h>>filterShift/64] |= 1 << (h >> filterShift % 64)
 		}
 	}
 	x.letters = append(x.letters, letter{prompt: -1})
@@ -122,7 +128,28 @@ func (x *index) add(prompt int32, text []byte, words []word, weights []float32) 
 	x.addLetters(prompt, runes, share)
 	x.addLetters(prompt, []rune(rot13(string(runes))), share)
 	x.addLetters(prompt, reversed(runes), reversed(share))
+	x.addSteps(prompt, runes, share)
 }
+
+// addSteps adds how far each letter is behind the one before, and the same for an
+// alphabet that runs backwards, as in Atbash.
+func (x *index) addSteps(prompt int32, runes []rune, weights []float32) {
+	var steps, mirrored []rune
+	var kept []float32
+	before := rune(0)
+	for i, r := range runes {
+		if r >= 'a' && r <= 'z' {
+			steps, mirrored, kept = append(steps, stride(before, r)), append(mirrored, stride(r, before)), append(kept, weights[i])
+			before = r
+		}
+	}
+	x.addLetters(prompt, steps, kept)
+	x.addLetters(prompt, mirrored, kept)
+}
+
+// stride returns how far r is behind the letter before it in the alphabet, which
+// has no end, in capitals: they are in no text that was folded.
+func stride(before, r rune) rune { return 'A' + (r-before+4*26)%26 }
 
 // letters returns the letters and digits of text, and for each the share of
 // its word's weight.

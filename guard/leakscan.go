@@ -126,7 +126,7 @@ func (x *index) scan(text []byte) (Leak, int) {
 	defer x.scratch.Put(s)
 	best, hold := Leak{}, len(text)
 	eachLayer(text, func(l *layer) bool {
-		for _, a := range [...]alignment{x.alignWords(l.text, &s.words), x.alignLetters(l.text, &s.letters)} {
+		for _, a := range [...]alignment{x.alignWords(l.text, &s.words), x.alignLetters(l.text, &s.letters, false), x.alignLetters(l.text, &s.letters, true)} {
 			if a.live > 0 {
 				from, _ := l.span(a.liveFrom, a.liveFrom+1)
 				hold = min(hold, from)
@@ -187,12 +187,15 @@ func (t *track) before(x *index, j int32) (score float32, start, count int32) {
 	return score, start, count
 }
 
-// alignLetters finds runs of letters that agree, whatever is between them.
-func (x *index) alignLetters(text []byte, t *track) alignment {
+// alignLetters finds runs of letters that agree, whatever is between them. With
+// steps set it reads, for each letter from A to Z, how far that is behind the one
+// before: this stays the same when all are shifted, as Caesar did.
+func (x *index) alignLetters(text []byte, t *track, steps bool) alignment {
 	t.begin()
 	var a alignment
 	var roll roller
 	var starts [gram]int
+	before := rune(0)
 	for i := 0; i < len(text); {
 		r, n := rune(text[i]), 1
 		if r >= utf8.RuneSelf {
@@ -208,11 +211,18 @@ func (x *index) alignLetters(text []byte, t *track) alignment {
 			i += n
 			continue
 		}
+		if steps {
+			if r < 'a' || r > 'z' {
+				i += n
+				continue
+			}
+			r, before = stride(before, r), r
+		}
 		t.tick++
 		starts[int(t.tick)%gram] = i
 		i += n
 		h, ok := roll.next(r)
-		if !ok {
+		if !ok || x.filter[h>>filterShift/64]&(1<<(h>>filterShift%64)) == 0 {
 			continue
 		}
 		for _, j := range x.grams[h] {

@@ -64,6 +64,9 @@ func (l *level) number(i int) {
 	if n > 1 && sum.dates {
 		l.readDates(gs[:stop])
 	}
+	if l.isStrange(gs[:stop]) {
+		l.loose(gs[0].start)
+	}
 }
 
 // runSummary tells, cheaply, what a run cannot be.

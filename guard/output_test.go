@@ -86,9 +86,10 @@ func TestOutputPromptAndDelimiter(t *testing.T) {
 		}
 	}
 	nonce := nonceOf(t, fence)
+	// What follows has no character of the alphabet, which could be the next of it.
 	for _, shown := range []string{nonce, "<data-" + nonce + ">", strings.ToUpper(nonce[:14]), base64.StdEncoding.EncodeToString([]byte(nonce))} {
-		got := policy.ScanOutput("The tag is " + shown + ", by the way.")
-		if !got.Allow || got.Found["delimiter"] == 0 || fence.In(got.Text) || !strings.HasSuffix(got.Text, ", by the way.") {
+		got := policy.ScanOutput("The tag is " + shown + ", 18 in all.")
+		if !got.Allow || got.Found["delimiter"] == 0 || fence.In(got.Text) || !strings.HasSuffix(got.Text, ", 18 in all.") {
 			t.Errorf("%q: %+v", shown, got)
 		}
 	}

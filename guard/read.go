@@ -33,7 +33,10 @@ type level struct {
 	apartEnd     int                              // characters that stand apart before it have been read
 	partedEnd    int                              // and by other separators
 	codesEnd     int                              // and their codes
-	ctxAt        int                              // where ctx is for, and whether letters are glued to it
+	looseEnd     int                              // and the parts of numbers
+	parts        [maxParts]part
+	number1      looseNumber
+	ctxAt        int // where ctx is for, and whether letters are glued to it
 	ctxOK        bool
 	ctx          mask
 }
@@ -58,7 +61,7 @@ func (z *zone) read(det *detector, b []byte, start, end, first int) ([]candidate
 // of a private key ends, or -1.
 func (l *level) read(z *zone, from int) int {
 	l.zone, l.t = z, l.v.text
-	l.runEnd, l.tokEnd, l.hostEnd, l.urlEnd, l.authorityEnd, l.valueEnd, l.apartEnd, l.partedEnd, l.codesEnd, l.ctxOK = 0, 0, 0, 0, 0, 0, 0, 0, 0, false
+	l.runEnd, l.tokEnd, l.hostEnd, l.urlEnd, l.authorityEnd, l.valueEnd, l.apartEnd, l.partedEnd, l.codesEnd, l.looseEnd, l.ctxOK = 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, false
 	if z.det.names != nil {
 		l.readNames()
 	}

@@ -249,6 +249,9 @@ func plainNumber(b []byte, i int, quick bool) (end int, hit bool) {
 		switch b[p] {
 		case ',', ';', ')', ']', '}', '"', '\'', '!', '?', '*', '|', '.', ':':
 			if p++; p < len(b) && !isSpace(b[p]) {
+				if isQuote(b[p-1]) && quotedOn(b, p) {
+					return 0, true
+				}
 				if closes := b[p-1] == ')' || b[p-1] == ']' || b[p-1] == '"' || b[p-1] == '\''; !closes || isAlnum(b[p]) || isGroupSep[b[p]] {
 					return 0, true
 				}
@@ -259,11 +262,17 @@ func plainNumber(b []byte, i int, quick bool) (end int, hit bool) {
 			return 0, true
 		}
 	}
+	if isQuote(b[p-1]) && quotedOn(b, p) {
+		return 0, true
+	}
 	for p < len(b) && p-end < 3 && isSpace(b[p]) {
 		p++
 	}
 	if p == len(b) {
 		return end - 1, false
+	}
+	if p+4 < len(b) && b[p]|0x20 == 'd' && b[p+1]|0x20 == 'o' && b[p+2]|0x20 == 't' && (b[p+3] == ' ' || b[p+3] == ')') {
+		return 0, true // 10 dot 0 dot 0 dot 1
 	}
 	if c := b[p]; isDigit(c) || c >= 0x80 || c == '-' || c == '/' || c == '(' || c == '_' {
 		return 0, true
@@ -277,6 +286,20 @@ func plainNumber(b []byte, i int, quick bool) (end int, hit bool) {
 		return 0, true
 	}
 	return end - 1, false
+}
+
+// quotedOn reports whether behind the closing quote before b[p] is another that
+// opens a number, as in a list or a sum of strings.
+func quotedOn(b []byte, p int) bool {
+	for low := p; p < len(b) && p-low < 5; p++ {
+		switch c := b[p]; {
+		case isQuote(c):
+			return p+1 < len(b) && (isDigit(b[p+1]) || isGroupSep[b[p+1]] && p+2 < len(b) && isDigit(b[p+2]))
+		case c != ' ' && c != '+' && c != ',' && c != '.' && c != '|':
+			return false
+		}
+	}
+	return false
 }
 
 // mayBeNet reports whether the colon b[i] may be in a URL or an address.

@@ -16,7 +16,7 @@ const (
 	// that a candidate cut by one is whole in the next.
 	maxCandidate = 8 << 10
 	// breakLook is how many bytes behind a break decide whether it is one.
-	breakLook = 4
+	breakLook = 12
 	// breakWord is the longest ordinary word, in bytes.
 	breakWord = 32
 	// history is how much text before a zone may give it context, in bytes.
@@ -79,12 +79,26 @@ func namesSecret(word []byte) bool {
 // on the next, as YAML's | and > and a tag of XML do.
 func opensBlock(c byte) bool { return c == '|' || c == '>' }
 
+// cutsNumber reports whether the line that ends before b[p] may be one of two that
+// share a number: digits end it, or a mark that says that it goes on, and behind
+// the indentation or the mark of a quotation of the next are digits.
 func cutsNumber(b []byte, p int) bool {
 	before := b[p-2]
 	if before == '\r' && p > 2 {
 		before = b[p-3]
 	}
-	return (isDigit(before) || before == '-' || before == ')') && (isDigit(b[p]) || b[p] == '-')
+	if !isDigit(before) && before != '-' && before != ')' && before != '\\' && before != '=' {
+		return false
+	}
+	for q := p; q < len(b) && q-p < breakLook-1; q++ {
+		switch c := b[q]; {
+		case isDigit(c), c == '-' && q == p:
+			return true
+		case c != ' ' && c != '\t' && c != '>' && c != '#' && c != '/' && c != '-' && c != '.' && c != ')' && c != '*':
+			return false
+		}
+	}
+	return false
 }
 
 // wordByte has a 1 for what ordinary words are made of: letters, and bytes of

@@ -41,7 +41,7 @@ func Example() {
 		log.Fatal(err)
 	}
 
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	estate, err := provision.Load("estate.yaml", []byte(exampleEstate))
 	if err != nil {

@@ -102,7 +102,7 @@ func ExampleRoll() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	estate, err := provision.Load("estate.yaml", []byte(rollEstate))
 	if err != nil {

@@ -288,3 +288,39 @@ func TestListsOfWhoMayNotSignThem(t *testing.T) {
 		t.Errorf("a peer of an authority without a list: %v", err)
 	}
 }
+
+// A client takes a server by the rules for host names (RFC 6125 as crypto/x509
+// has it): without regard to case and a dot at the end, by a wildcard for one
+// label, and never by a common name.
+func TestNamesOfServers(t *testing.T) {
+	ca := testpki.NewCA("ours")
+	identity := tlsconfig.Static(material(t, ca.Issue(clientSpec), ca))
+	for _, tt := range []struct {
+		asked string
+		spec  testpki.Spec
+		want  bool
+	}{
+		{"MCP-HR", serverSpec, true},
+		{"mcp-hr.", serverSpec, true},
+		{"mcp-hr.evil", serverSpec, false},
+		{".mcp-hr", serverSpec, false},
+		{"mcp-hr\x00", serverSpec, false},
+		{"*", serverSpec, false},
+		{"spiffe://tamshai.example/mcp-hr", serverSpec, false},
+		{"mcp-hr", testpki.Spec{CN: "mcp-hr"}, false},
+		{"mcp-hr", testpki.Spec{DNS: []string{"*"}}, false},
+		{"a.tamshai.example", testpki.Spec{DNS: []string{"*.tamshai.example"}}, true},
+		{"a.b.tamshai.example", testpki.Spec{DNS: []string{"*.tamshai.example"}}, false},
+		{"tamshai.example", testpki.Spec{DNS: []string{"*.tamshai.example"}}, false},
+		{"a.tamshai.example", testpki.Spec{DNS: []string{"a.*.example"}}, false},
+		{"xn--mnchen-3ya.example", testpki.Spec{DNS: []string{"xn--mnchen-3ya.example"}}, true},
+		{"münchen.example", testpki.Spec{DNS: []string{"xn--mnchen-3ya.example"}}, false}, // write it as the certificate does
+		{"127.0.0.1", testpki.Spec{DNS: []string{"127.0.0.1"}}, false},
+	} {
+		addr := listen(t, plain(ca.Issue(tt.spec)))
+		_, err := exchange(addr, tlsconfig.Client(identity, tt.asked, tlsconfig.AllowTrusted()))
+		if (err == nil) != tt.want {
+			t.Errorf("%q for a certificate of %q %q: %v", tt.asked, tt.spec.DNS, tt.spec.CN, err)
+		}
+	}
+}

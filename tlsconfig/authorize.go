@@ -67,7 +67,8 @@ func postQuantum(id tls.CurveID) bool {
 }
 
 // String returns the name to record for the peer: its first URI, else its
-// first DNS name, else its common name.
+// first DNS name, else its common name as "CN=NAME", which no authority has
+// verified as a name and which must not read like one.
 func (p PeerIdentity) String() string {
 	switch {
 	case len(p.URIs) > 0:
@@ -75,7 +76,7 @@ func (p PeerIdentity) String() string {
 	case len(p.DNSNames) > 0:
 		return p.DNSNames[0]
 	}
-	return p.CommonName
+	return "CN=" + p.CommonName
 }
 
 // An Authorizer decides whether a verified peer may connect. Its error says

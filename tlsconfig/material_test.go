@@ -292,7 +292,7 @@ func TestAuthorizers(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if got := hr.String() + " " + wild.String() + " " + (tlsconfig.PeerIdentity{CommonName: "cn"}).String(); got != "spiffe://tamshai.example/mcp-hr *.tamshai.example cn" {
+	if got := hr.String() + " " + wild.String() + " " + (tlsconfig.PeerIdentity{CommonName: "cn"}).String(); got != "spiffe://tamshai.example/mcp-hr *.tamshai.example CN=cn" {
 		t.Error(got)
 	}
 	if (tlsconfig.PeerIdentity{KeyExchange: tls.X25519}).PostQuantum() {

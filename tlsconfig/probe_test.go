@@ -524,7 +524,7 @@ func ExampleProbe() {
 	// A server that somebody has made to be found out: it does not ask for
 	// client certificates.
 	config := tlsconfig.Server(tlsconfig.Static(theirs), tlsconfig.AllowTrusted())
-	config.GetConfigForClient = nil
+	config.GetConfigForClient, config.VerifyConnection = nil, nil
 	config.ClientAuth = tls.NoClientCert
 	config.Certificates = []tls.Certificate{{Certificate: [][]byte{server.Leaf().Raw}, PrivateKey: server.Key}}
 	srv := &http.Server{TLSConfig: config, ErrorLog: log.New(io.Discard, "", 0)}

@@ -39,7 +39,13 @@ func askAgents(ctx context.Context, cmd *cli.Command) []agentEdges {
 	return all
 }
 
-func askEdges(ctx context.Context, at string) ([]sidecar.Edge, error) {
+func askEdges(ctx context.Context, at string) (edges []sidecar.Edge, err error) {
+	err = askAgent(ctx, at, "/edges", &edges)
+	return edges, err
+}
+
+// askAgent reads what the agent at that address answers to the path.
+func askAgent(ctx context.Context, at, path string, into any) error {
 	network, address := "tcp", at
 	if path, ok := strings.CutPrefix(at, "unix:"); ok {
 		network, address = "unix", path
@@ -47,23 +53,22 @@ func askEdges(ctx context.Context, at string) ([]sidecar.Edge, error) {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, address)
 	}}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent/edges", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent"+path, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("%w at %s: %w; give what its -listen says", errNoAgent, at, err)
+		return fmt.Errorf("%w at %s: %w; give what its -listen says", errNoAgent, at, err)
 	}
 	defer resp.Body.Close()
-	var edges []sidecar.Edge
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%w at %s: what is there answers %s", errNoAgent, at, resp.Status)
+		return fmt.Errorf("%w at %s: what is there answers %s", errNoAgent, at, resp.Status)
 	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&edges); err != nil {
-		return nil, fmt.Errorf("%w at %s: what is there answers with something else", errNoAgent, at)
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(into); err != nil {
+		return fmt.Errorf("%w at %s: what is there answers with something else", errNoAgent, at)
 	}
-	return edges, nil
+	return nil
 }
 
 // edgesResult is what the command ends with: a finding if an edge can be made

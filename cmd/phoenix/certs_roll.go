@@ -44,7 +44,9 @@ pki.material that is on this machine must have it, and each endpoint of the
 estate, and each --endpoint, must accept a client with a certificate from below
 it. Who that is, calls in the estate says; the certificates are for the asking
 alone, good for five minutes. An endpoint that refuses is asked with a
-certificate of today too: if it accepts that one, it is behind.
+certificate of today too: if it accepts that one, it is behind. Of a name with several addresses each is asked. What a
+program trusts that only calls others is seen by no endpoint: its agent is asked
+with --agent, and --settle is for those without one.
 
 Before remove neither folders nor endpoints may show a chain to the old root,
 and no certificate below it may be good. What Vault has signed is known without
@@ -59,6 +61,7 @@ lets nobody in, is named, and holds nothing up; an --endpoint does.
 			&cli.StringFlag{Name: "phase", Usage: "go no further than this `PHASE`: add, re-issue, remove"},
 			&cli.DurationFlag{Name: "settle", Value: 5 * time.Minute, Usage: "how long peers have to read the new root, and its CRLs where they are required"},
 			&cli.StringSliceFlag{Name: "endpoint", Usage: "a `HOST:PORT`, or postgres://HOST:PORT, that must trust the new root before re-issue, and be off the old one before it goes; may be repeated"},
+			&cli.StringSliceFlag{Name: "agent", Usage: "ask the agent that listens at this `ADDR` whether it trusts the new root, before re-issue; may be repeated"},
 			&cli.StringFlag{Name: "host", Usage: "connect to this `HOST` instead of those in the estate, as where containers publish their ports"},
 			&cli.BoolFlag{Name: "json", Usage: "print JSON"},
 			auditFlag(),
@@ -95,7 +98,7 @@ func certsRoll(ctx context.Context, cmd *cli.Command) (err error) {
 		return err
 	}
 	defer audit.Close()
-	cfg.Audit, cfg.Probe = audit, rollProbe(estate, rollEndpoints(cmd, estate))
+	cfg.Audit, cfg.Probe = audit, rollProbe(estate, rollEndpoints(cmd, estate), cmd.StringSlice("agent"))
 	client, end, err := connect(ctx, cmd, estate)
 	if err != nil {
 		return err
@@ -182,9 +185,9 @@ func printRoll(r *provision.RollReport) {
 	fmt.Printf("next     %s: run again to go on\n", r.Phase)
 }
 
-// rollProbe looks at the folders of the estate that are on this machine, and
-// at endpoints.
-func rollProbe(estate *provision.Estate, endpoints []rollEndpoint) provision.RollProbe {
+// rollProbe looks at the folders of the estate that are on this machine, at
+// endpoints, and asks agents.
+func rollProbe(estate *provision.Estate, endpoints []rollEndpoint, agents []string) provision.RollProbe {
 	return func(ctx context.Context, look provision.RollLook) ([]string, error) {
 		var behind []string
 		for _, m := range estate.PKI.Material {
@@ -195,6 +198,9 @@ func rollProbe(estate *provision.Estate, endpoints []rollEndpoint) provision.Rol
 			if why != "" {
 				behind = append(behind, fmt.Sprintf("%s (%s) %s; run phoenix certs issue -f %s", m.For, m.Dir, why, estate.File))
 			}
+		}
+		if look.Phase == provision.RollReissue {
+			behind = append(behind, agentsBehind(ctx, agents, look.Roots)...)
 		}
 		var found, unseen []string
 		var err error
@@ -259,6 +265,32 @@ type rollEndpoint struct {
 	logins     []tlsconfig.PostgresLogin
 	callers    []string // services that it should let in
 	must       bool     // it must be seen
+	// lookup finds the addresses of a host; nil means the system's resolver.
+	lookup func(ctx context.Context, host string) ([]string, error)
+}
+
+// replicas are all that the endpoint's name leads to: each of several may lag.
+func (e rollEndpoint) replicas(ctx context.Context) []rollEndpoint {
+	host, port, err := net.SplitHostPort(e.addr)
+	if err != nil || net.ParseIP(host) != nil {
+		return []rollEndpoint{e}
+	}
+	lookup := e.lookup
+	if lookup == nil {
+		lookup = net.DefaultResolver.LookupHost
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	addrs, err := lookup(ctx, host)
+	if err != nil || len(addrs) < 2 {
+		return []rollEndpoint{e} // dialling will tell why
+	}
+	all := make([]rollEndpoint, len(addrs))
+	for i, addr := range addrs {
+		all[i] = e
+		all[i].addr = net.JoinHostPort(addr, port)
+	}
+	return all
 }
 
 // lookers is how many endpoints are looked at at once.
@@ -267,12 +299,12 @@ const lookers = 8
 // endpointsBehind returns the endpoints for which the old root must stay, each
 // with the reason, and those that cannot be seen and need not.
 func endpointsBehind(ctx context.Context, endpoints []rollEndpoint, old []*x509.Certificate) (behind, unseen []string, err error) {
-	chains, errs := make([][]*x509.Certificate, len(endpoints)), make([]error, len(endpoints))
+	still, errs := make([]bool, len(endpoints)), make([]error, len(endpoints))
 	var group errgroup.Group
 	group.SetLimit(lookers)
 	for i, e := range endpoints {
 		group.Go(func() error {
-			chains[i], errs[i] = e.shown(ctx)
+			still[i], errs[i] = e.leadsTo(ctx, old)
 			return nil
 		})
 	}
@@ -286,11 +318,32 @@ func endpointsBehind(ctx context.Context, endpoints []rollEndpoint, old []*x509.
 			behind = append(behind, fmt.Sprintf("%s cannot be looked at: %q", e.name, errs[i]))
 		case errs[i] != nil:
 			unseen = append(unseen, e.name)
-		case leadsTo(chains[i], old):
+		case still[i]:
 			behind = append(behind, e.name+" still shows a chain to the old root")
 		}
 	}
 	return behind, unseen, nil
+}
+
+// leadsTo reports whether one of the replicas shows a chain to an old root. One
+// that is down is no peer; the error is why none can be seen.
+func (e rollEndpoint) leadsTo(ctx context.Context, old []*x509.Certificate) (bool, error) {
+	var away error
+	seen := false
+	for _, r := range e.replicas(ctx) {
+		chain, err := r.shown(ctx)
+		if err != nil {
+			away = err
+			continue
+		}
+		if seen = true; leadsTo(chain, old) {
+			return true, nil
+		}
+	}
+	if seen {
+		return false, nil
+	}
+	return false, away
 }
 
 // folderBehind returns why what reads a folder is not ready, "" if it is or

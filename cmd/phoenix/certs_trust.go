@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -69,7 +72,7 @@ func endpointsTrust(ctx context.Context, endpoints []rollEndpoint, sign clientSi
 	group.SetLimit(lookers)
 	for i, e := range endpoints {
 		group.Go(func() (err error) {
-			found[i], why[i], err = e.trusts(asking, sign)
+			found[i], why[i], err = e.trustsAll(asking, sign)
 			return err
 		})
 	}
@@ -91,6 +94,28 @@ func endpointsTrust(ctx context.Context, endpoints []rollEndpoint, sign clientSi
 		}
 	}
 	return behind, unseen, nil
+}
+
+// trustsAll asks each of the replicas. One that is down is no peer, unless all
+// are.
+func (e rollEndpoint) trustsAll(ctx context.Context, sign clientSigner) (found trusting, why string, err error) {
+	found = cannotSee
+	for _, r := range e.replicas(ctx) {
+		one, says, err := r.trusts(ctx, sign)
+		if err != nil {
+			return 0, "", err
+		}
+		if r.addr != e.addr && says != "" {
+			says = "at " + r.addr + " " + says
+		}
+		switch {
+		case one == trustsNot:
+			return one, says, nil
+		case found == cannotSee || one == cannotTell:
+			found, why = one, says
+		}
+	}
+	return found, why, nil
 }
 
 // trusts asks as each of those that may call the endpoint, until one is let in.
@@ -142,6 +167,34 @@ func goneMeanwhile(err error) (trusting, string, error) {
 		return cannotSee, fmt.Sprintf("%q", err), nil
 	}
 	return 0, "", err
+}
+
+// agentTrust is what an agent answers to /trust.
+type agentTrust struct {
+	Roots []struct{ SHA256 string }
+}
+
+// agentsBehind asks agents whether what they carry trusts all of roots, and
+// returns those that do not, or do not say. Of whom its programs call, an
+// endpoint tells nothing.
+func agentsBehind(ctx context.Context, agents []string, roots []*x509.Certificate) (behind []string) {
+	for _, at := range agents {
+		var has agentTrust
+		bounded, cancel := context.WithTimeout(ctx, lookTime)
+		err := askAgent(bounded, at, "/trust", &has)
+		cancel()
+		if err != nil {
+			behind = append(behind, err.Error())
+			continue
+		}
+		for _, r := range roots {
+			sum := sha256.Sum256(r.Raw)
+			if !slices.ContainsFunc(has.Roots, func(have struct{ SHA256 string }) bool { return have.SHA256 == hex.EncodeToString(sum[:]) }) {
+				behind = append(behind, fmt.Sprintf("the agent at %s does not trust %q; see in its log whether it can reach Vault", at, r.Subject.CommonName))
+			}
+		}
+	}
+	return behind
 }
 
 // callersOf are the services and servers with a certificate of their own that

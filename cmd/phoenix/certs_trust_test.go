@@ -2,13 +2,16 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -172,6 +175,66 @@ func TestEndpointsTrust(t *testing.T) {
 	}
 }
 
+// A name may lead to several replicas. The one that lags is found, whichever it
+// is; one that is down is no peer.
+func TestEachReplicaIsAsked(t *testing.T) {
+	old, fresh := testpki.NewCA("old"), testpki.NewCA("new")
+	replica := func(host, port string, shows *testpki.CA, trusted ...*testpki.CA) string {
+		pair := shows.Issue(testpki.Spec{DNS: []string{"mcp-hr"}})
+		cert, err := tls.X509KeyPair(pair.CertPEM(), pair.KeyPEM())
+		if err != nil {
+			t.Fatal(err)
+		}
+		pool := x509.NewCertPool()
+		for _, ca := range trusted {
+			pool.AddCert(ca.Cert)
+		}
+		ln, err := net.Listen("tcp", net.JoinHostPort(host, port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv := &http.Server{Handler: http.NotFoundHandler(), ErrorLog: log.New(io.Discard, "", 0),
+			TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool, MinVersion: tls.VersionTLS13}}
+		var serving sync.WaitGroup
+		serving.Go(func() { _ = srv.ServeTLS(ln, "", "") })
+		t.Cleanup(func() { srv.Close(); serving.Wait() })
+		_, port, _ = net.SplitHostPort(ln.Addr().String())
+		return port
+	}
+	port := replica("127.0.0.1", "0", fresh, old, fresh)
+	replica("127.0.0.2", port, old, old)
+	const up, lags, down = "127.0.0.1", "127.0.0.2", "127.0.0.3"
+	for name, tt := range map[string]struct {
+		addrs  []string
+		behind bool // in both phases
+		unseen int
+	}{
+		"both up":             {[]string{up, up}, false, 0},
+		"the second lags":     {[]string{up, lags}, true, 0},
+		"the first lags":      {[]string{lags, up}, true, 0},
+		"one down":            {[]string{down, up}, false, 0},
+		"one down, one lags":  {[]string{down, up, lags}, true, 0},
+		"the other order":     {[]string{lags, down}, true, 0},
+		"all down":            {[]string{down, down}, false, 1},
+		"one address, that's": {[]string{lags}, false, 1}, // dialled by its name, which leads nowhere
+	} {
+		s := &testSigner{fresh: fresh, now: old}
+		e := rollEndpoint{name: "mcp-hr", addr: net.JoinHostPort("mcp-hr.invalid", port), server: "mcp-hr", protocol: tlsconfig.ProtocolHTTPS, callers: []string{"mcp-gateway"},
+			lookup: func(context.Context, string) ([]string, error) { return tt.addrs, nil }}
+		behind, unseen, err := endpointsTrust(t.Context(), []rollEndpoint{e}, signerOf(s.sign))
+		if err != nil || (len(behind) == 1) != tt.behind || len(unseen) != tt.unseen {
+			t.Errorf("%s: re-issue: behind %q, unseen %q, %v", name, behind, unseen, err)
+		}
+		if tt.behind && !strings.Contains(behind[0], "at "+net.JoinHostPort(lags, port)) {
+			t.Errorf("%s: it is not said which: %q", name, behind)
+		}
+		behind, unseen, err = endpointsBehind(t.Context(), []rollEndpoint{e}, []*x509.Certificate{old.Cert})
+		if err != nil || (len(behind) == 1) != tt.behind || len(unseen) != tt.unseen {
+			t.Errorf("%s: remove: behind %q, unseen %q, %v", name, behind, unseen, err)
+		}
+	}
+}
+
 // Nothing is signed for an endpoint that cannot be reached, and a certificate
 // that cannot be had stops the roll.
 func TestEndpointsThatCannotBeAsked(t *testing.T) {
@@ -190,6 +253,41 @@ func TestEndpointsThatCannotBeAsked(t *testing.T) {
 	_, _, err = endpointsTrust(t.Context(), []rollEndpoint{there}, signerOf(func(context.Context, string, bool) (*vault.Certificate, error) { return nil, denied }))
 	if !errors.Is(err, denied) {
 		t.Errorf("denied: %v", err)
+	}
+}
+
+// An agent says itself whom its programs trust. One that does not is behind.
+func TestAgentsAreAsked(t *testing.T) {
+	old, fresh := testpki.NewCA("old"), testpki.NewCA("new")
+	at := func(answer string) string {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/trust" {
+				http.NotFound(w, r)
+				return
+			}
+			io.WriteString(w, answer)
+		}))
+		t.Cleanup(srv.Close)
+		return strings.TrimPrefix(srv.URL, "http://")
+	}
+	saying := func(cas ...*testpki.CA) string {
+		var list []string
+		for _, ca := range cas {
+			list = append(list, fmt.Sprintf(`{"subject":"CN=x","sha256":"%x"}`, sha256.Sum256(ca.Cert.Raw)))
+		}
+		return at(`{"generation":3,"roots":[` + strings.Join(list, ",") + `]}`)
+	}
+	for name, tt := range map[string]struct{ agent, want string }{
+		"both":         {saying(old, fresh), ""},
+		"the old one":  {saying(old), `does not trust "new"`},
+		"none yet":     {saying(), `does not trust "new"`},
+		"nobody there": {"127.0.0.1:1", "no agent answers at 127.0.0.1:1"},
+		"no agent":     {at("hello"), "answers with something else"},
+	} {
+		got := strings.Join(agentsBehind(t.Context(), []string{saying(fresh), tt.agent}, []*x509.Certificate{fresh.Cert}), "\n")
+		if (got == "") != (tt.want == "") || !strings.Contains(got, tt.want) || tt.want != "" && !strings.Contains(got, tt.agent) {
+			t.Errorf("%s: %q", name, got)
+		}
 	}
 }
 

@@ -195,7 +195,7 @@ func (w *world) certify(name string) {
 
 func (w *world) config() mongoconn.Config {
 	return mongoconn.Config{Addr: w.m.Addr(), Leases: w.leases, Identity: w.identity, Audit: w.events, MaxConns: 8,
-		Rand: func() float64 { return 0 }}
+		ConnectTimeout: 30 * time.Second, DrainTimeout: patience, Rand: func() float64 { return 0 }}
 }
 
 func open(t testing.TB, cfg mongoconn.Config) *mongoconn.DB {

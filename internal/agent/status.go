@@ -277,6 +277,7 @@ func (s *status) serve(listen string) (stop func(), err error) {
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /metrics", s.metrics)
 	mux.HandleFunc("GET /edges", s.edges)
+	mux.HandleFunc("GET /trust", s.trust)
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: checkTimeout, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
 	done := make(chan struct{})
 	go func() {

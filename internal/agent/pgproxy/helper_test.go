@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -202,8 +203,8 @@ func newWorld(t testing.TB, pg realpg.Config, change func(*pgproxy.Config)) *wor
 	w.leases = &leaser{t: t, pg: w.pg, revoked: make(chan string, 1000), replaced: make(chan struct{})}
 	t.Cleanup(w.leases.wg.Wait)
 	w.leases.next()
-	w.cfg = pgproxy.Config{Listen: "unix:" + filepath.Join(t.TempDir(), "pg"), Upstream: dbconn.Config{
-		Addr: w.pg.Addr(), Database: "postgres", Leases: w.leases, Certs: issuer{w.pg.CA()}, Audit: w.events}}
+	w.cfg = pgproxy.Config{Listen: "unix:" + filepath.Join(t.TempDir(), "pg"), StartTimeout: patience, DrainTimeout: patience, Upstream: dbconn.Config{
+		Addr: w.pg.Addr(), Database: "postgres", ConnectTimeout: patience, Leases: w.leases, Certs: issuer{w.pg.CA()}, Audit: w.events}}
 	if change != nil {
 		change(&w.cfg)
 	}
@@ -282,6 +283,10 @@ func code(err error) string {
 	}
 	return ""
 }
+
+// ended says that a session has ended between two statements: its client was told
+// so, or was too late to write another one.
+func ended(err error) bool { return code(err) == "57P01" || errors.Is(err, syscall.EPIPE) }
 
 // eventually waits for something that nothing tells of.
 func eventually(t testing.TB, what string, is func() bool) {

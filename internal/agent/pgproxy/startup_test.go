@@ -29,7 +29,7 @@ func packet(code uint32, body string) []byte {
 // What is no startup gets an answer that says so, if it can be given one.
 func TestBadStartups(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, realpg.Config{}, func(c *pgproxy.Config) { c.StartTimeout = time.Minute })
+	w := newWorld(t, realpg.Config{}, func(c *pgproxy.Config) { c.StartTimeout = patience })
 	tcp := w.another(func(c *pgproxy.Config) { c.Listen = "127.0.0.1:0" })
 	brief := w.another(func(c *pgproxy.Config) { c.StartTimeout = 100 * time.Millisecond })
 	good := "user\x00app\x00database\x00postgres\x00\x00"
