@@ -38,7 +38,7 @@ func (a dirAnchor) Put(_ context.Context, name string, data []byte) error {
 		return fmt.Errorf("auditlog: the anchor: %w", err)
 	}
 	if err := os.Link(temp.Name(), path); err != nil {
-		if there, e := os.ReadFile(path); e == nil {
+		if there, e := readAnchor(os.DirFS(a.dir), filepath.Base(name)); e == nil {
 			if bytes.Equal(there, data) {
 				return nil
 			}
@@ -54,8 +54,10 @@ func (a dirAnchor) Last(context.Context) ([]byte, error) {
 	if err != nil || len(names) == 0 {
 		return nil, err
 	}
-	return os.ReadFile(filepath.Join(a.dir, names[len(names)-1]))
+	return readAnchor(os.DirFS(a.dir), names[len(names)-1])
 }
+
+func readAnchor(fsys fs.FS, name string) ([]byte, error) { return readUpTo(fsys, name, maxPayload) }
 
 // anchorsIn returns the names of anchored checkpoints in order.
 func anchorsIn(fsys fs.FS) ([]string, error) {

@@ -90,7 +90,7 @@ func (f *follower) refill() error {
 	if err != nil {
 		return err
 	}
-	if found, err := f.load(int(max(info.Size()-f.off, 0))); found || err != nil {
+	if found, err := f.load(int(max(min(info.Size(), maxSegment)-f.off, 0))); found || err != nil {
 		return err
 	}
 	if skip := findRecord(f.buf); skip >= 0 {

@@ -1,6 +1,7 @@
 package auditlog
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -75,6 +76,9 @@ type osDir struct{ path string }
 func (d osDir) join(name string) string { return filepath.Join(d.path, filepath.FromSlash(name)) }
 
 func (d osDir) Open(name string) (fs.File, error) { return os.DirFS(d.path).Open(name) }
+
+// Stat does not open the file.
+func (d osDir) Stat(name string) (fs.FileInfo, error) { return fs.Stat(os.DirFS(d.path), name) }
 
 func (d osDir) Create(name string) (file, error) {
 	return d.open(name, os.O_RDWR|os.O_CREATE|os.O_EXCL)
@@ -203,19 +207,82 @@ func epochsIn(fsys fs.FS) ([]string, error) {
 
 // segmentsOf returns the numbers of the first records of an epoch's segments.
 func segmentsOf(fsys fs.FS, epoch string) ([]uint64, error) {
+	segments, _, err := segmentsAnd(fsys, epoch)
+	return segments, err
+}
+
+// segmentsAnd also returns what is named like a segment and is no regular file.
+// No log makes such, and to open one may take for ever.
+func segmentsAnd(fsys fs.FS, epoch string) (segments []uint64, others []string, err error) {
 	entries, err := fs.ReadDir(fsys, epoch)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, e := range entries {
+		digits, ok := strings.CutSuffix(e.Name(), segSuffix)
+		first, err := strconv.ParseUint(digits, 10, 64)
+		switch {
+		case !ok || err != nil || len(digits) != 20:
+		case !e.Type().IsRegular():
+			others = append(others, epoch+"/"+e.Name())
+		default:
+			segments = append(segments, first)
+		}
+	}
+	slices.Sort(segments)
+	return segments, others, nil
+}
+
+const (
+	maxSegment = 1 << 30  // bytes: the largest that a Config allows
+	maxSmall   = 64 << 10 // bytes: more than a cursor or the mark has
+)
+
+// errForeign says that a file is none of a log's.
+var errForeign = errors.New("this is no file of an audit log")
+
+// readUpTo reads a regular file of at most so many bytes. Of a larger one it
+// returns what stands before many zeros, if not so many bytes, and errForeign.
+// Whoever is root can put anything into the directory of a log, such as a pipe,
+// or a file of a terabyte that is all holes.
+func readUpTo(fsys fs.FS, name string, most int64) ([]byte, error) {
+	info, err := fs.Stat(fsys, name)
 	if err != nil {
 		return nil, err
 	}
-	var out []uint64
-	for _, e := range entries {
-		digits, ok := strings.CutSuffix(e.Name(), segSuffix)
-		if first, err := strconv.ParseUint(digits, 10, 64); ok && err == nil && len(digits) == 20 {
-			out = append(out, first)
-		}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: %w: it is no regular file", name, errForeign)
 	}
-	slices.Sort(out)
-	return out, nil
+	if info.Size() <= most {
+		return fs.ReadFile(fsys, name)
+	}
+	f, err := fsys.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var data []byte
+	for chunk := make([]byte, min(most, 2*maxPayload)); int64(len(data)) < most; {
+		n, err := io.ReadFull(f, chunk[:min(int64(len(chunk)), most-int64(len(data)))])
+		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil, err
+		}
+		if len(bytes.TrimLeft(chunk[:n], "\x00")) == 0 {
+			break
+		}
+		data = append(data, chunk[:n]...)
+	}
+	return data, fmt.Errorf("%s: %w: it has %d bytes", name, errForeign, info.Size())
+}
+
+// readSegment reads what there is of a segment, and tells whether the file is
+// larger than any segment.
+func readSegment(fsys fs.FS, name string) (data []byte, grown bool, err error) {
+	data, err = readUpTo(fsys, name, maxSegment)
+	if errors.Is(err, errForeign) {
+		return data, true, nil
+	}
+	return data, false, err
 }
 
 func isUUID(s string) bool {

@@ -77,7 +77,7 @@ func (l *Log) recover() error {
 	}
 	for i := len(segments) - 1; i >= 0; i-- {
 		first, name := segments[i], segmentName(epoch, segments[i])
-		data, err := fs.ReadFile(l.fs, name)
+		data, grown, err := readSegment(l.fs, name)
 		if err != nil {
 			return err
 		}
@@ -92,6 +92,9 @@ func (l *Log) recover() error {
 			continue
 		}
 		l.damage = append(l.damage, t.damage...)
+		if grown {
+			l.damage = append(l.damage, name+" is larger than any segment")
+		}
 		w.state.epoch, w.state.segment, w.state.seq, w.state.chain = epoch, first, t.seq, t.chain
 		if marked && t.seq < mark.Seq {
 			l.damage = append(l.damage, fmt.Sprintf("%s: the log ended at record %d when it was closed, and ends at %d now", name, mark.Seq, t.seq))
@@ -131,7 +134,7 @@ func (l *Log) setAside(name string, data []byte) error {
 }
 
 func readMark(fsys fs.FS) (mark cleanMark, ok bool) {
-	data, err := fs.ReadFile(fsys, cleanName)
+	data, err := readUpTo(fsys, cleanName, maxSmall)
 	if err != nil {
 		return mark, false // not closed yet, or the mark is damaged: then the log itself must tell
 	}
@@ -152,7 +155,7 @@ func addSizes(fsys fs.FS, epoch string, n int64) (int64, error) {
 		if err != nil {
 			return n, err
 		}
-		n += info.Size()
+		n += min(info.Size(), maxSegment)
 	}
 	return n, nil
 }

@@ -253,7 +253,7 @@ func lastSeal(fsys fs.FS, epoch string) ([]byte, error) {
 		return nil, err
 	}
 	for i := len(segments) - 1; i >= 0; i-- {
-		data, err := fs.ReadFile(fsys, segmentName(epoch, segments[i]))
+		data, _, err := readSegment(fsys, segmentName(epoch, segments[i]))
 		if err != nil {
 			return nil, err
 		}

@@ -22,6 +22,12 @@ type VerifyConfig struct {
 	// oldest version. nil: they are not compared, so that who has the signing
 	// key could have sealed another history.
 	Anchors fs.FS
+
+	// AllEpochs says that every epoch that is anchored must be here, as in an
+	// archive. Without it an old epoch may be missing if a newer one, which is
+	// here, is anchored too: so it looks on a host that was wiped and made
+	// again.
+	AllEpochs bool
 }
 
 // A Damage is a way in which a log is not what it was.
@@ -100,9 +106,31 @@ func (r *Report) Err() error {
 // attacker with the signing key can have signed something else, and behind the
 // last checkpoint a root can have changed anything: the report names both
 // windows. A half-written end, as a crash leaves it, is no damage.
+//
+// The log may be written to meanwhile: what comes while it is read is verified
+// the next time.
 func Verify(ctx context.Context, fsys fs.FS, cfg VerifyConfig) (*Report, error) {
-	v := verifier{ctx: ctx, fs: fsys, cfg: cfg, report: &Report{Findings: []Finding{}, Epochs: []EpochReport{}}, anchored: map[string][]sealAt{}}
+	for try := 0; ; try++ {
+		report, err := verifyOnce(ctx, fsys, cfg)
+		if !errors.Is(err, errRemoved) || try == 5 {
+			return report, err
+		}
+	}
+}
+
+// errRemoved says that a segment went away while it was verified. The log does
+// that itself to make room, and it must then be read again.
+var errRemoved = errors.New("a segment was removed meanwhile")
+
+func verifyOnce(ctx context.Context, fsys fs.FS, cfg VerifyConfig) (*Report, error) {
+	v := verifier{ctx: ctx, fs: fsys, cfg: cfg, report: &Report{Findings: []Finding{}, Epochs: []EpochReport{}}, anchored: map[string][]sealAt{}, misplaced: map[string]string{}}
 	v.mark, v.marked = readMark(fsys)
+	var err error
+	if v.cursor, err = readCursor(fsys, anchorCursor); err != nil {
+		return nil, fmt.Errorf("auditlog: verify: %w", err)
+	}
+	// The log comes last: a log that goes on meanwhile has more than is
+	// compared with it, and never less.
 	if err := v.loadAnchors(); err != nil {
 		return nil, err
 	}
@@ -146,7 +174,7 @@ func Verify(ctx context.Context, fsys fs.FS, cfg VerifyConfig) (*Report, error) 
 		v.note("no key was given: the checkpoints were checked with the keys that they name themselves, which an attacker would have replaced")
 	}
 	if cfg.Anchors == nil {
-		if c, err := readCursor(fsys, anchorCursor); err == nil && c.Last > 0 {
+		if v.cursor.Last > 0 {
 			v.note("the log is anchored, and the anchors were not compared: who has the signing key could have sealed another history")
 		}
 	}
@@ -157,15 +185,17 @@ func Verify(ctx context.Context, fsys fs.FS, cfg VerifyConfig) (*Report, error) 
 }
 
 type verifier struct {
-	ctx      context.Context
-	fs       fs.FS
-	cfg      VerifyConfig
-	report   *Report
-	anchored map[string][]sealAt // by epoch, in the order of their numbers
-	sealed   bool                // there are checkpoints at all
-	mark     cleanMark
-	marked   bool
-	pruned   []prunedRange
+	ctx       context.Context
+	fs        fs.FS
+	cfg       VerifyConfig
+	report    *Report
+	anchored  map[string][]sealAt // by epoch, in the order of their numbers
+	misplaced map[string]string   // the directories of epochs that are in that of another
+	sealed    bool                // there are checkpoints at all
+	mark      cleanMark
+	marked    bool
+	cursor    cursor // of the anchor
+	pruned    []prunedRange
 }
 
 // A sealAt is a checkpoint and where it stands.
@@ -173,6 +203,7 @@ type sealAt struct {
 	Checkpoint
 	seal *Seal
 	hash Hash
+	leaf Hash   // of the whole of it, with what is not signed
 	seq  uint64 // of its record; 0 in an anchor
 }
 
@@ -208,8 +239,8 @@ func (v *verifier) loadAnchors() error {
 		if err := v.ctx.Err(); err != nil {
 			return err
 		}
-		data, err := fs.ReadFile(v.cfg.Anchors, name)
-		if err != nil {
+		data, err := readAnchor(v.cfg.Anchors, name)
+		if err != nil && !errors.Is(err, errForeign) {
 			return fmt.Errorf("auditlog: the anchor: %w", err)
 		}
 		s, c, err := ParseSeal(data)
@@ -222,7 +253,7 @@ func (v *verifier) loadAnchors() error {
 			v.find(Finding{Damage: WrongKey, Epoch: c.Epoch, Seq: c.From, File: name, Text: fmt.Sprintf("anchored checkpoint %d is not signed with the key that was given", c.Number)})
 			continue
 		}
-		v.anchored[c.Epoch] = append(v.anchored[c.Epoch], sealAt{Checkpoint: c, seal: s, hash: s.Hash()})
+		v.anchored[c.Epoch] = append(v.anchored[c.Epoch], sealAt{Checkpoint: c, seal: s, hash: s.Hash(), leaf: new(leafHasher).leaf(KindCheckpoint, data)})
 	}
 	for epoch, seals := range v.anchored {
 		for i, s := range seals {
@@ -241,13 +272,27 @@ func (v *verifier) absent(epoch string, present []string) {
 	seals := v.anchored[epoch]
 	last := seals[len(seals)-1]
 	v.report.Epochs = append(v.report.Epochs, EpochReport{Epoch: epoch, Sealed: last.To, Anchored: last.To, Closed: last.Closed, Follows: seals[0].PreviousEpoch})
+	gone := func(d Damage, why string) {
+		v.find(Finding{Damage: d, Epoch: epoch, Seq: 1, Text: fmt.Sprintf("the epoch, with %d anchored records, is not here, %s", last.To, why)})
+	}
+	// Who can write to the directory can put any epoch there, but not have it
+	// anchored.
+	follows := slices.ContainsFunc(present, func(e string) bool { return e > epoch && len(v.anchored[e]) > 0 })
 	switch {
+	case v.wasPruned(epoch, last.To):
+		v.note("epoch %s was removed by the log itself, when everything in it was delivered and anchored", epoch)
+	case v.misplaced[epoch] != "":
+		gone(Reordered, "and its records are in the directory of epoch "+v.misplaced[epoch])
 	case len(present) == 0 || epoch > present[len(present)-1]:
-		v.find(Finding{Damage: Truncated, Epoch: epoch, Seq: 1, Text: fmt.Sprintf("the newest epoch, with %d anchored records, is not here", last.To)})
+		gone(Truncated, "and none is newer")
+	case !follows:
+		gone(Truncated, "and no newer one that is here is anchored: another log stands in its place, or the host was made anew and its first checkpoint is still to be anchored")
 	case epoch > present[0]:
-		v.find(Finding{Damage: Dropped, Epoch: epoch, Seq: 1, Text: fmt.Sprintf("the epoch, with %d anchored records, is not here, and those before and after it are", last.To)})
+		gone(Dropped, "and those before and after it are")
+	case v.cfg.AllEpochs:
+		gone(Dropped, "and later ones are")
 	default:
-		v.note("epoch %s, with %d anchored records, is not in this directory; it is of an earlier life of the host", epoch, last.To)
+		v.note("epoch %s, with %d anchored records, is not in this directory, and a later one that is anchored is: it is of an earlier life of the host, unless somebody removed it", epoch, last.To)
 	}
 }
 

@@ -1,6 +1,7 @@
 package auditlog
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 )
@@ -41,6 +42,9 @@ func (v *verifier) epoch(p *presence) {
 	before := len(v.report.Findings)
 	resealed := slices.IndexFunc(signed, func(f Finding) bool { return f.Damage == Resealed })
 	mismatch, found := v.compare(p, leaves, resealed >= 0)
+	if foreign := slices.IndexFunc(signed, func(f Finding) bool { return f.Damage == Reordered }); found && mismatch.Damage == Edited && foreign >= 0 {
+		mismatch.Damage, mismatch.Text = Reordered, mismatch.Text+"; "+signed[foreign].Text
+	}
 	switch {
 	case found && resealed >= 0:
 		f := mismatch
@@ -67,6 +71,9 @@ func (v *verifier) epoch(p *presence) {
 	}
 	if len(v.report.Findings) == before {
 		v.heads(p, trusted)
+		if rep.First > 1 {
+			v.note("records 1 to %d of epoch %s were removed by the log itself, when they were delivered and anchored", rep.First-1, p.epoch)
+		}
 	}
 	if n := len(anchored); len(v.report.Findings) == before && n > 0 && !slices.ContainsFunc(p.seals, func(s sealAt) bool { return s.hash == anchored[n-1].hash }) {
 		v.find(Finding{
@@ -95,13 +102,20 @@ func (v *verifier) trust(p *presence, anchored []sealAt) (trusted []sealAt, foun
 		}
 		if i := slices.IndexFunc(anchored, func(a sealAt) bool { return a.Number == s.Number }); i >= 0 {
 			switch {
+			case anchored[i].leaf == s.leaf:
+			case anchored[i].hash == s.hash && !bytes.Equal(anchored[i].seal.Key, s.seal.Key) && s.seal.signedBy(nil):
+				say(Resealed, s, "checkpoint %d is signed with another key than the one that is anchored", s.Number)
 			case anchored[i].hash == s.hash:
+				say(Edited, s, "what stands beside checkpoint %d, which is sound, is not what is anchored", s.Number)
 			case s.seal.signedBy(nil):
 				say(Resealed, s, "checkpoint %d is not the one that is anchored", s.Number)
 			default:
 				say(Edited, s, "checkpoint %d is not the one that is anchored, and its signature fits neither", s.Number)
 			}
 			continue
+		}
+		if n := len(anchored); n > 0 && s.Number < anchored[n-1].Number {
+			continue // the anchor has lost it, which is found there
 		}
 		switch n := len(trusted); {
 		case !s.seal.signedBy(nil):
@@ -304,9 +318,9 @@ func (v *verifier) anchorsOf(p *presence, anchored, trusted []sealAt) {
 	if n := len(anchored); n > 0 {
 		last = anchored[n-1].Number
 	}
-	c, err := readCursor(v.fs, anchorCursor)
+	c := v.cursor
 	switch {
-	case err == nil && c.Epoch == p.epoch && c.Last > last:
+	case c.Epoch == p.epoch && c.Last > last:
 		v.find(Finding{Damage: AnchorMissing, Epoch: p.epoch, Seq: c.To, Text: fmt.Sprintf("checkpoint %d was anchored, and is not at the anchor", c.Last)})
 	case last == 0 && len(p.seals) > 0 && !slices.ContainsFunc(v.report.Findings, func(f Finding) bool { return f.Epoch == p.epoch && f.Damage == WrongKey }):
 		v.find(Finding{Damage: AnchorMissing, Epoch: p.epoch, Seq: p.seals[0].From, Text: fmt.Sprintf("the log has %d checkpoints of this epoch, and none is at the anchor", len(p.seals))})

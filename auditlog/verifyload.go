@@ -35,18 +35,27 @@ type presentRecord struct {
 // load reads an epoch and checks CRC, numbers and chain of its records.
 func (v *verifier) load(epoch string) (*presence, error) {
 	p := &presence{epoch: epoch}
-	segments, err := segmentsOf(v.fs, epoch)
+	segments, others, err := segmentsAnd(v.fs, epoch)
 	if err != nil {
 		return nil, fmt.Errorf("auditlog: verify: %w", err)
+	}
+	for _, name := range others {
+		v.note("%s is no regular file, and is not read: no log makes such", name)
 	}
 	for i, first := range segments {
 		if err := v.ctx.Err(); err != nil {
 			return nil, err
 		}
 		name := segmentName(epoch, first)
-		data, err := fs.ReadFile(v.fs, name)
+		data, grown, err := readSegment(v.fs, name)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%w: %w", errRemoved, err)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("auditlog: verify: %w", err)
+		}
+		if grown {
+			v.note("%s is larger than any segment; of what stands behind many zeros in it nothing is read", name)
 		}
 		p.files = append(p.files, name)
 		v.report.Bytes += int64(len(data))
@@ -127,6 +136,8 @@ func (p *presence) broken(d Damage, seq uint64, file, format string, args ...any
 func (v *verifier) take(p *presence, r record, leaf Hash, file int32, off int64) {
 	name := p.files[file]
 	switch n := len(p.records); {
+	case r.seq == 0:
+		p.broken(Edited, r.seq, name, "a record has the number 0, and the first of an epoch has 1")
 	case n == 0 && r.seq == 1:
 		if link(firstChain(p.epoch), r.kind, r.seq, leaf) != r.chain {
 			p.broken(Edited, r.seq, name, "the first record is not what the epoch's chain begins with")
@@ -152,7 +163,7 @@ func (v *verifier) take(p *presence, r record, leaf Hash, file int32, off int64)
 		if s, c, err := ParseSeal(r.payload); err != nil {
 			p.broken(Edited, r.seq, name, "record %d is no checkpoint", r.seq)
 		} else {
-			p.seals = append(p.seals, sealAt{Checkpoint: c, seal: s, hash: s.Hash(), seq: r.seq})
+			p.seals = append(p.seals, sealAt{Checkpoint: c, seal: s, hash: s.Hash(), leaf: leaf, seq: r.seq})
 		}
 	case KindGenesis:
 		var g Genesis
@@ -160,6 +171,7 @@ func (v *verifier) take(p *presence, r record, leaf Hash, file int32, off int64)
 		case err != nil:
 			p.broken(Edited, r.seq, name, "record %d is no genesis", r.seq)
 		case g.Epoch != p.epoch:
+			v.misplaced[g.Epoch] = p.epoch
 			p.broken(Reordered, r.seq, name, "the directory has the records of epoch %s", g.Epoch)
 		default:
 			p.genesis = &g
@@ -202,7 +214,7 @@ func (v *verifier) event(p *presence, i int) string {
 		return ""
 	}
 	r := p.records[i]
-	data, err := fs.ReadFile(v.fs, p.files[r.file])
+	data, _, err := readSegment(v.fs, p.files[r.file])
 	if err != nil || int64(len(data)) < r.off {
 		return ""
 	}

@@ -38,6 +38,11 @@ type Config struct {
 	// Material of the connection that it will go over. After an error the
 	// request is not sent.
 	Outgoing func(*http.Request, *Material) error
+	// Carrier, if not nil, makes what NewTransport's transport sends requests
+	// with, for each generation. It is given what would send them without it,
+	// whose DialTLSContext is the only way to make a connection, and judge,
+	// which a Carrier asks before it uses such a connection for another request.
+	Carrier func(base *http.Transport, judge func(net.Conn) error) Carrier
 
 	Metrics Metrics // nil: none
 	// Audit records peers that are refused though verified: the first time, and

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -25,10 +26,25 @@ type Transport struct {
 	retired map[*clientGeneration]bool
 }
 
+// A Carrier sends requests, and keeps connections for the next ones.
+type Carrier interface {
+	http.RoundTripper
+	CloseIdleConnections()
+	// Judges reports whether the request will go over a connection that was
+	// just made, or that judge has found good for this request. Where it will
+	// not, all connections are judged before RoundTrip is called.
+	Judges(*http.Request) bool
+}
+
+// plainCarrier is an http.Transport.
+type plainCarrier struct{ *http.Transport }
+
+func (plainCarrier) Judges(*http.Request) bool { return false }
+
 // A clientGeneration is a set of connections that new requests may share.
 type clientGeneration struct {
 	material *Material
-	via      *http.Transport
+	via      Carrier
 	inFlight int          // requests; guarded by genMu
 	open     atomic.Int64 // connections, and those that are being dialled
 }
@@ -107,7 +123,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		t.side.refused(err, nil)
 		return nil, err
 	}
-	g := t.enter()
+	g := t.enter(req)
 	if t.side.Outgoing != nil {
 		trailer := req.Trailer // its values come with the end of the body
 		req = req.Clone(req.Context())
@@ -125,7 +141,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		t.leave(g)
 		return nil, err
 	}
-	body := &countedBody{ReadCloser: resp.Body, leave: sync.OnceFunc(func() { t.leave(g) })}
+	body := &countedBody{ReadCloser: resp.Body, t: t, of: g}
 	if w, ok := resp.Body.(io.Writer); ok { // a protocol that took the connection over
 		resp.Body = writableBody{body, w}
 	} else {
@@ -135,8 +151,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // enter returns the connections for a new request.
-func (t *Transport) enter() *clientGeneration {
-	refused := t.drop(t.refusedNow) > 0
+func (t *Transport) enter(req *http.Request) *clientGeneration {
+	refused := !t.carrierJudges(req) && t.drop(t.refusedNow) > 0
 	t.genMu.Lock()
 	defer t.genMu.Unlock()
 	if m := t.side.identity.Current(); refused || t.current == nil || t.current.material != m {
@@ -146,6 +162,37 @@ func (t *Transport) enter() *clientGeneration {
 	t.current.inFlight++
 	return t.current
 }
+
+func (t *Transport) carrierJudges(req *http.Request) bool {
+	t.genMu.Lock()
+	g := t.current
+	t.genMu.Unlock()
+	return g != nil && g.via.Judges(req)
+}
+
+// judge judges the server of a connection again, and closes it if that is not
+// accepted any more.
+func (t *Transport) judge(conn net.Conn) error {
+	secure, ok := conn.(*tls.Conn)
+	if !ok {
+		return errForeign
+	}
+	key := secure.NetConn()
+	t.mu.Lock()
+	c := t.conns[key]
+	t.mu.Unlock()
+	if c == nil {
+		return errForeign
+	}
+	_, err := c.check(t.side, nil)
+	if err != nil {
+		t.remove(key)
+		_ = c.conn.Close()
+	}
+	return err
+}
+
+var errForeign = errors.New("tlsconfig: the connection is closed, or none of this transport's")
 
 func (t *Transport) leave(g *clientGeneration) {
 	t.genMu.Lock()
@@ -208,7 +255,7 @@ func (t *Transport) newGeneration(m *Material) *clientGeneration {
 	if limit <= 0 {
 		limit = 10 * time.Second
 	}
-	g := &clientGeneration{material: m, via: via}
+	g := &clientGeneration{material: m, via: plainCarrier{via}}
 	via.DialTLSContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		if !t.mayDial(g) {
 			return nil, errOver
@@ -228,6 +275,9 @@ func (t *Transport) newGeneration(m *Material) *clientGeneration {
 			return nil, err
 		}
 		return conn, nil
+	}
+	if t.side.Carrier != nil {
+		g.via = t.side.Carrier(via, t.judge)
 	}
 	return g
 }
@@ -282,10 +332,26 @@ func (c *watchedConn) Close() error {
 	return c.Conn.Close()
 }
 
+// SyscallConn tells a Carrier whether the connection is alive.
+func (c *watchedConn) SyscallConn() (syscall.RawConn, error) {
+	if file, ok := c.Conn.(syscall.Conn); ok {
+		return file.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported
+}
+
 // A countedBody tells when a response is over.
 type countedBody struct {
 	io.ReadCloser
-	leave func()
+	t    *Transport
+	of   *clientGeneration
+	left atomic.Bool
+}
+
+func (b *countedBody) leave() {
+	if !b.left.Swap(true) {
+		b.t.leave(b.of)
+	}
 }
 
 func (b *countedBody) Read(p []byte) (int, error) {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/urfave/cli/v3"
 
@@ -96,7 +97,9 @@ func openPlace(ctx context.Context, cmd *cli.Command, place string) (fs.FS, erro
 func unreachable(err error) error {
 	var network net.Error
 	if errors.As(err, &network) {
-		return unreachableError{err}
+		if _, local := network.(syscall.Errno); !local { // what a disk says looks like one
+			return unreachableError{err}
+		}
 	}
 	return err
 }

@@ -66,7 +66,10 @@ In a bucket it reads the oldest version of each object, and finds the anchors
 beside the log. Amazon's credentials come from the environment, its shared
 files or the instance. Without --key the checkpoints' own keys are believed, and without --anchor who
 has the signing key could have sealed another history: the notes say so. Events
-that no checkpoint covers yet are no damage; they are counted.
+that no checkpoint covers yet are no damage; they are counted. PLACE is of this
+log alone. A host that was wiped and made again has no more than its last epoch:
+earlier ones may be missing as soon as that is anchored, unless --all-epochs is
+given.
 
 Exit codes: 0 sound; 10 edited, 11 dropped, 12 reordered, 13 truncated, 14
 re-sealed, 15 wrong key, 16 anchor missing; 2 usage; 3 the bucket cannot be read.
@@ -78,6 +81,7 @@ records, events, bytes}; the first finding decides the exit code.`,
 		Flags: append([]cli.Flag{
 			auditDirFlag(), keyFlag(),
 			&cli.StringFlag{Name: "anchor", Usage: "the `PLACE` of the anchored checkpoints: a directory, or s3://bucket/prefix", TakesFile: true},
+			&cli.BoolFlag{Name: "all-epochs", Usage: "fail unless every anchored epoch is here, as it is in an archive and always in s3://"},
 			&cli.BoolFlag{Name: "json", Usage: "print the report in JSON"},
 		}, s3Flags()...),
 		Action: auditVerify,
@@ -95,6 +99,7 @@ func auditVerify(ctx context.Context, cmd *cli.Command) error {
 		return err
 	}
 	cfg.Anchors = anchors
+	cfg.AllEpochs = cmd.Bool("all-epochs") || strings.HasPrefix(dir, "s3://")
 	report, err := auditlog.Verify(ctx, fsys, cfg)
 	if err != nil {
 		return unreachable(err)

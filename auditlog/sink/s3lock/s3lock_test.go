@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -29,7 +30,10 @@ import (
 	"github.com/tamshai/phoenix/internal/reals3"
 )
 
-var server *reals3.Server
+var (
+	server  *reals3.Server
+	buckets atomic.Int64 // made so far: a test that is run again has one of its own
+)
 
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "s3lock")
@@ -91,7 +95,7 @@ func raw(t *testing.T) *s3.Client {
 
 func bucket(t *testing.T, locked bool) string {
 	t.Helper()
-	name := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
+	name := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name())) + fmt.Sprintf("-%d", buckets.Add(1))
 	_, err := raw(t).CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &name, ObjectLockEnabledForBucket: &locked})
 	must(t, err)
 	return name

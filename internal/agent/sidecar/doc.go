@@ -28,12 +28,15 @@
 //
 // # What is passed on
 //
+// Plain requests of HTTP/1.1 take a short way, by package h1, all others that of
+// net/http; what is done with them is the same.
+//
 // Requests are parsed and written anew, never copied: two requests in one, or
 // one with two lengths, do not get through as they came. Bodies are streamed
 // and never kept. A client that neither sends nor takes what it should is left
 // after Stall; a stream may be silent. Headers that belong to one hop end there,
-// X-Forwarded-For and its like are left as the caller wrote them, and the query
-// is not touched.
+// X-Forwarded-For and its like are left as the caller wrote them, the query is
+// not touched, and no Content-Type is guessed.
 //
 // # HTTP/2 and gRPC
 //

@@ -31,6 +31,9 @@ func fold(name string) string {
 type identity map[string]bool // by folded name
 
 func (i identity) has(name string) bool {
+	if len(i) == 0 && (len(name) < len(reserved) || name[0]|0x20 != reserved[0]) {
+		return false
+	}
 	folded := fold(name)
 	return strings.HasPrefix(folded, reserved) || i[folded]
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tamshai/phoenix/auditlog"
+	"github.com/tamshai/phoenix/internal/agent/sidecar/h1"
 	"github.com/tamshai/phoenix/tlsconfig"
 )
 
@@ -21,12 +22,16 @@ type inbound struct {
 // serve begins to take what comes in.
 func (sc *Sidecar) serve(cfg *Inbound) error {
 	transport := sc.program(cfg.To, cfg.Answer)
-	sc.idle = append(sc.idle, transport.CloseIdleConnections)
 	h2c := cfg.Protocol == H2C
-	var via http.RoundTripper = transport
+	var via http.RoundTripper
 	if h2c {
 		transport.Protocols, transport.HTTP2 = spoken(false, true), windows()
 		via = streams{transport}
+		sc.idle = append(sc.idle, transport.CloseIdleConnections)
+	} else {
+		plain := h1.NewTransport(transport, nil)
+		via = plain
+		sc.idle = append(sc.idle, plain.CloseIdleConnections)
 	}
 	in := &inbound{sc: sc, at: cfg.At, edges: newEdges(cfg)}
 	in.hop = newHop(&hop{
@@ -50,7 +55,7 @@ func (sc *Sidecar) serve(cfg *Inbound) error {
 	sc.at[cfg.At] = raw.Addr()
 	sc.doors = append(sc.doors, l)
 	if !in.edges.mixed() {
-		sc.inbound = append(sc.inbound, startFront(secure, l, true))
+		sc.inbound = append(sc.inbound, startFront(secure, l, cfg.Stall))
 		return nil
 	}
 	f := forked(sc.serveCtx, l, secure.ReadHeaderTimeout)
@@ -58,7 +63,7 @@ func (sc *Sidecar) serve(cfg *Inbound) error {
 	plain := newServer(sc.serveCtx, http.HandlerFunc(in.overPlain), cfg.MaxHeader, cfg.Stall, sc.log)
 	plain.Protocols = spoken(true, h2c)
 	plain.ConnState = sc.guests.state
-	sc.inbound = append(sc.inbound, startFront(secure, f.tls, true), startFront(plain, f.plain, false))
+	sc.inbound = append(sc.inbound, startFront(secure, f.tls, cfg.Stall), startFront(plain, f.plain, cfg.Stall))
 	return nil
 }
 

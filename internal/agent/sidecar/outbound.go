@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tamshai/phoenix/internal/agent/sidecar/h1"
 	"github.com/tamshai/phoenix/tlsconfig"
 )
 
@@ -20,6 +21,11 @@ func (sc *Sidecar) call(cfg *Call) error {
 	protocols.SetHTTP2(cfg.Protocol == H2C)
 	tlsConfig, serverName := sc.tlsTo(cfg.Peer)
 	tlsConfig.Outgoing = sc.users.outgoing(cfg)
+	if cfg.Protocol != H2C {
+		tlsConfig.Carrier = func(base *http.Transport, judge func(net.Conn) error) tlsconfig.Carrier {
+			return h1.NewTransport(base, judge)
+		}
+	}
 	transport := tlsConfig.NewTransport(&http.Transport{
 		DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
 		TLSHandshakeTimeout: 10 * time.Second,
@@ -83,7 +89,7 @@ func (sc *Sidecar) out(at string, h2c bool, stall time.Duration, handler http.Ha
 	sc.at[at] = l.Addr()
 	srv := newServer(sc.callCtx, handler, defaultHeader, stall, sc.log)
 	srv.Protocols = spoken(true, h2c)
-	sc.outbound = append(sc.outbound, startFront(srv, bound(sc.own(l, at), defaultConns), false))
+	sc.outbound = append(sc.outbound, startFront(srv, bound(sc.own(l, at), defaultConns), stall))
 	return nil
 }
 

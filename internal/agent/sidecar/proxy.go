@@ -17,14 +17,10 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/tamshai/phoenix/internal/agent/sidecar/h1"
 	"github.com/tamshai/phoenix/tlsconfig"
 	"github.com/tamshai/phoenix/tlsconfig/assertion"
 )
-
-// flushInterval is how long a part of an answer whose length is known may wait
-// for the next: short answers then take one write. What has no length goes on at
-// once.
-const flushInterval = 5 * time.Millisecond
 
 // A hop passes requests on to one place.
 type hop struct {
@@ -37,8 +33,9 @@ type hop struct {
 	upgrade []string
 	leaving *atomic.Bool // clients are told to
 	log     *slog.Logger
-	proxy   *httputil.ReverseProxy
 	running *gate
+
+	upgrader *httputil.ReverseProxy // for requests that ask for another protocol
 }
 
 // passing is what a hop knows of one request.
@@ -48,24 +45,27 @@ type passing struct {
 	user *assertion.User // whom an outgoing request is for; nil: nobody
 	body *watchedBody
 	bare bool // the answer ends with its header
+
+	waits func() bool // whether reading the answer may have to wait; nil: it always may
+
+	mu       sync.Mutex
+	to       http.ResponseWriter // for answers on the way
+	answered bool                // the last answer is there
 }
 
-type passingKey struct{}
-
 func passingOf(ctx context.Context) *passing {
-	p, _ := ctx.Value(passingKey{}).(*passing)
+	p, _ := ctx.Value(h1.ObserverKey{}).(*passing)
 	return p
 }
 
 // newHop completes h.
 func newHop(h *hop) *hop {
-	h.proxy = &httputil.ReverseProxy{
-		Rewrite:       h.rewrite,
-		Transport:     h.via,
-		FlushInterval: flushInterval,
-		ErrorLog:      slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
-		ErrorHandler:  h.failed,
-		BufferPool:    &buffers,
+	h.upgrader = &httputil.ReverseProxy{
+		Rewrite:      h.rewrite,
+		Transport:    h.via,
+		ErrorLog:     slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
+		ErrorHandler: h.failed,
+		BufferPool:   &buffers,
 	}
 	return h
 }
@@ -96,65 +96,27 @@ func (h *hop) pass(w http.ResponseWriter, r *http.Request, p *passing) {
 		answer(w, http.StatusBadRequest, "the request has headers that HTTP/2 does not allow")
 		return
 	}
-	if h.maxBody > 0 {
-		if r.ContentLength > h.maxBody {
-			answer(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is longer than %d bytes", h.maxBody))
-			return
-		}
+	switch {
+	case h.maxBody <= 0:
+	case r.ContentLength > h.maxBody:
+		answer(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is longer than %d bytes", h.maxBody))
+		return
+	case r.ContentLength < 0:
 		r.Body = http.MaxBytesReader(w, r.Body, h.maxBody)
 	}
-	if upgrades(r, h.upgrade) {
+	upgrade := upgrades(r, h.upgrade)
+	if upgrade {
 		w.Header().Del("Connection") // a new protocol is not for closing
 	}
 	guard, r := watched(w, r, h.stall, h.leaving)
 	defer guard.stop()
-	p.body, guard.passing = guard.body, p
-	h.proxy.ServeHTTP(guard, r.WithContext(context.WithValue(r.Context(), passingKey{}, p)))
-}
-
-func (h *hop) rewrite(pr *httputil.ProxyRequest) {
-	p := passingOf(pr.In.Context())
-	pr.Out.URL.Scheme, pr.Out.URL.Host, pr.Out.URL.User = h.to.Scheme, h.to.Host, nil
-	pr.Out.URL.RawQuery, pr.Out.URL.ForceQuery = pr.In.URL.RawQuery, pr.In.URL.ForceQuery
-	pr.Out.Host = pr.In.Host
-	if p.host != "" {
-		pr.Out.Host = p.host
-	}
-	for _, name := range forwarded {
-		if values := pr.In.Header[name]; values != nil {
-			pr.Out.Header[name] = values
-		}
-	}
-	h.own.strip(pr.Out.Header)
-	for name, values := range p.set {
-		pr.Out.Header[name] = values
-	}
-	h.trailers(pr, p)
-}
-
-// trailers passes on those that the client has announced. Their values come
-// with the end of the body.
-func (h *hop) trailers(pr *httputil.ProxyRequest, p *passing) {
-	pr.Out.Trailer = nil
-	if p.body == nil || len(pr.In.Trailer) == 0 {
+	p.body, p.to, guard.passing = guard.body, guard, p
+	r = r.WithContext(context.WithValue(r.Context(), h1.ObserverKey{}, p))
+	if upgrade {
+		h.upgrader.ServeHTTP(guard, r)
 		return
 	}
-	out := http.Header{}
-	for name := range pr.In.Trailer {
-		if !h.own.has(name) {
-			out[name] = nil
-		}
-	}
-	if len(out) == 0 {
-		return
-	}
-	pr.Out.Trailer = out
-	in := pr.In
-	p.body.ended = func() {
-		for name := range out {
-			out[name] = in.Trailer[name]
-		}
-	}
+	h.forward(guard, r, p)
 }
 
 // failed answers when there is no answer.
@@ -234,7 +196,7 @@ func (p *pool) Put(b []byte) {
 
 // A front is an HTTP server that runs.
 type front struct {
-	srv   *http.Server
+	srv   *h1.Server
 	ended chan struct{}
 }
 
@@ -252,15 +214,11 @@ func newServer(base context.Context, handler http.Handler, maxHeader int, stall 
 	}
 }
 
-func startFront(srv *http.Server, l net.Listener, secure bool) *front {
-	f := &front{srv: srv, ended: make(chan struct{})}
+func startFront(srv *http.Server, l net.Listener, stall time.Duration) *front {
+	f := &front{srv: h1.NewServer(srv, stall), ended: make(chan struct{})}
 	go func() {
 		defer close(f.ended)
-		if secure {
-			_ = srv.ServeTLS(l, "", "") // it ends with ErrServerClosed
-			return
-		}
-		_ = srv.Serve(l)
+		_ = f.srv.Serve(l) // it ends with ErrServerClosed
 	}()
 	return f
 }

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/tamshai/phoenix/internal/agent/sidecar/h1"
 )
 
 // A watch ends a request of which nothing moves: a client that does not send
@@ -16,7 +18,7 @@ type watch struct {
 	http.ResponseWriter
 	after       time.Duration
 	control     *http.ResponseController
-	read, write *time.Timer
+	read, write *time.Timer  // nil: there is nothing to wait for
 	body        *watchedBody // nil: there is none
 	passing     *passing
 	ends        bool         // with the connection, unless the body does before
@@ -38,9 +40,11 @@ func watched(w http.ResponseWriter, r *http.Request, after time.Duration, leavin
 	// body, or follows a broken one, for the next request: see WriteHeader.
 	_ = g.control.EnableFullDuplex() // HTTP/2 needs none
 	g.ends, g.expects = r.ProtoMajor == 1, r.Header.Get("Expect") != ""
+	if !h1.Guards(w) {
+		g.write = g.timer(g.control.SetWriteDeadline)
+	}
 	g.talks = r.ProtoMajor == 2 && isGRPC(r.Header)
-	g.write = g.timer(g.control.SetWriteDeadline)
-	if r.Body != nil && r.Body != http.NoBody {
+	if _, whole := r.Body.(*h1.Body); !whole && r.Body != nil && r.Body != http.NoBody {
 		g.read = g.timer(g.control.SetReadDeadline)
 		with := *r
 		g.body = &watchedBody{ReadCloser: r.Body, watch: g}
@@ -73,7 +77,9 @@ func (g *watch) stop() {
 	g.mu.Lock()
 	g.over = true
 	g.mu.Unlock()
-	g.write.Stop()
+	if g.write != nil {
+		g.write.Stop()
+	}
 	if g.body == nil {
 		return
 	}
@@ -108,8 +114,7 @@ func (g *watch) WriteHeader(code int) {
 
 // Write implements http.ResponseWriter.
 func (g *watch) Write(p []byte) (int, error) {
-	g.write.Reset(g.after)
-	defer g.write.Stop()
+	defer g.writing()()
 	return g.ResponseWriter.Write(p)
 }
 
@@ -120,9 +125,17 @@ func (g *watch) FlushError() error {
 	if g.passing.bare {
 		return nil
 	}
-	g.write.Reset(g.after)
-	defer g.write.Stop()
+	defer g.writing()()
 	return g.control.Flush()
+}
+
+// writing watches a write until the function that it returns is called.
+func (g *watch) writing() (done func()) {
+	if g.write == nil {
+		return func() {}
+	}
+	g.write.Reset(g.after)
+	return func() { g.write.Stop() }
 }
 
 // Unwrap is for http.ResponseController.

@@ -377,6 +377,8 @@ func TestProgramFails(t *testing.T) {
 					_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab")
 				case "/long-header":
 					_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nX: "+strings.Repeat("x", 1<<20)+"\r\n\r\n")
+				case "/no-status":
+					_, _ = io.WriteString(conn, "HTTP/1.1 099 OK\r\nContent-Length: 0\r\n\r\n")
 				case "/unasked":
 					_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
 				}
@@ -394,7 +396,7 @@ func TestProgramFails(t *testing.T) {
 		t.Errorf("slow: %d %s", code, body)
 	}
 	for path, want := range map[string]int{
-		"/dies": 502, "/garbage": 502, "/two-lengths": 502, "/long-header": 502, "/unasked": 502,
+		"/dies": 502, "/garbage": 502, "/two-lengths": 502, "/long-header": 502, "/no-status": 502, "/unasked": 502,
 	} {
 		resp, err := w.plain().Post("http://"+addr+path, "text/plain", strings.NewReader("x"))
 		code, body := read(t, resp, err)
