@@ -11,11 +11,11 @@ const (
 // t[i], without the spaces.
 func (l *level) spaced(i int) {
 	t := l.t
-	if i < l.apartEnd || l.v.depth >= decodeDepth || i > 0 && t[i-1] != ' ' || i+1 < len(t) && t[i+1] != ' ' {
+	if i < l.apartEnd || l.v.depth >= decodeDepth || i > 0 && t[i-1] != ' ' && !beforeApart[t[i-1]] || i+1 < len(t) && t[i+1] != ' ' {
 		return
 	}
 	start := i
-	for start >= 2 && start-2 >= l.apartEnd && t[start-1] == ' ' && (t[start-2] != ' ' || start >= 4 && t[start-4] != ' ') && (start == 2 || t[start-3] == ' ') {
+	for start >= 2 && start-2 >= l.apartEnd && t[start-1] == ' ' && (t[start-2] != ' ' || start >= 4 && t[start-4] != ' ') && (start == 2 || t[start-3] == ' ' || beforeApart[t[start-3]]) {
 		start -= 2
 	}
 	for t[start] == ' ' {
@@ -54,6 +54,9 @@ func (l *level) readApart(next *level, start int) {
 	next.read(z, 0)
 	z.outer = outer
 }
+
+// beforeApart marks what may stand right before the first of the characters.
+var beforeApart = byteSet("([{<\"'`=:,;\n\t")
 
 // endsApart reports whether c may stand right behind the last of the characters.
 func endsApart(c byte) bool { return isStop[c] || c == '\n' || c == ')' || c == '"' }
@@ -115,7 +118,7 @@ func (l *level) codes(i int) {
 		return
 	}
 	// The first is two or three digits, or has 0x or U+00 before it.
-	if !gapByte[t[i+2]] && !gapByte[t[i+3]] && t[i+1]|0x20 != 'x' && (i == 0 || t[i-1] != '+') {
+	if !isCodeGap[t[i+2]] && !isCodeGap[t[i+3]] && !(i+8 < len(t) && isCodeGap[t[i+8]]) && t[i+1]|0x20 != 'x' && (i == 0 || t[i-1] != '+') {
 		return
 	}
 	for low := max(l.codesEnd, i-6); i > low && (isAlnum(t[i-1]) || t[i-1] == '+'); {
@@ -124,9 +127,9 @@ func (l *level) codes(i int) {
 	if !mayBeCodes(t, i) {
 		return
 	}
-	for _, base := range [...]int{16, 10} {
+	for _, base := range [...]int{16, 10, 2} {
 		// Most numbers are not the first of such a row.
-		if _, n := charCode(t[i:], base); n == 0 || i+n+2 >= len(t) || !gapByte[t[i+n]] {
+		if _, n := charCode(t[i:], base); n == 0 || i+n+2 >= len(t) || !isCodeGap[t[i+n]] {
 			continue
 		}
 		next := &l.zone.levels[l.v.depth+1]
@@ -142,7 +145,7 @@ func (l *level) codes(i int) {
 			text, from, to = append(text, c), append(from, int32(start)), append(to, int32(end))
 			p += n
 			gap := 0
-			for p+gap < len(t) && gap < 3 && gapByte[t[p+gap]] {
+			for p+gap < len(t) && gap < 3 && isCodeGap[t[p+gap]] {
 				gap++
 			}
 			if gap == 0 {
@@ -158,20 +161,23 @@ func (l *level) codes(i int) {
 	}
 }
 
+// isCodeGap marks what stands between character codes.
+var isCodeGap = byteSet(" ,:\n-;._|/")
+
 // mayBeCodes reports, cheaply, whether four groups of about the same length are at
 // t[p], as in most texts they are not.
 func mayBeCodes(t []byte, p int) bool {
 	width := 0
 	for range 4 {
 		q := p
-		for q < len(t) && q-p < 7 && (isAlnum(t[q]) || t[q] == '+') {
+		for q < len(t) && q-p < 9 && (isAlnum(t[q]) || t[q] == '+') {
 			q++
 		}
 		size := q - p
-		if size < 2 || size > 6 || width > 0 && (size < width-1 || size > width+1) || q >= len(t) || !gapByte[t[q]] {
+		if size < 2 || size > 6 && size != 8 || width > 0 && (size < width-1 || size > width+1) || q >= len(t) || !isCodeGap[t[q]] {
 			return false
 		}
-		for width, p = size, q+1; p < len(t) && p-q < 3 && gapByte[t[p]]; {
+		for width, p = size, q+1; p < len(t) && p-q < 3 && isCodeGap[t[p]]; {
 			p++
 		}
 	}
@@ -192,7 +198,7 @@ func charCode(b []byte, base int) (c byte, n int) {
 		}
 	}
 	start, v := n, 0
-	for n < len(b) && n-start < 5 && isAlnum(b[n]) {
+	for n < len(b) && n-start < 9 && isAlnum(b[n]) {
 		d := hexDigit(b[n])
 		if d < 0 || d >= base {
 			return 0, 0
@@ -200,7 +206,7 @@ func charCode(b []byte, base int) (c byte, n int) {
 		v = v*base + d
 		n++
 	}
-	if base == 16 && n-start != width || base == 10 && (n-start < 2 || n-start > 3) || v < ' ' || v > '~' {
+	if base == 16 && n-start != width || base == 10 && (n-start < 2 || n-start > 3) || base == 2 && n-start != 8 || v < ' ' || v > '~' {
 		return 0, 0
 	}
 	return byte(v), n

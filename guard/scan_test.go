@@ -2,6 +2,7 @@ package guard_test
 
 import (
 	"bytes"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -220,6 +221,8 @@ func TestBadPolicy(t *testing.T) {
 		"unknown action":           {Default: "drop"},
 		"hash without a key":       {Default: guard.Hash},
 		"threshold beyond 1":       {Threshold: 2},
+		"no number as threshold":   {Threshold: math.NaN()},
+		"no entities":              {Entities: []string{}},
 		"an address as domain":     {AllowDomains: []string{"a@tamshai.com"}},
 		"a top domain":             {AllowDomains: []string{"com"}},
 		"a domain with a wildcard": {AllowDomains: []string{"*.tamshai.com"}},
@@ -232,7 +235,7 @@ func TestBadPolicy(t *testing.T) {
 
 func TestNoAllocations(t *testing.T) {
 	g := newGuard(t, guard.Policy{})
-	text := []byte(strings.Repeat("The quick brown fox, at 10:30 on page 12, jumped over fmt.Println and 3.14159 or 12345 lazy dogs — naïve ones; chapter 7 has x == y.\n", 100))
+	text := []byte(strings.Repeat("An InternationalizedWord, SHOUTING_CONSTANT_NAME and the dot. The quick brown fox, at 10:30 on page 12, jumped over fmt.Println and 3.14159 or 12345 lazy dogs — naïve ones; chapter 7 has x == y.\n", 100))
 	if found := g.Scan(text); len(found) > 0 {
 		t.Fatalf("the text has findings: %v", found)
 	}

@@ -62,7 +62,7 @@ type EventsConfig struct {
 
 // Events reads server-sent events from r, as models' interfaces send them, and
 // yields them redacted. Text that comes in pieces is one text: the members
-// "text", "content", "thinking", "reasoning_content", "refusal" and "delta" of
+// "text", "content", "thinking", "reasoning", "reasoning_content", "refusal" and "delta" of
 // events of one index follow each other, and what is held back of one event
 // leaves with a later one, at the latest before the event that ends the block.
 // Members "partial_json" and "arguments" are pieces of a JSON document: they are
@@ -175,7 +175,8 @@ type events struct {
 	walker walker // of all that is no piece
 	pieces map[string]*piece
 	order  []string // of the keys of pieces, as they came
-	ending bool     // the event at hand ends the texts that it has pieces of
+	kind   string   // of the event at hand
+	ending bool     // it ends the texts that it has pieces of
 }
 
 // piece is a text that comes in several events.
@@ -233,7 +234,11 @@ func (e *events) take(in Event) ([]Event, error) {
 	}
 	root, _ := doc.(map[string]any)
 	index := indexOf(root)
-	e.ending = ends(in, root)
+	e.kind, _ = root["type"].(string)
+	if e.kind == "" {
+		e.kind = in.Name
+	}
+	e.ending = ends(e.kind, root)
 	changed, err := e.leaves(in, doc, nil, index)
 	if err != nil {
 		return nil, err
@@ -344,7 +349,7 @@ func isPiece(name string, path []string, in Event) bool {
 	switch name {
 	case "partial_json", "arguments":
 		return true
-	case "text", "content", "thinking", "reasoning_content", "refusal":
+	case "text", "content", "thinking", "reasoning", "reasoning_content", "refusal":
 		return true
 	case "delta":
 		return len(path) == 0
@@ -357,7 +362,7 @@ func (e *events) feed(name string, in Event, path []string, index, s string) (st
 	key := index + "\x00" + in.Name + "\x00" + pieceKey(path)
 	p := e.pieces[key]
 	if p == nil {
-		p = &piece{index: index, isArgs: name == "partial_json" || name == "arguments" || name == "delta" && strings.Contains(in.Name, "arguments")}
+		p = &piece{index: index, isArgs: name == "partial_json" || name == "arguments" || name == "delta" && strings.Contains(e.kind, "arguments")}
 		if !p.isArgs {
 			p.text = newRedactor(e.g, e.cfg.Conversation)
 			p.text.known = e.cfg.Known
@@ -534,12 +539,8 @@ func indexOf(root map[string]any) string {
 	return ""
 }
 
-// ends reports whether an event ends the texts that came in pieces.
-func ends(in Event, root map[string]any) bool {
-	kind, _ := root["type"].(string)
-	if kind == "" {
-		kind = in.Name
-	}
+// ends reports whether an event of a kind ends the texts that came in pieces.
+func ends(kind string, root map[string]any) bool {
 	for _, end := range [...]string{"_stop", ".done", ".completed", ".failed", ".incomplete", "message_delta"} {
 		if strings.HasSuffix(kind, end) {
 			return true

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"encoding/binary"
 	"math/bits"
 	"unicode/utf8"
 )
@@ -80,6 +81,30 @@ func skip(b []byte, i int) int {
 		if i == first && isWord(b[i]) && isLong(b, i) {
 			return i
 		}
+	}
+	return i
+}
+
+// nextDot returns the first place in b[i:] where the word dot begins, which may be
+// the point of an address, or len(b).
+func nextDot(b []byte, i int) int {
+	const ones = 0x0101010101010101
+	for ; i+10 <= len(b); i += 8 {
+		w := (*[10]byte)(b[i:])
+		d := binary.LittleEndian.Uint64(w[0:8]) ^ 'd'*ones
+		o := binary.LittleEndian.Uint64(w[1:9]) ^ 'o'*ones
+		t := binary.LittleEndian.Uint64(w[2:10]) ^ 't'*ones
+		m := (d | o | t) &^ (0x20 * ones)
+		if (m-ones)&^m&(0x80*ones) == 0 {
+			continue
+		}
+		for p := i; p < i+8; p++ {
+			if isDotAt(b, p) {
+				return p
+			}
+		}
+	}
+	for ; i < len(b) && !isDotAt(b, i); i++ {
 	}
 	return i
 }
@@ -187,7 +212,7 @@ func (d *detector) nextTrigger(b []byte, from, limit int, quick bool) (first, t 
 		case trigColon:
 			hit = mayBeNet(b, i) || i+1 < len(b) && keyBefore(b, i)
 		case trigEqual:
-			hit = padsBlob(b, i) || keyBefore(b, i)
+			hit = padsBlob(b, i) || keyBefore(b, i) || quotesByte(b, i)
 		case trigDash:
 			hit = i+2 < len(b) && (b[i+1] == '-' && pemHeader(b[i:]) > 0 || hexDigit(b[i+1]) >= 0 && hexDigit(b[i+2]) >= 0 && macPairs(b, i-2, '-'))
 		case trigQuote:

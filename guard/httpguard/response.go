@@ -10,6 +10,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/tamshai/phoenix/guard"
 )
@@ -20,11 +21,14 @@ func (x *exchange) answer(doc []byte) ([]byte, error) {
 	if err := decode(doc, &v); err != nil {
 		return nil, refuse(502, "the answer is not JSON (%v)", err)
 	}
-	if err := x.scanTexts(v); err != nil {
+	var err error
+	if list, ok := v.([]any); ok && x.shape == gemini && strings.Contains(x.request.URL.Path, ":stream") {
+		if v, err = x.streamed(list); err != nil {
+			return nil, err
+		}
+	} else if err = x.scanTexts(v); err != nil {
 		return nil, err
-	}
-	v, err := x.restore("", v, !x.gateway.PassNew)
-	if err != nil {
+	} else if v, err = x.restore("", v, !x.gateway.PassNew); err != nil {
 		return nil, err
 	}
 	var out bytes.Buffer
@@ -34,19 +38,80 @@ func (x *exchange) answer(doc []byte) ([]byte, error) {
 	return out.Bytes(), err
 }
 
+// streamed does to the elements of a stream that is an array what a stream of events
+// is done: the text goes on from one to the next. It is not redacted in parts, but
+// blocked.
+func (x *exchange) streamed(list []any) (any, error) {
+	var events []byte
+	for _, element := range list {
+		doc, err := json.Marshal(element)
+		if err != nil {
+			return nil, err
+		}
+		events = guard.Event{Data: doc}.Append(events)
+	}
+	var result guard.Result
+	var out []json.RawMessage
+	var failed error
+	said := map[string]*strings.Builder{}
+	for event, err := range x.gateway.Guard.Events(bytes.NewReader(events), guard.EventsConfig{Conversation: x.conv, Restore: true, Known: !x.gateway.PassNew, Result: &result}) {
+		if err != nil {
+			failed = err
+			break
+		}
+		var v any
+		if err := decode(event.Data, &v); err != nil {
+			return nil, err
+		}
+		eachText("", v, false, func(name, text string) string {
+			if said[name] == nil {
+				said[name] = &strings.Builder{}
+			}
+			said[name].WriteString(text)
+			return text
+		})
+		out = append(out, event.Data)
+	}
+	for label, n := range result.Counts {
+		x.counts[label] += n
+	}
+	var blocked *guard.BlockedError
+	switch {
+	case errors.As(failed, &blocked):
+		return nil, refuse(403, "the answer was blocked: %v", keys(result.Counts))
+	case failed != nil:
+		return nil, refuse(502, "the answer: %v", failed)
+	}
+	policy := x.output
+	policy.Redact = false
+	for _, name := range slices.Sorted(maps.Keys(said)) {
+		if _, err := x.scan(policy, said[name].String()); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// scan returns the text as a policy lets it go on.
+func (x *exchange) scan(policy guard.OutputPolicy, text string) (string, error) {
+	r := policy.ScanOutput(text)
+	for kind, n := range r.Found {
+		x.counts[kind] += n
+	}
+	x.prompt = cmp.Or(x.prompt, r.Prompt)
+	if !r.Allow {
+		return "", refuse(403, "the answer was blocked: %v", keys(r.Found))
+	}
+	return r.Text, nil
+}
+
 // scanTexts applies the output policy to each text of an answer, in place.
 func (x *exchange) scanTexts(v any) error {
 	var failed error
-	eachText("", v, func(_, text string) string {
-		r := x.output.ScanOutput(text)
-		for kind, n := range r.Found {
-			x.counts[kind] += n
-		}
-		x.prompt = cmp.Or(x.prompt, r.Prompt)
-		if !r.Allow {
-			failed = refuse(403, "the answer was blocked: %v", keys(r.Found))
-		}
-		return r.Text
+	eachText("", v, false, func(_, text string) string {
+		clean, err := x.scan(x.output, text)
+		failed = cmp.Or(failed, err)
+		return clean
 	})
 	return failed
 }
@@ -96,11 +161,12 @@ func (x *exchange) restore(key string, v any, known bool) (any, error) {
 var arguments = set(`input args arguments`)
 
 // texts are the members in which models write.
-var texts = set(`text content thinking reasoning_content refusal delta partial_json arguments output_text transcript`)
+var texts = set(`text content thinking reasoning reasoning_content refusal delta partial_json arguments output_text transcript`)
 
 // eachText calls f with each text in v and the stream that it is a part of, and
-// puts what f returns in its place.
-func eachText(stream string, v any, f func(stream, text string) string) {
+// puts what f returns in its place. With all set, every string is a text, as in the
+// arguments of a tool.
+func eachText(stream string, v any, all bool, f func(stream, text string) string) {
 	switch v := v.(type) {
 	case map[string]any:
 		for _, name := range []string{"index", "output_index", "content_index", "item_id"} {
@@ -109,15 +175,22 @@ func eachText(stream string, v any, f func(stream, text string) string) {
 			}
 		}
 		for _, name := range slices.Sorted(maps.Keys(v)) {
-			if text, ok := v[name].(string); ok && texts[name] {
-				v[name] = f(stream+"."+name, text)
-			} else {
-				eachText(stream, v[name], f)
+			switch member := v[name].(type) {
+			case string:
+				if all || texts[name] {
+					v[name] = f(stream+"."+name, member)
+				}
+			default:
+				eachText(stream, member, all || arguments[name], f)
 			}
 		}
 	case []any:
-		for _, member := range v {
-			eachText(stream, member, f)
+		for i, member := range v {
+			if text, ok := member.(string); ok && all {
+				v[i] = f(stream+"[]", text)
+			} else {
+				eachText(stream, member, all, f)
+			}
 		}
 	}
 }
@@ -188,7 +261,7 @@ func (s *stream) take(event guard.Event) error {
 	var v any
 	var failed error
 	if decode(event.Data, &v) == nil {
-		eachText("", v, func(name, text string) string {
+		eachText("", v, false, func(name, text string) string {
 			l := s.writers[name]
 			if l == nil {
 				l = &lane{}
