@@ -82,7 +82,7 @@ var rooms = []room{
 	{"vaulttest", nil},
 	{"vaulttest/conformance", []string{"vaulttest", "internal/realvault"}},
 	{"internal/realvault", []string{"internal/freeport", xsys}},
-	{"internal/doctor", []string{"bootstrap", "provision", "internal/vault", "secrets", hcl, xsync}},
+	{"internal/doctor", []string{"bootstrap", "provision", "internal/vault", "secrets", "tlsconfig", "dbconn", hcl, xsync}},
 	{"internal/demo", []string{"bootstrap", "provision", "vaulttest", "internal/realvault", "internal/vault", "auditlog", "secrets", "tlsconfig", "guard", "guard/httpguard", "examples/tamshai", "examples/agent", "examples/node", "dbconn", "internal/realpg"}},
 	{"internal/agent/pgproxy", []string{"dbconn", "internal/unixsock", "secrets", "auditlog", pgx, xsys}},
 	{"internal/agent/...", []string{"bootstrap", "tlsconfig", "tlsconfig/assertion", "dbconn", "auditlog", "auditlog/audithttp", "secrets", "internal/secmem", "internal/sdnotify", "internal/unixsock", "internal/buildinfo", yaml, xsys}},

@@ -304,3 +304,33 @@ func TestALogThatGoesOnWhileItIsVerified(t *testing.T) {
 		}
 	})
 }
+
+// Somebody says of events that they are delivered. Where the cursor stands behind
+// the end nothing would ever be; elsewhere the count tells.
+func TestCursorsThatAreMoved(t *testing.T) {
+	for name, cursor := range map[string]string{
+		"behind the end":   `{"epoch":"EPOCH","next":500,"delivered":499}`,
+		"to a later epoch": `{"epoch":"ffffffff-ffff-7fff-bfff-ffffffffffff","next":1,"delivered":0}`,
+		"over some":        `{"epoch":"EPOCH","next":12,"delivered":1}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			deliver(t, dir, 10)
+			file := filepath.Join(dir, "cursors", "s.json")
+			must(t, errorsOf(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, []byte(strings.Replace(cursor, "EPOCH", newForger(t, dir).epoch, 1)), 0o600)))
+			status, err := auditlog.Inspect(os.DirFS(dir))
+			must(t, err)
+			if len(status.Damage) != 1 || !strings.Contains(status.Damage[0], "the cursor of s") {
+				t.Errorf("%q", status.Damage)
+			}
+			if name == "over some" {
+				return
+			}
+			s := &fakeSink{info: auditlog.SinkInfo{Name: "s"}}
+			must(t, auditlog.Ship(t.Context(), dir, auditlog.ShipConfig{Sinks: []auditlog.Sink{s}, Once: true}))
+			if got := s.has(); len(got) != 10 {
+				t.Errorf("delivered: %v", got)
+			}
+		})
+	}
+}

@@ -86,6 +86,7 @@ func (l *Log) commitAll() {
 			l.queue = l.queue[1:]
 			l.mu.Unlock()
 			b.err = l.w.write(b)
+			b.frames = nil // who waits keeps the batch
 			l.mu.Lock()
 			l.failing = b.err
 			if b.err == nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"strings"
 	"time"
@@ -48,6 +49,37 @@ func writeCursor(fsys filesystem, name string, c cursor) error {
 		return err
 	}
 	return replace(fsys, cursorName(name), append(data, '\n'))
+}
+
+// beyond reports whether the cursor stands behind all that a log ends with: then
+// what comes would never be delivered.
+func (c cursor) beyond(epoch string, seq uint64) bool {
+	return c.Epoch > epoch || c.Epoch == epoch && c.Next > seq+1
+}
+
+// endOf returns the last record of a log, as far as it can be read.
+func endOf(fsys fs.FS) (epoch string, seq uint64, err error) {
+	epochs, err := epochsIn(fsys)
+	if err != nil || len(epochs) == 0 {
+		return "", 0, err
+	}
+	epoch = epochs[len(epochs)-1]
+	segments, err := segmentsOf(fsys, epoch)
+	if err != nil || len(segments) == 0 {
+		return epoch, 0, err
+	}
+	f := follower{fs: fsys, epoch: epoch, next: segments[len(segments)-1]}
+	defer f.close()
+	for seq = f.next - 1; ; {
+		r, err := f.read()
+		if errors.Is(err, io.EOF) {
+			return epoch, seq, nil
+		}
+		if err != nil {
+			return "", 0, err
+		}
+		epoch, seq = f.epoch, r.seq
+	}
 }
 
 // cursors returns those of a directory, by name.

@@ -23,6 +23,7 @@ type shipper struct {
 	keep    func(Kind) bool
 	changes func() <-chan struct{}     // closed when there may be more
 	settle  func(segment string) error // makes what was read of a segment durable; nil: it is
+	refuse  func(deadLetter) error     // keeps a dead letter; nil: in the sink's file
 	f       follower
 	lock    io.Closer
 
@@ -69,9 +70,20 @@ func newShipper(fsys filesystem, sink Sink) (*shipper, error) {
 
 // run delivers until ctx ends; or, once stop is closed, until all is delivered.
 func (s *shipper) run(ctx context.Context, stop <-chan struct{}) error {
+	epoch, seq, err := endOf(s.fs)
+	if err != nil {
+		return err
+	}
 	s.mu.Lock()
+	beyond := s.cur.beyond(epoch, seq)
+	if beyond { // everything again is better than something never
+		s.cur.Epoch, s.cur.Next = "", 0
+	}
 	s.f.epoch, s.f.next = s.cur.Epoch, max(s.cur.Next, 1)
 	s.mu.Unlock()
+	if beyond {
+		s.f.tell("the cursor of %s stood behind the end of the log; it begins anew", s.info.Name)
+	}
 	defer s.f.close()
 	for {
 		changed := s.changes()
@@ -235,11 +247,15 @@ type deadLetter struct {
 // bury keeps what a destination refuses, with the reason.
 func (s *shipper) bury(e Entry, reason string) error {
 	reason = s.clean(reason)
-	line, err := json.Marshal(deadLetter{time.Now().UTC(), e.Epoch, e.Seq, reason, e.JSON})
+	letter := deadLetter{time.Now().UTC(), e.Epoch, e.Seq, reason, e.JSON}
+	if s.refuse != nil {
+		return s.refuse(letter)
+	}
+	line, err := json.Marshal(letter)
 	if err != nil {
 		return err
 	}
-	if err := appendLine(s.fs, deadDir, deadDir+"/"+s.info.Name+".jsonl", line); err != nil {
+	if err := appendLine(s.fs, deadDir, s.deadName(), line); err != nil {
 		return fmt.Errorf("auditlog: keep a dead letter of %s: %w", s.info.Name, err)
 	}
 	s.logger.Error("a destination refuses an audit event for good; it is kept as a dead letter", "sink", s.info.Name, "seq", e.Seq, "reason", reason)

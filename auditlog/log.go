@@ -153,6 +153,7 @@ type Log struct {
 	free sync.Pool     // of *leafHasher: buffers for one event
 	w    writer        // the committer's alone
 
+	recent     recent
 	attached   *attached // nil: no signer yet
 	closeOnce  sync.Once
 	closeError error
@@ -258,8 +259,13 @@ func (l *Log) scrubber() func(string) string {
 // Append records e and returns when it is on stable storage. It completes e,
 // hashes its sensitive fields and takes known secrets out of it.
 //
+// An event may bring an ID, a UUID, so that it can be sent again: one that is the
+// same, time included, as one of the newest 65,536 events is not kept twice, and
+// that is success.
+//
 // The errors are ErrEvent and ErrTooLarge for an event that is not sound, or
-// whose action begins with "auditlog.", by which nothing is changed; ErrFull, ErrWrite and ErrClosed. When ctx ends
+// whose action begins with "auditlog.", and ErrDuplicate for one that is not the
+// one that has its ID; by these nothing is changed; ErrFull, ErrWrite and ErrClosed. When ctx ends
 // first, the error wraps its cause and whether the event is kept is not known.
 func (l *Log) Append(ctx context.Context, e Event) error {
 	p, err := l.submit(ctx, e)
@@ -298,6 +304,10 @@ func (l *Log) submit(ctx context.Context, e Event) (p Receipt, err error) {
 	if strings.HasPrefix(e.Action, reserved) {
 		return p, fmt.Errorf("auditlog: append: %w: the action %.60q begins with %s, and what the log says of itself only it may say", ErrEvent, e.Action, reserved)
 	}
+	given := e.ID != ""
+	if given && !isUUID(e.ID) {
+		return p, fmt.Errorf("auditlog: append: %w: its ID %.40q is no UUID in lower case; leave it out to have one made", ErrEvent, e.ID)
+	}
 	if e, err = l.prepare(e); err != nil {
 		return p, err
 	}
@@ -306,7 +316,10 @@ func (l *Log) submit(ctx context.Context, e Event) (p Receipt, err error) {
 	if size := len(h.buf) - 2; size > l.cfg.MaxEvent {
 		return p, fmt.Errorf("%w: %d bytes, and the limit is %d; keep bodies elsewhere and name them in the event", ErrTooLarge, size, l.cfg.MaxEvent)
 	}
-	b, err := l.enqueue(h.buf, false)
+	b, err := l.enqueueEvent(e.ID, given, h.buf)
+	for errors.Is(err, ErrDuplicate) && b.wait(ctx) != nil && ctx.Err() == nil {
+		b, err = l.enqueueEvent(e.ID, given, h.buf) // the other one is not kept
+	}
 	if err != nil {
 		l.free.Put(h)
 		return p, err

@@ -121,6 +121,7 @@ func Inspect(fsys fs.FS) (Status, error) {
 		sinks[name] = &SinkStatus{Name: name, Confirmed: c.Confirmed, Delivered: c.Delivered, Rejected: c.Rejected}
 	}
 	oldest := map[string]time.Time{}
+	before := map[string]uint64{} // events that a cursor has behind it
 	f := follower{fs: fsys, damage: func(text string) { out.Damage = append(out.Damage, text) }}
 	defer f.close()
 	var last []byte
@@ -145,12 +146,23 @@ func Inspect(fsys fs.FS) (Status, error) {
 			out.addGap(e)
 		}
 		for name, c := range all {
+			if r.kind == KindEvent && (c.Epoch > f.epoch || c.Epoch == f.epoch && c.Next > r.seq) {
+				before[name]++
+			}
 			if wanted := r.kind == KindEvent || c.All && name != anchorCursor; !wanted || c.Epoch > f.epoch || c.Epoch == f.epoch && c.Next > r.seq {
 				continue
 			}
 			if sinks[name].Backlog++; oldest[name].IsZero() {
 				oldest[name] = e.Time
 			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		switch c := all[name]; {
+		case c.beyond(out.Epoch, out.Seq):
+			out.Damage = append(out.Damage, fmt.Sprintf("the cursor of %s stands behind the end of the log", name))
+		case name != anchorCursor && c.Delivered+c.Rejected < before[name]:
+			out.Damage = append(out.Damage, fmt.Sprintf("the cursor of %s has counted %d records, and stands behind %d events: somebody has moved it; remove cursors/%s.json to have all delivered again", name, c.Delivered+c.Rejected, before[name], name))
 		}
 	}
 	if _, c, err := ParseSeal(last); err == nil {

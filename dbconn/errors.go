@@ -104,6 +104,8 @@ func connectError(op, where string, err error, scrub *scrubber) error {
 		e.Remedy = "it did not answer in time: see whether the server runs, how busy it is, and whether the network lets us through"
 	case strings.Contains(text, "server refused TLS connection"):
 		e.Kind, e.Remedy = ErrInsecure, "turn on ssl on the server, and see that nothing between here and there speaks for it"
+	case strings.Contains(text, "protocol version"): // no other credentials would help
+		e.Kind, e.Remedy = ErrInsecure, "let the server speak TLS 1.3: ssl_max_protocol_version must not be less, and OpenSSL 1.1.1 or newer"
 	case strings.Contains(text, "remote error: tls"):
 		e.Kind, e.Remedy = ErrRefused, "let the server's ssl_ca_file hold the authority of our certificate, and see that both speak TLS 1.3"
 	case strings.Contains(text, "channel binding"), strings.Contains(text, "require_auth"), strings.Contains(text, "sslcertmode"), strings.Contains(text, "SASL"):

@@ -193,7 +193,10 @@ func Posture(ctx context.Context, conn *pgx.Conn, cfg PostureConfig) (*PostureRe
 	}
 	r := &PostureReport{Database: c.database, Server: c.server, Role: c.role.name, Tables: c.tables, Protected: c.protected,
 		Findings: []Finding{}, Accepted: []Finding{}, Expired: []BaselineEntry{}, Stale: []BaselineEntry{}}
-	all := c.examine(cfg.VaultRole)
+	if cfg.VaultRole != nil {
+		c.found.statements(*cfg.VaultRole)
+	}
+	all := c.found.list
 	slices.SortFunc(all, func(a, b Finding) int {
 		return cmp.Or(a.Severity.rank()-b.Severity.rank(), strings.Compare(a.Code, b.Code), strings.Compare(a.Object, b.Object))
 	})

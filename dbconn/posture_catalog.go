@@ -55,6 +55,7 @@ type catalog struct {
 	inlines    map[string]inline
 	harmless   map[string]bool // functions that may be computed
 	adjustable map[string]bool // PostgreSQL's own settings that anybody may set
+	found      *findings
 	answers    map[question]verdict
 	asked      map[question]bool // that have no answer yet
 }
@@ -88,7 +89,7 @@ type policy struct {
 	using, check string          // expressions; "" if there is none
 	looks        []oid           // other relations that these name
 	columns      map[oid][]int64 // that these name, of those and of the table itself; 0 is none in particular
-	notNull      []string        // columns of the table, quoted
+	notNull      string          // columns of the table, quoted, in lines
 	computable   bool            // nobody's types, operators and tables are in it
 	shows, takes string          // using and what rows that are written must fulfil, with the results of functions in place of their calls
 }
@@ -170,8 +171,9 @@ func readCatalog(ctx context.Context, conn *pgx.Conn, name string) (_ *catalog, 
 	}
 	// The checks ask; what depends on an answer may ask again.
 	const rounds = 3
-	for range rounds {
-		if c.examine(nil); len(c.asked) == 0 {
+	for round := 0; ; round++ {
+		c.found = c.examine()
+		if len(c.asked) == 0 || round == rounds {
 			break
 		}
 		if err := c.answer(ctx, tx); err != nil {
@@ -346,7 +348,7 @@ func (c *catalog) readPolicies(ctx context.Context, tx pgx.Tx) error {
 	return each(ctx, tx, `SELECT p.oid, p.polrelid, quote_ident(p.polname), p.polcmd::text, p.polpermissive, p.polroles,
 			coalesce(pg_get_expr(p.polqual, p.polrelid), ''), coalesce(pg_get_expr(p.polwithcheck, p.polrelid), ''),
 			ARRAY(SELECT DISTINCT d.refobjid::bigint << 16 | d.refobjsubid FROM pg_depend d WHERE d.classid = 'pg_policy'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_class'::regclass),
-			ARRAY(SELECT quote_ident(a.attname) FROM pg_attribute a WHERE a.attrelid = p.polrelid AND a.attnum > 0 AND a.attnotnull)
+			coalesce((SELECT string_agg(quote_ident(a.attname), E'\n') FROM pg_attribute a WHERE a.attrelid = p.polrelid AND a.attnum > 0 AND a.attnotnull), '')
 		FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid WHERE c.relrowsecurity ORDER BY p.oid`, nil, func(row pgx.CollectableRow) error {
 		var p policy
 		var table oid

@@ -51,8 +51,8 @@ func (f *findings) by(p path, found Finding, state ...string) {
 	f.list = append(f.list, found)
 }
 
-// examine runs all checks; v may be nil.
-func (c *catalog) examine(v *VaultRole) []Finding {
+// examine runs all checks of the database.
+func (c *catalog) examine() *findings {
 	f := &findings{catalog: c, seen: map[string]bool{}}
 	f.attributes()
 	f.predefined()
@@ -68,13 +68,14 @@ func (c *catalog) examine(v *VaultRole) []Finding {
 	f.policyCalls()
 	f.settings()
 	f.tells()
-	if v != nil {
-		role := *v
-		role.Member = cmp.Or(role.Member, c.role.name)
-		f.list = append(f.list, LintStatements(role)...)
-		f.signal(role)
-	}
-	return f.list
+	return f
+}
+
+// statements checks what makes the role.
+func (f *findings) statements(role VaultRole) {
+	role.Member = cmp.Or(role.Member, f.role.name)
+	f.list = append(f.list, LintStatements(role)...)
+	f.signal(role)
 }
 
 // leave is the SQL that takes the role's last step to another role back.

@@ -54,11 +54,13 @@ type held struct {
 	setting string
 }
 
-// A posed is a question before settings and names of users are put in.
+// A posed is what is asked of policies, before settings and names of users are put
+// in.
 type posed struct {
-	how  how
-	role oid // 0 where it does not count
-	expr string
+	how                   how
+	role                  oid // 0 where it does not count
+	expr, notNull         string
+	computable, oblivious bool
 }
 
 // made-up values. The constants of an expression come before them.
@@ -165,10 +167,17 @@ func (c *catalog) readComputed(ctx context.Context, tx pgx.Tx) error {
 	}); err != nil {
 		return err
 	}
-	for _, of := range c.policies {
+	for table, of := range c.policies {
+		own := "" // subqueries name the table before its columns
+		if r := c.relations[table]; r != nil {
+			own = r.local + "."
+		}
 		for i := range of {
 			p := &of[i]
 			p.computable, p.shows, p.takes = computable[p.oid], c.inlined(p.using), c.inlined(p.written())
+			if p.computable && own != "" {
+				p.shows, p.takes = strings.ReplaceAll(p.shows, own, ""), strings.ReplaceAll(p.takes, own, "")
+			}
 		}
 	}
 	return each(ctx, tx, `SELECT proname FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace AND oid < $1 GROUP BY proname HAVING bool_and(provolatile = 'i' AND NOT proretset) OR proname = ANY($2)`,
@@ -288,17 +297,15 @@ func nobodys(expr string) string {
 	return "30011"
 }
 
-// holds reports whether an expression of policies holds for every row of a table,
-// and for switched, by which setting.
-func (c *catalog) holds(how how, table, role oid, expr string) (bool, string) {
-	s := c.shapes[table]
+// holds reports whether an expression of policies holds for every row of tables of
+// a shape, and for switched, by which setting.
+func (c *catalog) holds(s *shape, role oid, p posed) (bool, string) {
 	if s == nil {
 		return false, ""
 	}
-	if !user.MatchString(expr) { // it may be in a text; then it is asked twice
-		role = 0
+	if strings.Contains(p.expr, "USER") || strings.Contains(p.expr, "user") { // roughly: then it is asked for each
+		p.role = role
 	}
-	p := posed{how, role, expr}
 	h, known := s.known[p]
 	if !known {
 		h.holds, h.setting = c.hold(s, p)
@@ -309,6 +316,12 @@ func (c *catalog) holds(how how, table, role oid, expr string) (bool, string) {
 
 func (c *catalog) hold(s *shape, p posed) (bool, string) {
 	how, role, expr := p.how, p.role, p.expr
+	if p.oblivious || judge(expr, strings.Split(p.notNull, "\n")) == yes {
+		return how == always, ""
+	}
+	if !p.computable {
+		return false, ""
+	}
 	names := []string{}
 	for _, m := range setting.FindAllStringSubmatch(expr, -1) {
 		if !slices.Contains(names, m[1]) {

@@ -89,9 +89,10 @@ func (c *catalog) readEffects(ctx context.Context, tx pgx.Tx) error {
 // cascades looks at the foreign keys that refer to a table in which an actor
 // deletes or updates rows.
 func (f *findings) cascades(a access, r *relation) {
-	if !r.isTable() || a.owns || len(f.keys[r.oid]) == 0 {
+	if !r.isTable() || len(f.keys[r.oid]) == 0 {
 		return
 	}
+	deletes, permits := a.delete || a.owns, func(command rune) bool { return a.owns || !r.protected || f.permits(a.actor, r.oid, command) }
 	tell := func(k *foreignKey, action, clause, proof string) {
 		child := f.relations[k.child]
 		if child == nil || k.child == r.oid || !child.protected || f.inherits(a.actor, child.owner) || f.bounds(a.actor, k) {
@@ -103,7 +104,7 @@ func (f *findings) cascades(a access, r *relation) {
 			Fix:    "ALTER TABLE " + child.name + " DROP CONSTRAINT " + k.name + ", ADD CONSTRAINT " + k.name + " " + strings.Replace(k.definition, clause, "", 1) + ";"}, k.definition, a.rights())
 	}
 	acts := func(action rune) bool { return action == 'c' || action == 'n' || action == 'd' }
-	if a.delete && (!r.protected || f.permits(a.actor, r.oid, 'd')) {
+	if deletes && permits('d') {
 		var seen []oid
 		var follow func(table oid)
 		follow = func(table oid) {
@@ -125,7 +126,7 @@ func (f *findings) cascades(a access, r *relation) {
 	}
 	for i := range f.keys[r.oid] {
 		k := &f.keys[r.oid][i]
-		if acts(k.onUpdate) && slices.Contains(k.updaters, a.actor) && (!r.protected || f.permits(a.actor, r.oid, 'w')) {
+		if acts(k.onUpdate) && slices.Contains(k.updaters, a.actor) && permits('w') {
 			tell(k, "an UPDATE of", onUpdate[k.onUpdate], may("has_any_column_privilege", r.name, "UPDATE"))
 		}
 	}

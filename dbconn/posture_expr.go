@@ -38,10 +38,8 @@ func verdictOf(b bool) verdict {
 	return no
 }
 
-// always reports whether one of the policy's expressions is true for every row.
-func (p *policy) always(expr string) bool { return judge(expr, p.notNull) == yes }
-
-// alwaysTrue is the same for a table whose columns all may be null.
+// alwaysTrue reports whether an expression is true for every row of a table whose
+// columns all may be null.
 func alwaysTrue(expr string) bool { return judge(expr, nil) == yes }
 
 var (

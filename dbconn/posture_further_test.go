@@ -100,6 +100,9 @@ var furtherHoles = []hole{
 		`ALTER TABLE hr.salaries ADD COLUMN seat int DEFAULT 2 REFERENCES hr.seats ON DELETE CASCADE`},
 		steal: []string{`DELETE FROM hr.teams`}, check: `SELECT count(*) = 0 FROM hr.salaries`, undo: []string{`INSERT INTO hr.teams VALUES (2, 'acme')`, `INSERT INTO hr.seats VALUES (2)`}, found: []string{"cascade salaries_seat_fkey ON hr.salaries"}},
 
+	{name: "cascade of its own", setup: []string{`CREATE TABLE hr.teams (id int PRIMARY KEY, tenant text)`, `ALTER TABLE hr.teams OWNER TO me`, `INSERT INTO hr.teams VALUES (2, 'acme')`, `ALTER TABLE hr.salaries ADD COLUMN team int DEFAULT 2 REFERENCES hr.teams ON DELETE CASCADE`},
+		steal: []string{`DELETE FROM hr.teams`}, check: `SELECT count(*) = 0 FROM hr.salaries`, undo: []string{`INSERT INTO hr.teams VALUES (2, 'acme')`}, found: []string{"cascade salaries_team_fkey ON hr.salaries", "rls_disabled hr.teams"}},
+
 	// What views show of catalogs, and what they hide.
 	{name: "view of passwords", setup: []string{`CREATE VIEW hr.logins AS SELECT rolname, rolpassword FROM pg_authid`, `GRANT SELECT ON hr.logins TO me`}, steal: []string{`SELECT 'globex' FROM hr.logins WHERE rolpassword LIKE 'SCRAM%'`}, found: []string{"view_catalog hr.logins"}},
 	{name: "view of shadow", setup: []string{`CREATE VIEW hr.logins AS SELECT usename, passwd FROM pg_shadow`, `GRANT SELECT ON hr.logins TO me`}, steal: []string{`SELECT 'globex' FROM hr.logins WHERE passwd LIKE 'SCRAM%'`}, found: []string{"view_catalog hr.logins"}},

@@ -25,6 +25,8 @@ var holes16 = []hole{
 		steal: []string{`GRANT bypasser TO me WITH SET TRUE`, `SET ROLE bypasser`, all}, undo: []string{`REVOKE bypasser FROM me GRANTED BY chief`}, found: []string{"bypassrls bypasser"}},
 	{name: "definer of a group", setup: []string{`GRANT bypasser TO me WITH INHERIT TRUE, SET FALSE`, `CREATE FUNCTION hr.sum() RETURNS text LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$ SELECT string_agg(tenant, ' ') FROM hr.salaries $$`, `ALTER FUNCTION hr.sum() OWNER TO bypasser`, `REVOKE ALL ON FUNCTION hr.sum() FROM PUBLIC`},
 		steal: []string{`SELECT hr.sum()`}, found: []string{"definer hr.sum()"}},
+	{name: "admin of a predefined role", setup: []string{`GRANT pg_read_all_data TO me WITH INHERIT FALSE, SET FALSE, ADMIN TRUE`, `CREATE TABLE hr.plain AS SELECT 'globex'::text AS tenant`},
+		steal: []string{`GRANT pg_read_all_data TO me WITH INHERIT TRUE`, `SELECT tenant FROM hr.plain`}, undo: []string{`REVOKE pg_read_all_data FROM me GRANTED BY me`}, found: []string{"read_all_data pg_read_all_data", "rls_disabled hr.plain"}},
 	{name: "rights without the role", setup: []string{`GRANT keeper TO me WITH INHERIT TRUE, SET FALSE`},
 		steal: []string{`BEGIN`, `ALTER TABLE hr.salaries NO FORCE ROW LEVEL SECURITY`, all}, found: []string{"schema_create hr", "table_owner hr.salaries"}},
 }

@@ -160,28 +160,29 @@ func (c *catalog) open(role, table oid, command rune, how how) *opening {
 }
 
 // opens reports whether one of some policies holds for every row, and so do all
-// restrictive ones. By its text first, then by computing it.
+// restrictive ones; where a switch has to be set for that, which. By its text first,
+// then by computing it.
 func (c *catalog) opens(role, table oid, how how, form func(*policy) string, some, restrictive []*policy) (bool, string) {
-	var parts []string
-	computable := true
-	for _, p := range some {
-		parts = append(parts, form(p))
-		computable = computable && p.computable
+	p := posed{how: how, computable: true, notNull: some[0].notNull}
+	var b strings.Builder
+	for i, one := range some {
+		if i > 0 {
+			b.WriteString(" OR ")
+		}
+		b.WriteString("(" + form(one) + ")")
+		p.computable = p.computable && one.computable
+		p.oblivious = p.oblivious || len(restrictive) == 0 && one.oblivious(table, form(one))
 	}
-	text := anyOf(parts, yes, some[0].notNull) == yes
-	expr := "((" + strings.Join(parts, ") OR (") + "))"
-	for _, p := range restrictive {
-		expr += " AND (" + form(p) + ")"
-		computable = computable && p.computable
-		text = text && p.always(form(p))
+	expr := b.String()
+	if len(some) == 1 {
+		expr = form(some[0])
 	}
-	if text || len(restrictive) == 0 && slices.ContainsFunc(some, func(p *policy) bool { return p.oblivious(table, form(p)) }) {
-		return how == always, ""
+	for _, one := range restrictive {
+		expr = "(" + expr + ") AND (" + form(one) + ")"
+		p.computable = p.computable && one.computable
 	}
-	if !computable {
-		return false, ""
-	}
-	return c.holds(how, table, role, expr)
+	p.expr = expr
+	return c.holds(c.shapes[table], role, p)
 }
 
 var (
@@ -194,6 +195,9 @@ var (
 // ask who it is either. A column without its table's name is looked for in the
 // subquery first, where it was meant to be the policy's.
 func (p *policy) oblivious(table oid, expr string) bool {
+	if len(p.looks) == 0 {
+		return false
+	}
 	outside := textual.ReplaceAllString(expr, "''")
 	if !queries.MatchString(outside) || slices.ContainsFunc(p.columns[table], func(column int64) bool { return column > 0 }) {
 		return false

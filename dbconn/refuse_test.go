@@ -142,6 +142,14 @@ func TestServersThatAreNotVerified(t *testing.T) {
 		w.leases.next()
 		refused(t, w.config(), dbconn.ErrInsecure, "refused TLS")
 	})
+	t.Run("TLS 1.2 alone", func(t *testing.T) {
+		w := newWorld(t, realpg.Config{Settings: map[string]string{"ssl_max_protocol_version": "'TLSv1.2'"}})
+		w.leases.next()
+		refused(t, w.config(), dbconn.ErrInsecure, "ssl_max_protocol_version")
+		if w.leases.made != 1 {
+			t.Error("other credentials were asked for, which could not help")
+		}
+	})
 	t.Run("a proxy that answers N", func(t *testing.T) {
 		w := newWorld(t, realpg.Config{})
 		w.leases.next()

@@ -11,11 +11,11 @@ const (
 // t[i], without the spaces.
 func (l *level) spaced(i int) {
 	t := l.t
-	if i < l.apartEnd || l.v.depth >= decodeDepth || i > 0 && t[i-1] != ' ' || i+1 < len(t) && t[i+1] != ' ' {
+	if i < l.apartEnd || l.v.depth >= decodeDepth || i > 0 && t[i-1] != ' ' && !beforeApart[t[i-1]] || i+1 < len(t) && t[i+1] != ' ' {
 		return
 	}
 	start := i
-	for start >= 2 && start-2 >= l.apartEnd && t[start-1] == ' ' && (t[start-2] != ' ' || start >= 4 && t[start-4] != ' ') && (start == 2 || t[start-3] == ' ') {
+	for start >= 2 && start-2 >= l.apartEnd && t[start-1] == ' ' && (t[start-2] != ' ' || start >= 4 && t[start-4] != ' ') && (start == 2 || t[start-3] == ' ' || beforeApart[t[start-3]]) {
 		start -= 2
 	}
 	for t[start] == ' ' {
@@ -54,6 +54,9 @@ func (l *level) readApart(next *level, start int) {
 	next.read(z, 0)
 	z.outer = outer
 }
+
+// beforeApart marks what may stand right before the first of the characters.
+var beforeApart = byteSet("([{<\"'`=:,;\n\t")
 
 // endsApart reports whether c may stand right behind the last of the characters.
 func endsApart(c byte) bool { return isStop[c] || c == '\n' || c == ')' || c == '"' }

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -28,7 +29,7 @@ type Policy struct {
 	// Threshold is the lowest score that counts. Zero means [DefaultThreshold];
 	// a negative one lets everything count.
 	Threshold float64
-	// Entities are the labels to look for. Nil means all.
+	// Entities are the labels to look for. Nil means all; an empty list is refused.
 	Entities []string
 	// Actions say what is done, by label; a label that is not there gets Default.
 	Actions map[string]Action
@@ -60,6 +61,9 @@ type Guard struct {
 // New returns a Guard. It fails if the policy names an entity or an action that
 // does not exist, or needs a key and has none.
 func New(p Policy) (*Guard, error) {
+	if p.Entities != nil && len(p.Entities) == 0 {
+		return nil, errors.New("guard: Entities is empty, so that nothing would be found; name some, or leave it out for all")
+	}
 	det, err := newDetector(p.Entities, p.Names)
 	if err != nil {
 		return nil, err
@@ -68,7 +72,7 @@ func New(p Policy) (*Guard, error) {
 	switch {
 	case p.Threshold == 0:
 		g.threshold = DefaultThreshold
-	case p.Threshold > 1:
+	case !(p.Threshold <= 1): // NaN neither: no score would reach it
 		return nil, fmt.Errorf("guard: a threshold of %g, want at most 1", p.Threshold)
 	}
 	if err := p.checkActions(det); err != nil {
@@ -123,7 +127,7 @@ func (g *Guard) scan(text []byte, min float32, m mode) []Finding {
 // start makes s ready for a text.
 func (s *scanner) start(g *Guard, min float32, m mode) {
 	s.zone.guard, s.zone.min, s.zone.mode = g, min, m
-	s.inPEM, s.runOn, s.searched = false, nil, 0
+	s.inPEM, s.runOn, s.searched, s.dot, s.dotTo = false, nil, 0, -1, 0
 }
 
 // mode says which of several candidates for the same characters count.

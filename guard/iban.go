@@ -7,13 +7,20 @@ const ibanSizes = "AD24AE23AL28AO25AT20AZ28BA20BE16BF28BG22BH22BI27BJ28BR29BY28C
 	"LC32LI21LT20LU20LV21LY25MA28MC27MD24ME22MG27MK19ML28MN20MR27MT31MU30MZ25NE28NI28NL18NO15OM23PK24PL28PS29PT25QA29RO24RS22RU33" +
 	"SA24SC31SD18SE24SI19SK24SM27SN28SO23ST25SV28TD27TG28TL23TN24TR26UA29VA22VG24XK20YE30"
 
-func ibanSize(country []byte) int {
+// ibanSizeOf has the lengths by the two letters of a country.
+var ibanSizeOf = func() (t [32 * 32]uint8) {
 	for i := 0; i < len(ibanSizes); i += 4 {
-		if ibanSizes[i] == country[0] && ibanSizes[i+1] == country[1] {
-			return num([]byte(ibanSizes[i+2 : i+4]))
-		}
+		t[int(ibanSizes[i]&31)<<5|int(ibanSizes[i+1]&31)] = uint8(num([]byte(ibanSizes[i+2 : i+4])))
 	}
-	return 0
+	return t
+}()
+
+// ibanSize returns the length of the IBANs of a country, in capitals, or 0.
+func ibanSize(country []byte) int {
+	if !isUpper(country[0]) || !isUpper(country[1]) {
+		return 0
+	}
+	return int(ibanSizeOf[int(country[0]&31)<<5|int(country[1]&31)])
 }
 
 // readIBAN reads an IBAN from group g on.

@@ -111,6 +111,9 @@ func (l *level) loose(i int) {
 // separators.
 func (l *level) isStrange(gs []group) bool {
 	t := l.t
+	if end := gs[0].end; len(gs) == 1 && gs[0].numeric && end+1 < len(t) && t[end] == ' ' && isLetter(t[end+1]) && t[end+1]|0x20 != 'd' && likeDigit[t[end+1]] == 0 {
+		return false // as most are
+	}
 	single := 0
 	for i := range gs {
 		g := &gs[i]
@@ -119,7 +122,7 @@ func (l *level) isStrange(gs []group) bool {
 		} else if single++; single == 9 {
 			return true
 		}
-		if i+2 < len(gs) && !g.letters && g.sep != gs[i+1].sep && !gs[i+1].letters && !gs[i+2].letters {
+		if i+2 < len(gs) && !g.letters && g.sep != gs[i+1].sep && gs[i+1].sep != ':' && !gs[i+1].letters && !gs[i+2].letters {
 			return true
 		}
 		if g.letters && g.end-g.start == 3 && i > 0 && string(l.chars[g.at:g.at+3]) == "DOT" {
@@ -143,7 +146,7 @@ func (l *level) isStrange(gs []group) bool {
 	for q := end; q < len(t) && q-end < maxJunk; q++ {
 		switch c := t[q]; {
 		case isDigit(c):
-			return q-end > 1 || q > end && t[q-1] != ' '
+			return q > end && (t[q-1] != ' ' || q-end > 1 && t[end] != '.')
 		case isLetter(c):
 			return q > end && (t[q-1] == '"' || t[q-1] == '<' || t[q-1] == '/' || likeDigit[c] != 0 && q+1 < len(t) && isDigit(t[q+1]) || c|0x20 == 'd' && q+2 < len(t) && t[q+1]|0x20 == 'o' && t[q+2]|0x20 == 't')
 		}

@@ -14,6 +14,7 @@ type zone struct {
 	raw    []byte // all of the text, for context
 	start  int    // of the zone in it
 	outer  mask   // context of a blob, from around it
+	dots   bool   // the word dot is in it
 }
 
 // level is a view that is being read, and how far.
@@ -33,6 +34,7 @@ type level struct {
 	apartEnd     int                              // characters that stand apart before it have been read
 	partedEnd    int                              // and by other separators
 	codesEnd     int                              // and their codes
+	spelledEnd   int                              // and a spelled address
 	looseEnd     int                              // and the parts of numbers
 	parts        [maxParts]part
 	number1      looseNumber
@@ -61,11 +63,16 @@ func (z *zone) read(det *detector, b []byte, start, end, first int) ([]candidate
 // of a private key ends, or -1.
 func (l *level) read(z *zone, from int) int {
 	l.zone, l.t = z, l.v.text
-	l.runEnd, l.tokEnd, l.hostEnd, l.urlEnd, l.authorityEnd, l.valueEnd, l.apartEnd, l.partedEnd, l.codesEnd, l.looseEnd, l.ctxOK = 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, false
+	l.runEnd, l.tokEnd, l.hostEnd, l.urlEnd, l.authorityEnd, l.valueEnd, l.apartEnd, l.partedEnd, l.codesEnd, l.looseEnd, l.spelledEnd, l.ctxOK = 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, false
 	if z.det.names != nil {
 		l.readNames()
 	}
 	t := l.t
+	if z.dots || l.v.from != nil || l.v.blob {
+		for i := nextDot(t, 0); i < len(t); i = nextDot(t, i+1) {
+			l.dotWord(i)
+		}
+	}
 	for i := skip(t, from); i < len(t); i = skip(t, i+1) {
 		switch triggerOf[t[i]] {
 		case trigWord, trigBig:
@@ -96,6 +103,7 @@ func (l *level) read(z *zone, from int) int {
 			l.codes(i)
 		case trigAt:
 			l.email(i)
+			l.oddAt(i)
 			l.spaced(i)
 			l.parted(i)
 		case trigPoint:

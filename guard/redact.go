@@ -173,6 +173,7 @@ func (r *redactor) next(dst, piece []byte, eof bool) []byte {
 		r.buf = r.buf[:copy(r.buf, r.buf[drop:])]
 		r.done -= drop
 		r.scanner.searched = max(0, r.scanner.searched-drop)
+		r.scanner.dot, r.scanner.dotTo = max(-1, r.scanner.dot-drop), max(0, r.scanner.dotTo-drop)
 	}
 	return dst
 }

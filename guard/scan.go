@@ -11,6 +11,8 @@ type scanner struct {
 	// zone: what follows without white space belongs to it.
 	runOn    *recognizer
 	findings []Finding // room for those of a scan
+	// dot is where the word dot was found; before dotTo there is no other behind it.
+	dot, dotTo int
 	// searched is how far behind done a break was looked for in vain.
 	searched int
 }
@@ -48,12 +50,32 @@ func (s *scanner) scan(b []byte, done int, eof bool, found func(candidate)) int 
 			continue
 		}
 		first, t := s.det.nextTrigger(b, done, limit, s.zone.min > 0.1)
+		if dot := s.nextDot(b[:limit], done); dot >= 0 && (t < 0 || dot < t) {
+			t = dot
+			if first < 0 || first > dot {
+				first = dot
+			}
+		}
 		if t < 0 {
 			done = limit
 			continue
 		}
 		done = s.window(b, done, first, t, limit, found)
 	}
+}
+
+// nextDot returns the first place in b[done:] where the word dot begins, or -1. It
+// looks at every place once.
+func (s *scanner) nextDot(b []byte, done int) int {
+	if s.dot < done {
+		s.dot = nextDot(b, max(done, s.dotTo))
+		s.dotTo = s.dot + 1
+	}
+	if s.dot >= len(b) {
+		s.dotTo = max(done, len(b)-4)
+		s.dot = -1
+	}
+	return s.dot
 }
 
 // window reads the zone around the trigger at t, which begins at done or later
@@ -73,6 +95,7 @@ func (s *scanner) window(b []byte, done, first, t, limit int, found func(candida
 		end++
 	}
 	cut := end-start >= maxZone && end < len(b)
+	s.zone.dots = s.dot >= 0 && s.dot < end
 	cands, pem := s.zone.read(s.det, b, start, end, max(start, first))
 	if pem >= 0 {
 		s.inPEM = true

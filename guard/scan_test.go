@@ -2,6 +2,7 @@ package guard_test
 
 import (
 	"bytes"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -220,6 +221,8 @@ func TestBadPolicy(t *testing.T) {
 		"unknown action":           {Default: "drop"},
 		"hash without a key":       {Default: guard.Hash},
 		"threshold beyond 1":       {Threshold: 2},
+		"no number as threshold":   {Threshold: math.NaN()},
+		"no entities":              {Entities: []string{}},
 		"an address as domain":     {AllowDomains: []string{"a@tamshai.com"}},
 		"a top domain":             {AllowDomains: []string{"com"}},
 		"a domain with a wildcard": {AllowDomains: []string{"*.tamshai.com"}},

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"encoding/binary"
 	"math/bits"
 	"unicode/utf8"
 )
@@ -80,6 +81,30 @@ func skip(b []byte, i int) int {
 		if i == first && isWord(b[i]) && isLong(b, i) {
 			return i
 		}
+	}
+	return i
+}
+
+// nextDot returns the first place in b[i:] where the word dot begins, which may be
+// the point of an address, or len(b).
+func nextDot(b []byte, i int) int {
+	const ones = 0x0101010101010101
+	for ; i+10 <= len(b); i += 8 {
+		w := b[i : i+10]
+		d := (binary.LittleEndian.Uint64(w) | 0x20*ones) ^ 'd'*ones
+		o := (binary.LittleEndian.Uint64(w[1:]) | 0x20*ones) ^ 'o'*ones
+		t := (binary.LittleEndian.Uint64(w[2:]) | 0x20*ones) ^ 't'*ones
+		m := d | o | t
+		if (m-ones)&^m&(0x80*ones) == 0 {
+			continue
+		}
+		for p := i; p < i+8; p++ {
+			if isDotAt(b, p) {
+				return p
+			}
+		}
+	}
+	for ; i < len(b) && !isDotAt(b, i); i++ {
 	}
 	return i
 }

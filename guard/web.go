@@ -166,6 +166,9 @@ func (l *level) host(i int) {
 	for end > start && (t[end-1] == '.' || t[end-1] == '-') {
 		end--
 	}
+	if start > 3 && (t[start-1] == ' ' || isCloser[t[start-1]]) {
+		l.spelled(start)
+	}
 	if end-start > maxHost || end < len(t) && (t[end] == '@' || t[end] == '(' || t[end] == '=' || t[end] == '_') {
 		return
 	}

@@ -1,5 +1,7 @@
 package guard
 
+import "strings"
+
 // Text is cut at hard breaks. No finding crosses a hard break, and whether a
 // place is one depends on a few bytes around it alone. A stream can therefore
 // be scanned up to its last break and give the same findings as the whole.
@@ -28,7 +30,7 @@ const (
 func (d *detector) isBreak(b []byte, p int) bool {
 	switch b[p-1] {
 	case '\n':
-		return p < 2 || !opensBlock(b[p-2]) && !(p < len(b) && cutsNumber(b, p))
+		return p < 2 || !opensBlock(b[p-2]) && !(p < len(b) && (cutsNumber(b, p) || wordGoesOn(b, p) || d.cutsAddress(b, p)))
 	case ' ', '\t':
 	default:
 		return false
@@ -46,6 +48,9 @@ func (d *detector) isBreak(b []byte, p int) bool {
 		i--
 	}
 	if end-i >= breakWord || isUpper(b[end]) || i >= 0 && !isWordEdge[b[i]] {
+		return false
+	}
+	if p+2 < len(b) && mayBeMark[b[p]] && spelledMark(b[p:min(len(b), p+5)]) {
 		return false
 	}
 	if word := b[i+1 : end+1]; d.names.joins(word) || month(word) > 0 || namesSecret(word) {
@@ -97,6 +102,58 @@ func cutsNumber(b []byte, p int) bool {
 		case c != ' ' && c != '\t' && c != '>' && c != '#' && c != '/' && c != '-' && c != '.' && c != ')' && c != '*':
 			return false
 		}
+	}
+	return false
+}
+
+// wordGoesOn reports whether a backslash, or the equals sign of quoted-printable, at
+// the end of the line before b[p] says that the word there goes on.
+func wordGoesOn(b []byte, p int) bool {
+	end := p - 2
+	if end < 1 || p >= len(b) || b[p-1] != '\n' {
+		return false
+	}
+	if b[end] == '\r' && end > 0 {
+		end--
+	}
+	return (b[end] == '\\' || b[end] == '=') && end > 0 && (isHostByte[b[end-1]] || b[end-1] == '.' || b[end-1] == '@') && (isHostByte[b[p]] || b[p] == '.' || b[p] == '@' || b[p] == '=')
+}
+
+// cutsAddress reports whether the line that ends before b[p] ends inside the host
+// of an address.
+func (d *detector) cutsAddress(b []byte, p int) bool {
+	if !isAlnum(b[p]) || isUpper(b[p]) {
+		return false
+	}
+	end := p - 1
+	if b[end-1] == '\r' {
+		end--
+	}
+	i := end
+	for i > 0 && end-i < breakWord && (isHostByte[b[i-1]] || b[i-1] == '.') {
+		i--
+	}
+	return i > 0 && b[i-1] == '@' && i > 1 && isAlnum(b[i-2]) && !d.endsHost(b[i:end])
+}
+
+// mayBeMark marks what a spelled mark of an address begins with.
+var mayBeMark = byteSet("aAdD@([{<.")
+
+// spelledMark reports whether a mark of an address, spelled or apart, is at the
+// start of b.
+func spelledMark(b []byte) bool {
+	if strings.IndexByte("([{<", b[0]) >= 0 {
+		b = b[1:]
+	}
+	switch c := b[0]; {
+	case c == '@':
+		return true
+	case c == '.':
+		return len(b) > 1 && isSpace(b[1])
+	case c|0x20 == 'a':
+		return len(b) > 2 && b[1]|0x20 == 't' && !isAlnum(b[2])
+	case c|0x20 == 'd':
+		return len(b) > 3 && b[1]|0x20 == 'o' && b[2]|0x20 == 't' && !isAlnum(b[3])
 	}
 	return false
 }

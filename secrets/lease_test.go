@@ -26,6 +26,21 @@ func TestLease(t *testing.T) {
 	}
 }
 
+// The end of a lease goes by the time that has passed, and not by the wall clock,
+// which somebody may set.
+func TestLeaseOutlivesAClockThatJumps(t *testing.T) {
+	now := time.Now()
+	l := secrets.NewLease("database/creds/app", "id", nil, now, time.Hour)
+	jumped := func(t time.Time) bool { return t == t.Round(0) } // without what has passed, the wall clock counts
+	if jumped(l.Issued()) || jumped(l.Expires()) {
+		t.Errorf("issued %v, expires %v: the wall clock counts", l.Issued(), l.Expires())
+	}
+	l.Extend(now.Add(2 * time.Hour))
+	if jumped(l.Expires()) {
+		t.Errorf("extended until %v: the wall clock counts", l.Expires())
+	}
+}
+
 func isClosed(c <-chan struct{}) bool {
 	select {
 	case <-c:

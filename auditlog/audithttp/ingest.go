@@ -80,9 +80,10 @@ type mapped struct {
 // rejected: [{index, error}]}, with 200 if all are kept; 207 if some are no
 // events, which is recorded too; 400, or 413 for one that is too large, if none
 // is kept; 503 if the log cannot take them, and then they should be sent again.
-// An event that comes again is kept again, with the same ID, by which sinks can
-// tell: one that has a time and an eventId or id, and every entry of Kong. The
-// client's own ID becomes the attribute "source_id".
+// An event that comes again has the same ID: one that has a time and an eventId
+// or id, and every entry of Kong. It is kept once, as [auditlog.Log.Append] says,
+// and the answer is the same. The client's own ID becomes the attribute
+// "source_id".
 //
 // A time that is more than a minute off is kept, with the time of arrival
 // beside it as the attribute "received". Of Kong's entries headers and queries
@@ -240,11 +241,17 @@ func (s *ingest) record(ctx context.Context, client *Client, convert func(*Clien
 		if err == nil {
 			m, err = convert(client, data)
 		}
+		var e auditlog.Event
 		if err == nil {
-			receipts[i], err = s.Log.Submit(ctx, s.claim(client, m, data, i))
+			e = s.claim(client, m, data, i)
+			receipts[i], err = s.Log.Submit(ctx, e)
 		}
 		switch {
 		case err == nil:
+		case errors.Is(err, auditlog.ErrDuplicate):
+			// The ID is made of the data, so that it is the same event. What was
+			// added on arrival, when it came the first time, is not.
+			a.IDs[i] = e.ID
 		case errors.Is(err, auditlog.ErrEvent), errors.Is(err, auditlog.ErrTooLarge):
 			tooLarge = tooLarge || errors.Is(err, auditlog.ErrTooLarge)
 			text := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "auditlog: "), "append: ")

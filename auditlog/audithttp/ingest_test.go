@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -160,9 +161,11 @@ func TestFormats(t *testing.T) {
 	}
 }
 
-// What comes twice has the same ID, and what only looks alike has not.
+// What comes twice has the same ID and is kept once, and what only looks alike
+// has not.
 func TestTheSameEventHasTheSameID(t *testing.T) {
-	d := openDesk(t, audithttp.IngestConfig{})
+	var clock atomic.Int64 // what came late says when it came, and comes later again
+	d := openDesk(t, audithttp.IngestConfig{Now: func() time.Time { return time.Unix(1_800_000_000+clock.Add(5), 0) }})
 	batch := "[" + kongEntry + "," + kongEntry + "]"
 	_, first := d.asKong(batch)
 	_, again := d.asKong(batch)
@@ -176,6 +179,9 @@ func TestTheSameEventHasTheSameID(t *testing.T) {
 	}
 	if first.IDs[0][14] != '7' || !strings.HasPrefix(first.IDs[0], "01a2") {
 		t.Errorf("%s is no UUIDv7 of its time", first.IDs[0])
+	}
+	if n := len(kept(t, d.log)); n != 4 {
+		t.Errorf("%d events are kept", n)
 	}
 }
 

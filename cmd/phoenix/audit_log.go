@@ -36,6 +36,7 @@ func auditCommand() *cli.Command {
 			auditTailCommand(),
 			auditStatusCommand(),
 			auditShipCommand(),
+			auditRedeliverCommand(),
 			auditVerifyCommand(),
 			auditProveCommand(),
 			auditHashCommand(),

@@ -103,7 +103,7 @@ func requireDelivered(s auditlog.Status, names []string, acceptRejected bool) er
 			problems = errors.Join(problems, fmt.Errorf("not delivered: %s has still to take %d events; wait, or look at its errors", one.Name, one.Backlog))
 		}
 		if one.Rejected > 0 && !acceptRejected {
-			problems = errors.Join(problems, fmt.Errorf("not delivered: %s refused %d events, which are in dead/%s.jsonl alone; keep them, then use --accept-rejected", one.Name, one.Rejected, one.Name))
+			problems = errors.Join(problems, fmt.Errorf("not delivered: %s refused %d events, which are in dead/%s.jsonl alone; mend the reason and use phoenix audit redeliver, or keep them and use --accept-rejected", one.Name, one.Rejected, one.Name))
 		}
 	}
 	return problems

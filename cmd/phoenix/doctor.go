@@ -23,12 +23,15 @@ func doctorCommand() *cli.Command {
 		Usage: "find what would go wrong before it does, each with its remedy",
 		Description: `Examples:
    phoenix doctor -f estate.yaml                 with the operator's token: Vault, roles, policies, secrets
+   phoenix doctor -f estate.yaml --databases     also has Vault make users, and take them back
    phoenix doctor --service mcp-hr               where the service runs, with its environment
    phoenix doctor --service mcp-hr --login --ref tamshai/mcp-hr#password
 
-Nothing is changed, and no secret's value is read or printed. --login alone
-does something: it spends the service's SecretID, as a start would, looks at
-what the token may do, and revokes it. Issue a new SecretID afterwards.
+Nothing is changed, and no secret's value is read or printed. Two flags alone
+do something. --login spends the service's SecretID, as a start would, looks at
+what the token may do, and revokes it; issue a new SecretID afterwards.
+--databases has Vault make a user with each database role of the estate, and
+take it back at once.
 
 The exit code is 0 if there is no problem (with --strict: and no warning), 1 if
 there is one, 2 for wrong usage, and 3 if Vault cannot be reached with -f; the
@@ -44,6 +47,7 @@ checks that do not need it still ran.
 			&cli.StringSliceFlag{Category: "Service", Name: "ref", Usage: "a secret `REF` that it reads, mount/path#field; may be repeated"},
 			&cli.StringSliceFlag{Category: "Service", Name: "lease", Usage: "a lease `REF`, mount/creds/role; may be repeated"},
 			&cli.BoolFlag{Category: "Service", Name: "login", Usage: "also log in, which SPENDS the SecretID, and look at the token"},
+			&cli.BoolFlag{Name: "databases", Usage: "also have Vault make a database user with each role, and take it back"},
 			&cli.BoolFlag{Name: "list", Usage: "list the checks and do nothing"},
 			&cli.BoolFlag{Name: "json", Usage: "print JSON"},
 			&cli.BoolFlag{Name: "strict", Usage: "exit 1 for warnings too"},
@@ -88,6 +92,8 @@ func examine(ctx context.Context, cmd *cli.Command) (err error) {
 		if r, addr, err = examineEstate(ctx, cmd, progress.next); err != nil {
 			return err
 		}
+	case cmd.IsSet("databases"):
+		return usagef("--databases needs --file")
 	default:
 		if r, addr, err = examineService(ctx, cmd, progress.next); err != nil {
 			return err
@@ -149,7 +155,7 @@ func examineEstate(ctx context.Context, cmd *cli.Command, progress func(doctor.C
 		return client.WithToken(token)
 	}
 	defer func() { err = errors.Join(err, end()) }()
-	return doctor.Operator(ctx, doctor.OperatorConfig{Estate: estate, Vault: cfg, Connect: connect, Progress: progress}), cfg.Addr, nil
+	return doctor.Operator(ctx, doctor.OperatorConfig{Estate: estate, Vault: cfg, Connect: connect, Databases: cmd.Bool("databases"), Progress: progress}), cfg.Addr, nil
 }
 
 func examineService(ctx context.Context, cmd *cli.Command, progress func(doctor.Check)) (doctor.Report, string, error) {

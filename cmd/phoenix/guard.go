@@ -91,6 +91,9 @@ finding.
    echo '{"text":"SSN 219-09-9999"}' | phoenix guard redact`,
 		Flags: []cli.Flag{entitiesFlag()},
 		Action: func(ctx context.Context, cmd *cli.Command) error {
+			if err := noArguments(cmd); err != nil {
+				return err
+			}
 			g, err := newGuard(cmd, guard.Policy{})
 			if err != nil {
 				return err
@@ -119,6 +122,9 @@ stream in chunks of --chunk bytes. What comes out is the same.
 			entitiesFlag(),
 		},
 		Action: func(ctx context.Context, cmd *cli.Command) error {
+			if err := noArguments(cmd); err != nil {
+				return err
+			}
 			size := cmd.Int("chunk")
 			if size < 1 {
 				return usagef("--chunk %d: want 1 or more", size)
@@ -157,6 +163,9 @@ prints [{"label","checked","score","with_context","context"}].
    phoenix guard entities`,
 		Flags: []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print JSON"}},
 		Action: func(_ context.Context, cmd *cli.Command) error {
+			if extra := cmd.Args().First(); extra != "" {
+				return usagef("unexpected argument %q; see %s --help", extra, cmd.FullName())
+			}
 			all := guard.Entities()
 			if cmd.Bool("json") {
 				return json.NewEncoder(os.Stdout).Encode(all)
@@ -175,6 +184,15 @@ prints [{"label","checked","score","with_context","context"}].
 	}
 }
 
+// noArguments refuses arguments of a command that reads standard input: whoever
+// gives it a file would wait for it.
+func noArguments(cmd *cli.Command) error {
+	if extra := cmd.Args().First(); extra != "" {
+		return usagef("unexpected argument %q; lines are read from standard input", extra)
+	}
+	return nil
+}
+
 func newGuard(cmd *cli.Command, p guard.Policy) (*guard.Guard, error) {
 	if cmd.IsSet("entities") {
 		for _, label := range cmd.StringSlice("entities") {
@@ -190,6 +208,9 @@ func newGuard(cmd *cli.Command, p guard.Policy) (*guard.Guard, error) {
 
 // maxLine is the longest line that is read, in bytes.
 const maxLine = 256 << 20
+
+// byteOrderMark may stand before the first line: shells of Windows write one.
+var byteOrderMark = []byte("\xEF\xBB\xBF")
 
 // eachLine reads JSONL from standard input and writes, for each line, what do
 // appends for its text. For an empty line it writes one, so that they correspond.
@@ -208,6 +229,9 @@ func eachLine(ctx context.Context, do func(out []byte, text string) ([]byte, err
 		}
 		if err != nil {
 			return usagef("line %d: %v", n, err)
+		}
+		if n == 1 {
+			line = bytes.TrimPrefix(line, byteOrderMark)
 		}
 		if out = out[:0]; len(bytes.TrimSpace(line)) > 0 {
 			var row struct {
@@ -314,15 +338,35 @@ func showFindings(cmd *cli.Command, find func([]byte) []guard.Finding) error {
 	if hasColours(os.Stdout) {
 		open, shut = "\x1b[1;37;41m", "\x1b[0m"
 	}
+	show := func(b []byte) []byte { return b } // what a file gets is unchanged
+	if isTerminal(os.Stdout) {
+		show = shown
+	}
 	w := bufio.NewWriter(os.Stdout)
 	at := 0
 	for _, f := range find(text) {
 		if f.Start < at {
 			continue
 		}
-		fmt.Fprintf(w, "%s%s%s %s%s", text[at:f.Start], open, text[f.Start:f.End], f.Label, shut)
+		fmt.Fprintf(w, "%s%s%s %s%s", show(text[at:f.Start]), open, show(text[f.Start:f.End]), f.Label, shut)
 		at = f.End
 	}
-	w.Write(text[at:])
+	w.Write(show(text[at:]))
 	return w.Flush()
+}
+
+// shown is text as visible shows it, but for tabs and the ends of lines.
+func shown(text []byte) []byte {
+	var b strings.Builder
+	for line := range strings.Lines(string(text)) {
+		end := len(strings.TrimRight(line, "\r\n"))
+		for i, part := range strings.Split(line[:end], "\t") {
+			if i > 0 {
+				b.WriteByte('\t')
+			}
+			b.WriteString(visible(part))
+		}
+		b.WriteString(line[end:])
+	}
+	return []byte(b.String())
 }

@@ -31,8 +31,8 @@ be told from other text and scores 0.
 An empty line has an empty line. The exit code is 0 if every line was read, whatever
 was found; 2 if one is not as above, and then nothing is printed for it or after it.`,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
-			if extra := cmd.Args().First(); extra != "" {
-				return usagef("unexpected argument %q; lines are read from standard input", extra)
+			if err := noArguments(cmd); err != nil {
+				return err
 			}
 			var prompts guard.Prompts
 			last := ""
@@ -89,8 +89,8 @@ was found; 2 if one is not as above, and then nothing is printed for it or after
 }
 
 func checkInputs(ctx context.Context, cmd *cli.Command) error {
-	if extra := cmd.Args().First(); extra != "" {
-		return usagef("unexpected argument %q; lines are read from standard input", extra)
+	if err := noArguments(cmd); err != nil {
+		return err
 	}
 	if cmd.Bool("list") {
 		enc := json.NewEncoder(os.Stdout)
@@ -142,6 +142,9 @@ func eachRow(ctx context.Context, f func(line []byte) (any, error)) error {
 		}
 		if err != nil {
 			return errors.Join(out.Flush(), usagef("line %d: %v", n, err))
+		}
+		if n == 1 {
+			line = bytes.TrimPrefix(line, byteOrderMark)
 		}
 		if len(bytes.TrimSpace(line)) == 0 {
 			if err := out.WriteByte('\n'); err != nil {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
 
 	"go.yaml.in/yaml/v4"
 
@@ -63,7 +64,12 @@ const policySchema = `The policy file is YAML; each key may be left out, and no 
 func loadPolicy(path string) (httpguard.Config, error) {
 	var file policyFile
 	fail := func(format string, args ...any) (httpguard.Config, error) {
-		return httpguard.Config{}, usagef("%s: %s", path, fmt.Sprintf(format, args...))
+		text := strings.TrimPrefix(fmt.Sprintf(format, args...), "guard: ")
+		return httpguard.Config{}, usagef("%s: %s", path, strings.NewReplacer(
+			"Entities lists them", "phoenix guard entities lists them",
+			"the action hash needs a Key of 16 bytes or more", "the action hash needs a key, which a policy file has none of; use pseudonymise",
+			"AllowDomains", "allow_domains", "Entities is empty", "entities is empty",
+		).Replace(text))
 	}
 	if path != "" {
 		if err := readPolicy(path, &file); err != nil {
@@ -98,14 +104,19 @@ func loadPolicy(path string) (httpguard.Config, error) {
 	}
 	names, err := guard.NewDictionary(file.Names)
 	if err != nil {
-		return fail("%s", strings.TrimPrefix(err.Error(), "guard: "))
+		return fail("%v", err)
 	}
 	c.Guard, err = guard.New(guard.Policy{
 		Threshold: file.Threshold, Entities: file.Entities, Default: file.Default, Actions: file.Actions,
 		AllowDomains: file.AllowDomains, Names: names,
 	})
 	if err != nil {
-		return fail("%s", strings.TrimPrefix(err.Error(), "guard: "))
+		return fail("%v", err)
+	}
+	for _, tag := range file.Tags {
+		if !strings.ContainsFunc(tag, func(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }) {
+			return fail("tags: %q has no letter or digit, so that nothing would be found; write a name such as case_file", tag)
+		}
 	}
 	c.Output.Tags, c.Output.Prompts = file.Tags, &guard.Prompts{}
 	for _, name := range slices.Sorted(maps.Keys(file.Prompts)) {
@@ -137,7 +148,12 @@ func readPolicy(path string, file *policyFile) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("not a sound policy: %s", strings.Join(strings.Fields(err.Error()), " "))
+		text := strings.NewReplacer(
+			" in type main.policyFile", "; see phoenix guard serve --help for the keys", "main.policyFile", "keys and values",
+			"map[string]guard.Action", "actions by label", "map[string][]string", "lists by label", "map[string]string", "files by name",
+			"[]string", "a list", "float64", "a number", "bool", "true or false", "guard.Action", "an action", "!!", "",
+		).Replace(err.Error())
+		return fmt.Errorf("not a sound policy: %s", strings.Join(strings.Fields(text), " "))
 	}
 	var second yaml.Node
 	if err := loader.Load(&second); !errors.Is(err, io.EOF) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -64,6 +65,11 @@ func serveGuard(ctx context.Context, cmd *cli.Command) error {
 	}
 	if cert == "" && !cmd.Bool("plaintext") && !isLoopback(cmd.String("listen")) {
 		return usagef("--listen %s is not loopback, and without TLS others could read what users say; give --tls-cert and --tls-key, or --plaintext if the network is yours alone", cmd.String("listen"))
+	}
+	if cert != "" { // before anything is opened: the server would say it last
+		if _, err := tls.LoadX509KeyPair(cert, key); err != nil {
+			return usagef("--tls-cert and --tls-key: %v", err)
+		}
 	}
 	c, err := loadPolicy(cmd.String("policy"))
 	if err != nil {

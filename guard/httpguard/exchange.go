@@ -169,7 +169,7 @@ func (x *exchange) prepare() (*http.Request, error) {
 				turn = r.Header.Get(TurnHeader)
 			}
 			x.output.Fence = g.Delimiters.Fence(opaque, g.Session(r), turn)
-			w.fence = &fencer{fence: x.output.Fence}
+			w.fence = &fencer{fence: x.output.Fence, embeds: strings.HasSuffix(r.URL.Path, "/embeddings")}
 		}
 		if doc, err = w.rewrite(doc); err != nil {
 			return nil, err

@@ -1,6 +1,7 @@
 package httpguard
 
 import (
+	"encoding/json"
 	"errors"
 
 	"github.com/tamshai/phoenix/guard"
@@ -9,8 +10,9 @@ import (
 // fencer puts what users, tools and documents say between delimiters, and tells
 // the model of them in the system prompt.
 type fencer struct {
-	fence guard.Fence
-	err   error
+	fence  guard.Fence
+	embeds bool // the input is for a search, and no model reads it
+	err    error
 }
 
 // fence rewrites a request in the shape s, and fails if a text contains a
@@ -46,7 +48,7 @@ func (f *fencer) rewrite(s shape, v any) error {
 			f.messages(list, "content")
 			top["messages"] = append([]any{map[string]any{"role": "system", "content": f.fence.Sentence()}}, list...)
 		}
-		if top["input"] != nil && top["encoding_format"] == nil && top["dimensions"] == nil && top["instructions"] != nil {
+		if top["input"] != nil && !f.embeds {
 			top["instructions"] = f.tell(top["instructions"])
 			if text, ok := top["input"].(string); ok {
 				top["input"] = f.wrap("user_query", text)
@@ -78,15 +80,18 @@ func (f *fencer) messages(v any, content string) {
 		if !ok {
 			continue
 		}
+		if m["output"] != nil { // of a call, in OpenAI's list of items
+			m["output"] = f.content("tool_result", m["output"])
+		}
+		if m["role"] == nil && m["type"] != nil && m["type"] != "message" || m[content] == nil {
+			continue // an item that nobody says
+		}
 		switch m["role"] {
 		case "assistant", "model", "system", "developer":
 		case "tool", "function":
 			m[content] = f.content("tool_result", m[content])
 		default:
 			m[content] = f.content("user_query", m[content])
-		}
-		if output, ok := m["output"].(string); ok { // function_call_output
-			m["output"] = f.wrap("tool_result", output)
 		}
 	}
 }
@@ -105,6 +110,9 @@ func (f *fencer) content(kind string, v any) any {
 			if text, ok := b["text"].(string); ok {
 				b["text"] = f.wrap(kind, text)
 			}
+			if call, ok := b["functionResponse"].(map[string]any); ok && call["response"] != nil {
+				call["response"] = map[string]any{"output": f.document("tool_result", call["response"])}
+			}
 			switch b["type"] {
 			case "tool_result":
 				b["content"] = f.content("tool_result", b["content"])
@@ -118,6 +126,15 @@ func (f *fencer) content(kind string, v any) any {
 		}
 	}
 	return v
+}
+
+// document wraps JSON as a text.
+func (f *fencer) document(kind string, v any) string {
+	doc, err := json.Marshal(v)
+	if err != nil && f.err == nil {
+		f.err = err
+	}
+	return f.wrap(kind, string(doc))
 }
 
 func (f *fencer) wrap(kind, text string) string {

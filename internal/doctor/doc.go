@@ -7,7 +7,8 @@
 // there and unspoilt, does the host keep what is in memory in memory. With
 // [ServiceConfig.Login] it also logs in, which spends the SecretID, and looks
 // at what the token may do. All of them read: nothing in Vault is changed but
-// by that login.
+// by that login, and, with [OperatorConfig.Databases], by users that Vault makes on
+// the estate's servers and takes back.
 //
 // # Checks
 //
@@ -25,7 +26,8 @@
 // made up. A remedy is something that its reader can do: a command, a setting.
 //
 // Files: reach.go the way to Vault; operator.go the token and the server;
-// roles.go, policy.go and estate.go what the estate needs of Vault; service.go
+// roles.go, policy.go and estate.go what the estate needs of Vault; database.go the
+// database engine and its servers; service.go
 // a service's configuration and SecretID; host.go the machine; login.go the
 // session.
 package doctor

@@ -55,13 +55,14 @@ type Mode uint8
 const (
 	InOperator Mode = 1 << iota
 	InService
-	InLogin // in service mode, and only with a login
+	InLogin     // in service mode, and only with a login
+	InDatabases // in operator mode, and only when users may be made
 )
 
 // String names the modes as "phoenix doctor --list" does.
 func (m Mode) String() string {
 	var names []string
-	for i, name := range []string{"operator", "service", "login"} {
+	for i, name := range []string{"operator", "service", "login", "databases"} {
 		if m&(1<<i) != 0 {
 			names = append(names, name)
 		}
@@ -119,7 +120,10 @@ type OperatorConfig struct {
 	// Connect makes of a client without a token one with the operator's. It is
 	// called once, when Vault has been found to be well.
 	Connect func(context.Context, *vault.Client) (*vault.Client, error)
-	Host    Host
+	// Databases also has Vault make a user with each database role of the estate,
+	// and take it back.
+	Databases bool
+	Host      Host
 	// Progress, if not nil, is told of each check before it runs.
 	Progress func(Check)
 }
@@ -127,7 +131,11 @@ type OperatorConfig struct {
 // Operator runs the operator's checks.
 func Operator(ctx context.Context, cfg OperatorConfig) Report {
 	x := &exam{host: cfg.Host.withDefaults(), estate: cfg.Estate, target: cfg.Vault, connect: cfg.Connect}
-	return x.runAll(ctx, InOperator, cfg.Progress)
+	mode := InOperator
+	if cfg.Databases {
+		mode |= InDatabases
+	}
+	return x.runAll(ctx, mode, cfg.Progress)
 }
 
 // ServiceConfig says which service to look at, from where it runs.

@@ -68,6 +68,12 @@ func Checks() []Check {
 		{"lease.role", InOperator, "leases whose role is missing in their engine", token, (*exam).leaseRoles},
 		{"lease.ttl", InOperator, "leases that end too soon, or are cut by the token's end", token, (*exam).leaseTTLs},
 
+		{"database.connection", InOperator, "servers that Vault does not reach as it should: no connection, unverified, the first password not replaced", token, (*exam).databaseConnections},
+		{"database.tls", InOperator, "database servers without TLS, with a certificate of another name or CA, or one that ends soon", token, (*exam).databaseTLS},
+		{"database.role", InOperator, "users that live for more than a day, or whose statements lead past policies or leave sessions behind", token, (*exam).databaseRoles},
+		{"database.static", InOperator, "passwords of static roles that are not changed each day", token, (*exam).databaseStatic},
+		{"database.users", InDatabases, "users that Vault cannot make or take back; makes one with each role", token, (*exam).databaseUsers},
+
 		{"secretid.wrapping", InService, "a wrapped SecretID that is used, expired, or another role's; looked up, not spent", active, (*exam).secretIDWrapping},
 		{"login.session", InLogin, "a login that fails; spends the SecretID", active, (*exam).logIn},
 		{"login.token", InLogin, "a token that is batch, not renewable, not periodic or without end", token, (*exam).loginToken},

@@ -1,0 +1,91 @@
+package guard
+
+import "strings"
+
+// seams are what cuts a value in two without leaving a mark in what is shown, or
+// in what a program makes of it.
+var seams = []string{"**", "``", "`", "~~", "*", "{}", "[]", "()", "${''}", `"+"`, `" + "`, "'+'", "' + '", `"."`, `" . "`, "'.'", "' . '", `" "`, "' '", "' || '", `" & "`, "\\\n", "\\\r\n", "=\n", "=\r\n"}
+
+// isSeam marks the bytes that a seam may begin or end with.
+var isSeam = byteSet("*`~{}[]()$\"'\\=\r\n")
+
+// sewn reads the address around the at sign t[i] without the seams in it.
+func (l *level) sewn(i int) {
+	t := l.t
+	if l.v.depth >= decodeDepth {
+		return
+	}
+	start, cut := i, false
+	for start > 0 && i-start < maxLocal {
+		c := t[start-1]
+		if isAlnum(c) || c >= 0x80 || c == '.' || c == '_' || c == '-' || c == '+' {
+			start--
+			continue
+		}
+		n := seamBefore(t, start)
+		if n == 0 {
+			break
+		}
+		start -= n
+		cut = true
+	}
+	next := &l.zone.levels[l.v.depth+1]
+	v := &next.v
+	text, from, to := v.spare.text[0][:0], v.spare.from[0][:0], v.spare.to[0][:0]
+	for p := start; p < len(t) && p-i < maxLocal; {
+		c := t[p]
+		if p == i || isHostByte[c] || c == '.' || p < i && (c == '_' || c == '+') {
+			a, b := l.v.span(p, p+1)
+			text, from, to = append(text, c), append(from, int32(a)), append(to, int32(b))
+			p++
+			continue
+		}
+		n := seamBehind(t, p)
+		if n == 0 && p > i && c == '\n' && p+1 < len(t) && isHostByte[t[p+1]] && !l.zone.det.endsHost(t[i+1:p]) {
+			n = 1
+		}
+		if n == 0 || p > i && text[len(text)-1] == '@' && n > 2 {
+			break
+		}
+		cut = true
+		p += n
+	}
+	v.spare.text[0], v.spare.from[0], v.spare.to[0] = text, from, to
+	if cut && len(text) >= minApart {
+		l.readApart(next, start)
+	}
+}
+
+// endsHost reports whether host ends with a known domain.
+func (d *detector) endsHost(host []byte) bool {
+	label := lastLabel(host)
+	return len(label) < len(host) && d.isTLD(label)
+}
+
+// seamBehind returns the length of the seam at t[p] that something goes on behind, or 0.
+func seamBehind(t []byte, p int) int {
+	if !isSeam[t[p]] {
+		return 0
+	}
+	best := 0
+	for _, s := range seams {
+		if n := len(s); n > best && p+n < len(t) && string(t[p:p+n]) == s && (isHostByte[t[p+n]] || t[p+n] == '.' || t[p+n] == '@') {
+			best = n
+		}
+	}
+	return best
+}
+
+// seamBefore does the same for one that ends before t[p].
+func seamBefore(t []byte, p int) int {
+	if !isSeam[t[p-1]] {
+		return 0
+	}
+	best := 0
+	for _, s := range seams {
+		if n := len(s); n > best && p > n && string(t[p-n:p]) == s && (isAlnum(t[p-n-1]) || strings.IndexByte("._-+", t[p-n-1]) >= 0) {
+			best = n
+		}
+	}
+	return best
+}
