@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"testing"
 )
 
 // Everything that the suite logged, recorded, returned as an error or left in a
@@ -62,22 +63,60 @@ func searchForSecrets() int {
 		fmt.Fprintf(os.Stderr, "the search for leaks has nothing to search: %d values, %d texts\n", len(used.texts), len(collected.texts))
 		return 1
 	}
-	all := strings.Join(collected.texts, "\n")
-	code := 0
-	for _, value := range used.texts {
+	found := leaks(strings.Join(collected.texts, "\n"), used.texts)
+	for _, text := range found {
+		fmt.Fprintln(os.Stderr, text)
+	}
+	return min(len(found), 1)
+}
+
+// leaks searches a text for values as they are, in base64 and in JSON. There are
+// thousands of values and megabytes of text: it passes over it once, with the
+// values by how they begin.
+func leaks(all string, values []string) (found []string) {
+	const head = 6
+	type form struct{ what, text string }
+	forms, seen := map[[head]byte][]form{}, map[string]bool{}
+	for _, value := range values {
+		if seen[value] {
+			continue
+		}
+		seen[value] = true
 		quoted, _ := json.Marshal(value)
-		for what, form := range map[string]string{
+		for what, text := range map[string]string{
 			"plain": value, "base64": base64.StdEncoding.EncodeToString([]byte(value)), "JSON": strings.Trim(string(quoted), `"`),
 		} {
-			if i := strings.Index(all, form); i >= 0 {
-				line := all[strings.LastIndexByte(all[:i], '\n')+1:]
-				line, _, _ = strings.Cut(line, "\n")
-				fmt.Fprintf(os.Stderr, "a secret value (%s) leaked into: %s\n", what, line)
-				code = 1
+			if len(text) < head {
+				found = append(found, fmt.Sprintf("a value of %d bytes is too short to search for", len(text)))
+				continue
+			}
+			first := [head]byte([]byte(text))
+			forms[first] = append(forms[first], form{what, text})
+		}
+	}
+	for i := range len(all) - head + 1 {
+		for _, f := range forms[[head]byte([]byte(all[i:i+head]))] {
+			if strings.HasPrefix(all[i:], f.text) {
+				line, _, _ := strings.Cut(all[strings.LastIndexByte(all[:i], '\n')+1:], "\n")
+				found = append(found, fmt.Sprintf("a secret value (%s) leaked into: %s", f.what, line))
 			}
 		}
 	}
-	return code
+	return found
+}
+
+// The search finds what it is for.
+func TestLeaksAreFound(t *testing.T) {
+	const value = "a \"secret\" value"
+	quoted, _ := json.Marshal(value)
+	for _, text := range []string{value, "x " + value, "one\ntwo " + base64.StdEncoding.EncodeToString([]byte(value)) + "\nthree", string(quoted)} {
+		if found := leaks(text, []string{"another value", value, value}); len(found) != 1 {
+			t.Errorf("%q: %q", text, found)
+		}
+	}
+	if found := leaks("a \"secret\" valu", []string{value}); found != nil {
+		t.Errorf("%q", found)
+	}
 }
 
 // partialRun reports whether only some tests were asked for.

@@ -60,7 +60,7 @@ func TestCertsScripts(t *testing.T) {
 		"HR":       serve(config(testpki.Spec{DNS: []string{"mcp-hr", "localhost"}})),
 		"TAX":      serve(open),
 		"UI":       serve(nil),
-		"OLD":      serve(config(testpki.Spec{DNS: []string{"mcp-old"}, NotAfter: time.Now().Add(time.Hour)})),
+		"OLD":      serve(config(testpki.Spec{DNS: []string{"mcp-old"}, NotAfter: time.Now().Add(10 * time.Minute)})),
 		"POSTGRES": port(t, pg.Addr()),
 		"GONE":     port(t, gone),
 	}

@@ -5,11 +5,14 @@
 //
 // A port that the system picks, as for "127.0.0.1:0", is of the range that it
 // also takes for outgoing connections: on a busy machine somebody's connection
-// may have it before the server does, or while the server is down.
+// may have it before the server does, or while the server is down. Ports of this
+// package are below that range, and on Linux a process is given none that it or
+// another one was given before, for as long as that process lives.
 package freeport
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -20,12 +23,18 @@ import (
 // above where services listen.
 const first, count = 20000, 12000
 
+var errTaken = errors.New("others were given the ports that were tried")
+
 // Listen listens at a free port of the loopback interface.
 func Listen(ctx context.Context) (net.Listener, error) {
 	var lc net.ListenConfig
-	var last error
-	for range 50 {
-		ln, err := lc.Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(first+rand.IntN(count))))
+	last := errTaken
+	for range 100 {
+		port := strconv.Itoa(first + rand.IntN(count))
+		if !claim(port) {
+			continue
+		}
+		ln, err := lc.Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", port))
 		if err == nil {
 			return ln, nil
 		}

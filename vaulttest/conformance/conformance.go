@@ -34,7 +34,7 @@ import (
 type Case struct {
 	Name       string
 	DoubleOnly bool // turns the clock
-	Alone      bool // seals Vault: needs one of its own
+	Alone      bool // seals Vault, or hinders others: needs one of its own
 	Run        func(t *testing.T, v Target)
 }
 

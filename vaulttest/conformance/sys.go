@@ -66,7 +66,8 @@ var sysCases = []Case{
 		s.del("sys/auth/$a").is(204)
 		s.del("sys/auth/$a").is(204)
 	}),
-	scripted("sys, audit devices", func(s *script) {
+	// While its only device comes or goes, real Vault fails requests of others.
+	alone("sys, audit devices", func(s *script) {
 		s.get("sys/audit").is(200).elide()
 		s.post("sys/audit/$dev", `{"type":"file","description":"d","options":{"file_path":"/dev/null"}}`).is(204)
 		s.post("sys/audit/$dev", `{"type":"file","options":{"file_path":"/dev/null"}}`).is(400)

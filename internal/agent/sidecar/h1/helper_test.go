@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience bounds every wait; a test that fails waits for it.
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 func listen(t testing.TB) net.Listener {
 	t.Helper()
