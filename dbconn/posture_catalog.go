@@ -89,7 +89,7 @@ type policy struct {
 	using, check string          // expressions; "" if there is none
 	looks        []oid           // other relations that these name
 	columns      map[oid][]int64 // that these name, of those and of the table itself; 0 is none in particular
-	notNull      string          // columns of the table, quoted, in lines
+	notNull      string          // columns of the table that its policies name, quoted, in lines
 	computable   bool            // nobody's types, operators and tables are in it
 	shows, takes string          // using and what rows that are written must fulfil, with the results of functions in place of their calls
 }
@@ -347,14 +347,13 @@ func (c *catalog) readAccess(ctx context.Context, tx pgx.Tx) error {
 func (c *catalog) readPolicies(ctx context.Context, tx pgx.Tx) error {
 	return each(ctx, tx, `SELECT p.oid, p.polrelid, quote_ident(p.polname), p.polcmd::text, p.polpermissive, p.polroles,
 			coalesce(pg_get_expr(p.polqual, p.polrelid), ''), coalesce(pg_get_expr(p.polwithcheck, p.polrelid), ''),
-			ARRAY(SELECT DISTINCT d.refobjid::bigint << 16 | d.refobjsubid FROM pg_depend d WHERE d.classid = 'pg_policy'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_class'::regclass),
-			coalesce((SELECT string_agg(quote_ident(a.attname), E'\n') FROM pg_attribute a WHERE a.attrelid = p.polrelid AND a.attnum > 0 AND a.attnotnull), '')
+			ARRAY(SELECT DISTINCT d.refobjid::bigint << 16 | d.refobjsubid FROM pg_depend d WHERE d.classid = 'pg_policy'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_class'::regclass)
 		FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid WHERE c.relrowsecurity ORDER BY p.oid`, nil, func(row pgx.CollectableRow) error {
 		var p policy
 		var table oid
 		var command string
 		var named []int64
-		if err := row.Scan(&p.oid, &table, &p.name, &command, &p.permissive, &p.roles, &p.using, &p.check, &named, &p.notNull); err != nil {
+		if err := row.Scan(&p.oid, &table, &p.name, &command, &p.permissive, &p.roles, &p.using, &p.check, &named); err != nil {
 			return err
 		}
 		p.command = rune(command[0])

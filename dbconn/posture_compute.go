@@ -168,12 +168,19 @@ func (c *catalog) readComputed(ctx context.Context, tx pgx.Tx) error {
 		return err
 	}
 	for table, of := range c.policies {
+		var notNull []string
+		for _, k := range columns[table] {
+			if !k.nullable {
+				notNull = append(notNull, k.name)
+			}
+		}
 		own := "" // subqueries name the table before its columns
 		if r := c.relations[table]; r != nil {
 			own = r.local + "."
 		}
 		for i := range of {
 			p := &of[i]
+			p.notNull = strings.Join(notNull, "\n")
 			p.computable, p.shows, p.takes = computable[p.oid], c.inlined(p.using), c.inlined(p.written())
 			if p.computable && own != "" {
 				p.shows, p.takes = strings.ReplaceAll(p.shows, own, ""), strings.ReplaceAll(p.takes, own, "")
