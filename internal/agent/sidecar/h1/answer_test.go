@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/tamshai/phoenix/internal/agent/sidecar/h1"
+	"github.com/tamshai/phoenix/internal/testpki"
 )
 
 // Whatever a handler does, the client gets what net/http would have sent it, but
@@ -211,6 +213,28 @@ func TestNextRequestMeanwhile(t *testing.T) {
 			if got := answerOf(t, r, "POST"); got != want {
 				t.Errorf("%q, want %q", got, want)
 			}
+		}
+	}
+}
+
+// Over TLS, looking after a client leaves nothing behind on its connection.
+func TestLongRequestsOverTLS(t *testing.T) {
+	ca := testpki.NewCA("ours")
+	pair := ca.Issue(testpki.Spec{DNS: []string{"x"}})
+	srv := httpServer(func(w http.ResponseWriter, r *http.Request) {
+		for end := time.Now().Add(patience); !h1.Watched(w) && time.Now().Before(end); {
+			runtime.Gosched()
+		}
+		body, _ := io.ReadAll(r.Body)
+		fmt.Fprint(w, h1.Guards(w), " ", r.TLS != nil, " ", r.Context().Err(), " ", string(body))
+	})
+	srv.TLSConfig = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{pair.Leaf().Raw}, PrivateKey: pair.Key}}}
+	conn := tls.Client(dial(t, serveWith(t, srv, 0)), &tls.Config{InsecureSkipVerify: true})
+	r := bufio.NewReader(conn)
+	for range 3 {
+		_, _ = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\na")
+		if got := answerOf(t, r, "POST"); got != "200 true true <nil> a" {
+			t.Error(got)
 		}
 	}
 }

@@ -20,6 +20,14 @@ func Looked(w http.ResponseWriter) bool {
 	}
 }
 
+// Watched reports whether the client of a request is looked after.
+func Watched(w http.ResponseWriter) bool {
+	a := &w.(*writer).c.away
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.over != nil
+}
+
 // IdleEnded reports whether all idle connections have come to an end, or
 // something was said on them.
 func IdleEnded(t *Transport) bool {

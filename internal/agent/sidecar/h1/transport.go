@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"net/url"
 	"sync"
 	"syscall"
 	"time"
@@ -99,9 +100,9 @@ func (t *Transport) placeOf(req *http.Request) (to place, ok bool) {
 		req.Header["Upgrade"] != nil, req.Header["Expect"] != nil, req.Header["Connection"] != nil, req.Close, !writable(req):
 		return to, false
 	case req.URL.Scheme == "https" && t.base.DialTLSContext != nil:
-		return place{true, withPort(req.URL.Host, "443")}, true
+		return place{true, withPort(req.URL, "443")}, true
 	case req.URL.Scheme == "http" && t.base.DialContext != nil:
-		return place{false, withPort(req.URL.Host, "80")}, true
+		return place{false, withPort(req.URL, "80")}, true
 	}
 	return to, false
 }
@@ -125,11 +126,11 @@ func writable(req *http.Request) bool {
 	return true
 }
 
-func withPort(host, port string) string {
-	if _, _, err := net.SplitHostPort(host); err == nil {
-		return host
+func withPort(u *url.URL, port string) string {
+	if own := u.Port(); own != "" {
+		port = own
 	}
-	return net.JoinHostPort(host, port)
+	return net.JoinHostPort(u.Hostname(), port)
 }
 
 // get is a connection that is idle, or a new one.
@@ -141,7 +142,7 @@ func (t *Transport) get(ctx context.Context, to place) (c *pconn, reused bool, e
 		if c.quiet() && (t.judge == nil || t.judge(c.conn) == nil) {
 			return c, true, nil
 		}
-		c.close()
+		c.shut()
 	}
 	dial := t.base.DialContext
 	if to.secure {
@@ -153,6 +154,10 @@ func (t *Transport) get(ctx context.Context, to place) (c *pconn, reused bool, e
 	}
 	c = &pconn{t: t, to: to, conn: conn, raw: rawOf(conn)}
 	c.in = bufio.NewReaderSize((*limited)(c), 4<<10)
+	c.peek = func(fd uintptr) {
+		_, _, err := syscall.Recvfrom(int(fd), c.byte[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		c.nothing = errors.Is(err, syscall.EAGAIN)
+	}
 	return c, false, nil
 }
 
@@ -247,7 +252,11 @@ type pconn struct {
 	left  int64 // bytes that may still be read
 	since time.Time
 	stale bool
-	until time.Time // the read deadline
+
+	peek    func(fd uintptr) // looks whether something has come
+	nothing bool             // it has not
+	byte    [1]byte
+	until   time.Time // the read deadline
 
 	read    bool  // something of the answer was
 	unsent  bool  // nothing of the request was written
@@ -414,15 +423,7 @@ func (c *pconn) quiet() bool {
 	if c.raw == nil {
 		return true
 	}
-	var n int
-	var err error
-	var one [1]byte
-	if c.raw.Control(func(fd uintptr) {
-		n, _, err = syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-	}) != nil {
-		return false
-	}
-	return n <= 0 && errors.Is(err, syscall.EAGAIN)
+	return c.raw.Control(c.peek) == nil && c.nothing
 }
 
 func rawOf(conn net.Conn) syscall.RawConn {
