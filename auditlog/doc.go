@@ -15,7 +15,8 @@
 //     once. From there on not even root of this host and holder of the key can
 //     change what it covers.
 //   - A [Sink] gets the events. Each has a cursor of its own; what it refuses
-//     becomes a dead letter. [Ship] delivers a log that another process writes.
+//     becomes a dead letter, which [Redeliver] delivers again. [Ship] delivers a
+//     log that another process writes.
 //
 // [Read] and [Follow] read a log, [Inspect] says how it is doing, [Verify]
 // finds what was done to it, and [Prove] proves to others that an event is in it.

@@ -126,3 +126,26 @@ func TestSealWhileTheKeyIsAway(t *testing.T) {
 		t.Errorf("%v", r.Err())
 	}
 }
+
+// Where nothing happens a checkpoint is signed at each heartbeat, and not more
+// often: silence is proven too.
+func TestSilenceIsSigned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		signer, public := key(t)
+		disk := newSimDisk()
+		l, err := auditlog.OpenOn(disk, auditlog.Config{SegmentSize: 256 << 10, CheckpointEvery: time.Second, Heartbeat: time.Minute})
+		must(t, err)
+		must(t, l.Attach(signer))
+		must(t, l.Append(t.Context(), event("x")))
+		time.Sleep(10*time.Minute + 30*time.Second)
+		if s := l.Status(); s.Seq != 2+1+10 || s.Sealed != s.Seq-1 { // genesis, event, its checkpoint, and one a minute
+			t.Errorf("%+v", s)
+		}
+		must(t, l.Close(t.Context()))
+		r, err := auditlog.Verify(t.Context(), disk, auditlog.VerifyConfig{Keys: keysOf(public)})
+		must(t, err)
+		if r.Err() != nil || !r.Epochs[0].Closed {
+			t.Errorf("%v %+v", r.Err(), r.Epochs)
+		}
+	})
+}

@@ -118,7 +118,7 @@ func (l *level) codes(i int) {
 		return
 	}
 	// The first is two or three digits, or has 0x or U+00 before it.
-	if !gapByte[t[i+2]] && !gapByte[t[i+3]] && t[i+1]|0x20 != 'x' && (i == 0 || t[i-1] != '+') {
+	if !isCodeGap[t[i+2]] && !isCodeGap[t[i+3]] && !(i+8 < len(t) && isCodeGap[t[i+8]]) && t[i+1]|0x20 != 'x' && (i == 0 || t[i-1] != '+') {
 		return
 	}
 	for low := max(l.codesEnd, i-6); i > low && (isAlnum(t[i-1]) || t[i-1] == '+'); {
@@ -127,9 +127,9 @@ func (l *level) codes(i int) {
 	if !mayBeCodes(t, i) {
 		return
 	}
-	for _, base := range [...]int{16, 10} {
+	for _, base := range [...]int{16, 10, 2} {
 		// Most numbers are not the first of such a row.
-		if _, n := charCode(t[i:], base); n == 0 || i+n+2 >= len(t) || !gapByte[t[i+n]] {
+		if _, n := charCode(t[i:], base); n == 0 || i+n+2 >= len(t) || !isCodeGap[t[i+n]] {
 			continue
 		}
 		next := &l.zone.levels[l.v.depth+1]
@@ -145,7 +145,7 @@ func (l *level) codes(i int) {
 			text, from, to = append(text, c), append(from, int32(start)), append(to, int32(end))
 			p += n
 			gap := 0
-			for p+gap < len(t) && gap < 3 && gapByte[t[p+gap]] {
+			for p+gap < len(t) && gap < 3 && isCodeGap[t[p+gap]] {
 				gap++
 			}
 			if gap == 0 {
@@ -161,20 +161,23 @@ func (l *level) codes(i int) {
 	}
 }
 
+// isCodeGap marks what stands between character codes.
+var isCodeGap = byteSet(" ,:\n-;._|/")
+
 // mayBeCodes reports, cheaply, whether four groups of about the same length are at
 // t[p], as in most texts they are not.
 func mayBeCodes(t []byte, p int) bool {
 	width := 0
 	for range 4 {
 		q := p
-		for q < len(t) && q-p < 7 && (isAlnum(t[q]) || t[q] == '+') {
+		for q < len(t) && q-p < 9 && (isAlnum(t[q]) || t[q] == '+') {
 			q++
 		}
 		size := q - p
-		if size < 2 || size > 6 || width > 0 && (size < width-1 || size > width+1) || q >= len(t) || !gapByte[t[q]] {
+		if size < 2 || size > 6 && size != 8 || width > 0 && (size < width-1 || size > width+1) || q >= len(t) || !isCodeGap[t[q]] {
 			return false
 		}
-		for width, p = size, q+1; p < len(t) && p-q < 3 && gapByte[t[p]]; {
+		for width, p = size, q+1; p < len(t) && p-q < 3 && isCodeGap[t[p]]; {
 			p++
 		}
 	}
@@ -195,7 +198,7 @@ func charCode(b []byte, base int) (c byte, n int) {
 		}
 	}
 	start, v := n, 0
-	for n < len(b) && n-start < 5 && isAlnum(b[n]) {
+	for n < len(b) && n-start < 9 && isAlnum(b[n]) {
 		d := hexDigit(b[n])
 		if d < 0 || d >= base {
 			return 0, 0
@@ -203,7 +206,7 @@ func charCode(b []byte, base int) (c byte, n int) {
 		v = v*base + d
 		n++
 	}
-	if base == 16 && n-start != width || base == 10 && (n-start < 2 || n-start > 3) || v < ' ' || v > '~' {
+	if base == 16 && n-start != width || base == 10 && (n-start < 2 || n-start > 3) || base == 2 && n-start != 8 || v < ' ' || v > '~' {
 		return 0, 0
 	}
 	return byte(v), n

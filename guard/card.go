@@ -24,11 +24,35 @@ func (l *level) readCard(gs []group, g, start int) {
 	}
 }
 
+// isParcel reports whether gs[g] is in the number of a parcel of the United States
+// Postal Service: 20 or 22 digits in groups of four, the first of which begin with
+// 91 to 95 (Publication 199).
+func isParcel(t []byte, gs []group, g int) bool {
+	first := g
+	for first > 0 && gs[first-1].numeric && gs[first-1].end-gs[first-1].start == 4 && gs[first-1].sep == ' ' {
+		first--
+	}
+	start, digits := gs[first].start, 0
+	if gs[first].end-start != 4 || t[start] != '9' || t[start+1] < '1' || t[start+1] > '5' {
+		return false
+	}
+	for k := first; k < len(gs) && gs[k].numeric; k++ {
+		digits += gs[k].end - gs[k].start
+		if gs[k].sep != ' ' || gs[k].end-gs[k].start != 4 {
+			break
+		}
+	}
+	return digits == 20 || digits == 22
+}
+
 // addCard records the digits d if they are a card number.
 func (l *level) addCard(d []byte, start, end int, even bool) {
 	score, with := cardScore(d)
 	if score == 0 || start > 0 && (l.t[start-1] == '.' || l.t[start-1] == '-' || l.t[start-1] == '/' || l.t[start-1] == '$') && (start < 2 || !isLetter(l.t[start-2]) && !(l.t[start-1] == '/' && isDigit(l.t[start-2]))) {
 		return
+	}
+	if score < 0.5 && l.context(start).has(l.zone.det.unlike.bit) {
+		with = score // ISBNs and the like
 	}
 	switch {
 	case !even && len(d) < 16:

@@ -1,8 +1,13 @@
 package guard
 
 import (
+	"bytes"
+	"compress/gzip"
+	"compress/zlib"
 	"encoding/base32"
 	"encoding/base64"
+	"errors"
+	"io"
 	"unicode/utf8"
 )
 
@@ -46,6 +51,9 @@ func decodeBlob(dst, b []byte) []byte {
 	if b[0] == '0' && b[1]|0x20 == 'x' {
 		digits = b[2:]
 	}
+	if plain := decodeBits(dst, b); plain != nil {
+		return plain
+	}
 	if plain := decodeHex(dst, digits); plain != nil {
 		return plain
 	}
@@ -67,7 +75,65 @@ func decodeHex(dst, b []byte) []byte {
 		}
 		dst = append(dst, byte(hi<<4|lo))
 	}
+	return keepText(narrow(dst))
+}
+
+// decodeBits reads eight binary digits for each byte.
+func decodeBits(dst, b []byte) []byte {
+	if len(b)%8 != 0 || len(b) < 7*8 {
+		return nil
+	}
+	for i, c := range b {
+		if c&^1 != '0' {
+			return nil
+		}
+		if i%8 == 0 {
+			dst = append(dst, 0)
+		}
+		dst[len(dst)-1] = dst[len(dst)-1]<<1 | c&1
+	}
 	return keepText(dst)
+}
+
+// narrow returns what b is in UTF-16 if it is all ASCII, of either order, or b.
+func narrow(b []byte) []byte {
+	if len(b) < 4 || len(b)%2 != 0 || (b[0] == 0) == (b[1] == 0) {
+		return b
+	}
+	zero := 1
+	if b[0] == 0 {
+		zero = 0
+	}
+	for i := zero; i < len(b); i += 2 {
+		if b[i] != 0 {
+			return b
+		}
+	}
+	for i := range len(b) / 2 {
+		b[i] = b[2*i+1-zero]
+	}
+	return b[:len(b)/2]
+}
+
+// inflate reads what was compressed, as gzip or zlib, and appends it to dst, as
+// much as fits.
+func inflate(dst, b []byte) []byte {
+	var r io.Reader
+	var err error
+	if b[0] == 0x1F {
+		r, err = gzip.NewReader(bytes.NewReader(b))
+	} else {
+		r, err = zlib.NewReader(bytes.NewReader(b))
+	}
+	if err != nil {
+		return nil
+	}
+	out := make([]byte, maxBlob) // dst would leave the stack for it
+	n, err := io.ReadFull(r, out)
+	if n == 0 || err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil
+	}
+	return keepText(append(dst, out[:n]...))
 }
 
 func decodeBase64(dst, b []byte) []byte {
@@ -86,30 +152,40 @@ func decodeBase64(dst, b []byte) []byte {
 	if _, err := enc.Decode(head[:], b[:8]); err != nil {
 		return nil
 	}
-	wide := head[0] != 0 && head[1] == 0 && head[3] == 0 && head[5] == 0 // UTF-16, little-endian
-	if !wide && keepText(head[:]) == nil {
+	wide := head[0] != 0 && head[1] == 0 && head[3] == 0 && head[5] == 0 || head[0] == 0 && head[1] != 0 && head[2] == 0 && head[4] == 0
+	packed := head[0] == 0x1F && head[1] == 0x8B || head[0] == 0x78 && (head[1] == 0x9C || head[1] == 0xDA || head[1] == 1 || head[1] == 0x5E)
+	if !wide && !packed && keepText(head[:]) == nil {
 		return nil
+	}
+	if packed {
+		raw := make([]byte, enc.DecodedLen(len(b)))
+		n, _ := enc.Decode(raw, b)
+		return inflate(dst[:0], raw[:n])
 	}
 	dst = dst[:enc.DecodedLen(len(b))]
 	n, err := enc.Decode(dst, b)
 	if err != nil && n == 0 {
 		return nil
 	}
-	if dst = dst[:n]; wide {
-		for i := range n / 2 {
-			if dst[i] = dst[2*i]; dst[2*i+1] != 0 {
-				return nil
-			}
-		}
-		dst = dst[:n/2]
-	}
-	return keepText(dst)
+	return keepText(narrow(dst[:n]))
 }
 
 func decodeBase32(dst, b []byte) []byte {
+	capitals, small := false, false
 	for _, c := range b {
-		if !(c >= 'A' && c <= 'Z' || c >= '2' && c <= '7') {
+		if !isLetter(c) && !(c >= '2' && c <= '7') {
 			return nil
+		}
+		capitals, small = capitals || isUpper(c), small || isLower(c)
+	}
+	if small && (capitals || len(b) < 16) {
+		return nil
+	}
+	if small {
+		var buf [maxBlob]byte
+		b = append(buf[:0], b...)
+		for i, c := range b {
+			b[i] = upper(c)
 		}
 	}
 	enc := base32.StdEncoding.WithPadding(base32.NoPadding)

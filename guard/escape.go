@@ -127,12 +127,24 @@ func unbackslash(b []byte) (rune, int) {
 			}
 		}
 	case '0', '1':
+		if r, size := unstyle(b); size > 5 || size == 5 && b[4] != ' ' {
+			return r, size
+		}
 		if len(b) >= 4 && b[2]-'0' < 8 && b[3]-'0' < 8 {
 			return rune(b[1]-'0')<<6 | rune(b[2]-'0')<<3 | rune(b[3]-'0'), 4
+		}
+	case 'o':
+		return unbraced(b, 2, 8)
+	case 'N':
+		if len(b) > 6 && b[2] == '{' && b[3]|0x20 == 'u' && b[4] == '+' {
+			return unbraced(b, 4, 16)
 		}
 	case '/', '"', '\'', '-', '.', '@', '_', '(', ')', '+':
 		return rune(b[1]), 2
 	case 'x':
+		if r, size := unbraced(b, 2, 16); size > 0 {
+			return r, size
+		}
 		if len(b) >= 4 {
 			if v, ok := hexValue(b[2:4]); ok {
 				return v, 4
@@ -168,7 +180,49 @@ func unbackslash(b []byte) (rune, int) {
 		}
 		return v, 6
 	}
+	return unstyle(b)
+}
+
+// unbraced reads the code in braces behind b[at-1], as in \x{40}, \o{100} and
+// \N{U+0040}: its digits begin at b[at+1].
+func unbraced(b []byte, at, base int) (rune, int) {
+	if at >= len(b) || b[at] != '{' && b[at] != '+' {
+		return 0, 0
+	}
+	v := rune(0)
+	for p := at + 1; p < len(b) && p < at+9; p++ {
+		d := hexDigit(b[p])
+		if d < 0 || d >= base {
+			if b[p] == '}' && p > at+1 && v <= utf8.MaxRune {
+				return v, p + 1
+			}
+			break
+		}
+		v = v*rune(base) + rune(d)
+	}
 	return 0, 0
+}
+
+// unstyle reads a printable character of ASCII as style sheets escape it: in six
+// hexadecimal digits, or in two to five with a space behind.
+func unstyle(b []byte) (rune, int) {
+	v, n := rune(0), 1
+	for n < len(b) && n < 7 {
+		d := hexDigit(b[n])
+		if d < 0 {
+			break
+		}
+		v = v<<4 | rune(d)
+		n++
+	}
+	space := n < len(b) && b[n] == ' '
+	if v < ' ' || v > '~' || n < 7 && (n < 3 || !space) {
+		return 0, 0
+	}
+	if space && n < 7 {
+		n++ // which ends the escape
+	}
+	return v, n
 }
 
 func hexValue(b []byte) (rune, bool) {

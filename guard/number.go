@@ -111,6 +111,9 @@ func (l *level) readNumber(gs []group, g, start int, sum *runSummary) {
 	if gs[g].sep == '.' && end-start <= 3 {
 		l.readIPv4(start)
 	}
+	if sum.total >= 20 && isParcel(l.t, gs, g) {
+		return
+	}
 	if sum.digits >= 7 || sum.total >= 7 && sum.goesOn || start > 0 && (l.t[start-1] == '(' || l.t[start-1] == '+') || end < len(l.t) && l.t[end] == '(' || end+1 < len(l.t) && l.t[end+1] == '(' {
 		l.readPhone(start)
 	}

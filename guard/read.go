@@ -34,6 +34,7 @@ type level struct {
 	apartEnd     int                              // characters that stand apart before it have been read
 	partedEnd    int                              // and by other separators
 	codesEnd     int                              // and their codes
+	quotedEnd    int                              // and quoted-printable
 	spelledEnd   int                              // and a spelled address
 	looseEnd     int                              // and the parts of numbers
 	parts        [maxParts]part
@@ -63,7 +64,7 @@ func (z *zone) read(det *detector, b []byte, start, end, first int) ([]candidate
 // of a private key ends, or -1.
 func (l *level) read(z *zone, from int) int {
 	l.zone, l.t = z, l.v.text
-	l.runEnd, l.tokEnd, l.hostEnd, l.urlEnd, l.authorityEnd, l.valueEnd, l.apartEnd, l.partedEnd, l.codesEnd, l.looseEnd, l.spelledEnd, l.ctxOK = 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, false
+	l.runEnd, l.tokEnd, l.hostEnd, l.urlEnd, l.authorityEnd, l.valueEnd, l.apartEnd, l.partedEnd, l.codesEnd, l.looseEnd, l.spelledEnd, l.quotedEnd, l.ctxOK = 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, false
 	if z.det.names != nil {
 		l.readNames()
 	}
@@ -111,6 +112,9 @@ func (l *level) read(z *zone, from int) int {
 				l.host(i)
 			}
 		case trigColon, trigEqual, trigQuote:
+			if t[i] == '=' {
+				l.quoted(i)
+			}
 			if t[i] == ':' {
 				l.colon(i)
 			} else if t[i] == '"' && i+1 < len(t) && t[i+1] == ' ' {

@@ -235,7 +235,7 @@ func TestBadPolicy(t *testing.T) {
 
 func TestNoAllocations(t *testing.T) {
 	g := newGuard(t, guard.Policy{})
-	text := []byte(strings.Repeat("The quick brown fox, at 10:30 on page 12, jumped over fmt.Println and 3.14159 or 12345 lazy dogs — naïve ones; chapter 7 has x == y.\n", 100))
+	text := []byte(strings.Repeat("An InternationalizedWord, SHOUTING_CONSTANT_NAME and the dot. The quick brown fox, at 10:30 on page 12, jumped over fmt.Println and 3.14159 or 12345 lazy dogs — naïve ones; chapter 7 has x == y.\n", 100))
 	if found := g.Scan(text); len(found) > 0 {
 		t.Fatalf("the text has findings: %v", found)
 	}

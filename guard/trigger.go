@@ -90,11 +90,11 @@ func skip(b []byte, i int) int {
 func nextDot(b []byte, i int) int {
 	const ones = 0x0101010101010101
 	for ; i+10 <= len(b); i += 8 {
-		w := b[i : i+10]
-		d := (binary.LittleEndian.Uint64(w) | 0x20*ones) ^ 'd'*ones
-		o := (binary.LittleEndian.Uint64(w[1:]) | 0x20*ones) ^ 'o'*ones
-		t := (binary.LittleEndian.Uint64(w[2:]) | 0x20*ones) ^ 't'*ones
-		m := d | o | t
+		w := (*[10]byte)(b[i:])
+		d := binary.LittleEndian.Uint64(w[0:8]) ^ 'd'*ones
+		o := binary.LittleEndian.Uint64(w[1:9]) ^ 'o'*ones
+		t := binary.LittleEndian.Uint64(w[2:10]) ^ 't'*ones
+		m := (d | o | t) &^ (0x20 * ones)
 		if (m-ones)&^m&(0x80*ones) == 0 {
 			continue
 		}
@@ -212,7 +212,7 @@ func (d *detector) nextTrigger(b []byte, from, limit int, quick bool) (first, t 
 		case trigColon:
 			hit = mayBeNet(b, i) || i+1 < len(b) && keyBefore(b, i)
 		case trigEqual:
-			hit = padsBlob(b, i) || keyBefore(b, i)
+			hit = padsBlob(b, i) || keyBefore(b, i) || quotesByte(b, i)
 		case trigDash:
 			hit = i+2 < len(b) && (b[i+1] == '-' && pemHeader(b[i:]) > 0 || hexDigit(b[i+1]) >= 0 && hexDigit(b[i+2]) >= 0 && macPairs(b, i-2, '-'))
 		case trigQuote:

@@ -8,6 +8,9 @@ import (
 // decodeDepth is how many encodings, one inside the other, are looked through.
 const decodeDepth = 2
 
+// escapeDepth is the same for escapes.
+const escapeDepth = 3
+
 // view is text as the matchers see it: compatibility forms, dashes, spaces,
 // digits of other scripts and look-alike letters are plain ASCII, invisible
 // characters are gone, and escapes are what they stand for. It knows where each
@@ -29,8 +32,8 @@ type view struct {
 
 // spareView holds buffers of a view that are used again.
 type spareView struct {
-	text     [2][]byte
-	from, to [2][]int32
+	text     [escapeDepth][]byte
+	from, to [escapeDepth][]int32
 }
 
 // reset makes v the view of src, whose first byte is at offset base.
@@ -39,7 +42,7 @@ func (v *view) reset(src []byte, base int) {
 	if !isDirty(src) {
 		return
 	}
-	for pass := range decodeDepth {
+	for pass := range escapeDepth {
 		n := normaliser{dst: v.spare.text[pass][:0], from: v.spare.from[pass][:0], to: v.spare.to[pass][:0], src: v.text, srcFrom: v.from, srcTo: v.to, keepTags: v.keepTags}
 		n.run()
 		v.spare.text[pass], v.spare.from[pass], v.spare.to[pass] = n.dst, n.from, n.to

@@ -166,7 +166,7 @@ func (l *level) host(i int) {
 	for end > start && (t[end-1] == '.' || t[end-1] == '-') {
 		end--
 	}
-	if start > 3 && (t[start-1] == ' ' || isCloser[t[start-1]]) {
+	if start > 3 && (t[start-1] == ' ' || isCloser[t[start-1]]) && t[start-2] != ',' && l.zone.det.isTLD(lastLabel(t[start:end])) {
 		l.spelled(start)
 	}
 	if end-start > maxHost || end < len(t) && (t[end] == '@' || t[end] == '(' || t[end] == '=' || t[end] == '_') {

@@ -30,7 +30,7 @@ const (
 func (d *detector) isBreak(b []byte, p int) bool {
 	switch b[p-1] {
 	case '\n':
-		return p < 2 || !opensBlock(b[p-2]) && !(p < len(b) && (cutsNumber(b, p) || wordGoesOn(b, p) || d.cutsAddress(b, p)))
+		return p < 2 || !opensBlock(b[p-2]) && !(p < len(b) && d.joinsLines(b, p))
 	case ' ', '\t':
 	default:
 		return false
@@ -102,6 +102,18 @@ func cutsNumber(b []byte, p int) bool {
 		case c != ' ' && c != '\t' && c != '>' && c != '#' && c != '/' && c != '-' && c != '.' && c != ')' && c != '*':
 			return false
 		}
+	}
+	return false
+}
+
+// joinsLines reports whether something may go on behind the end of the line before
+// b[p]: most lines end with a stop or a letter.
+func (d *detector) joinsLines(b []byte, p int) bool {
+	switch c := b[p-2]; {
+	case isLetter(c), c == '.', c == '@':
+		return isLower(b[p]) && d.cutsAddress(b, p)
+	case isDigit(c), c == '-', c == ')', c == '\\', c == '=', c == '\r':
+		return cutsNumber(b, p) || wordGoesOn(b, p) || d.cutsAddress(b, p)
 	}
 	return false
 }

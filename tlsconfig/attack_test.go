@@ -6,7 +6,10 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"fmt"
+	"io"
+	"log"
 	"net"
+	"net/http"
 	"net/url"
 	"strings"
 	"testing"
@@ -322,5 +325,38 @@ func TestNamesOfServers(t *testing.T) {
 		if (err == nil) != tt.want {
 			t.Errorf("%q for a certificate of %q %q: %v", tt.asked, tt.spec.DNS, tt.spec.CN, err)
 		}
+	}
+}
+
+// Who replaces the wrapped handler loses what it does, and does not think
+// otherwise: there is no Peer.
+func TestAHandlerThatReplacesOurs(t *testing.T) {
+	ca := testpki.NewCA("ours")
+	srv := &http.Server{ErrorLog: log.New(io.Discard, "", 0)}
+	drainer, err := tlsconfig.WrapServer(srv, tlsconfig.Static(material(t, ca.Issue(serverSpec), ca)), tlsconfig.AllowDNS("mcp-gateway"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer drainer.Close()
+	srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, ok := tlsconfig.Peer(r)
+		fmt.Fprint(w, ok)
+	})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); srv.ServeTLS(l, "", "") }()
+	defer func() { srv.Close(); <-done }()
+	for name, tt := range map[string]struct {
+		client testpki.Pair
+		body   string // "": refused in the handshake
+	}{"allowed": {ca.Issue(clientSpec), "false"}, "not allowed": {ca.Issue(testpki.Spec{DNS: []string{"mcp-ui"}}), ""}} {
+		via := &http.Transport{TLSClientConfig: plain(tt.client)}
+		if _, body, err := get(via, "https://"+l.Addr().String()); body != tt.body || (err == nil) != (tt.body != "") {
+			t.Errorf("%s: %q, %v", name, body, err)
+		}
+		via.CloseIdleConnections()
 	}
 }

@@ -31,7 +31,8 @@ func WrapServer(srv *http.Server, identity Identity, authorize Authorizer) (*Dra
 //     also in the middle of an answer;
 //   - a request that did not come over this TLS is answered with 403.
 //
-// A hijacked connection is closed at its deadline too.
+// A hijacked connection is closed at its deadline too. Set Handler and hooks
+// before: to a Handler that replaces the wrapped one no Peer is known.
 func (c Config) WrapServer(srv *http.Server, identity Identity, authorize Authorizer) (*Drainer, error) {
 	if srv.TLSConfig != nil {
 		return nil, errors.New("tlsconfig: the server has a TLSConfig already; leave it nil, and say what you need in Config")

@@ -13,7 +13,9 @@ import (
 )
 
 // kongEntry is what kong.log.serialize makes of an HTTP request, as far as it
-// is kept. Names are those of Kong 3.4 to 3.8; request.id came with 3.5.
+// is kept. Names are those of Kong 3.4 to 3.8; request.id came with 3.5. They are
+// documented with that function, in Kong's reference of its plugin development
+// kit; the plugin posts one, or with max_batch_size an array.
 type kongEntry struct {
 	Request struct {
 		ID      string         `json:"id"`

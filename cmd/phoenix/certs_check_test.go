@@ -21,8 +21,8 @@ import (
 )
 
 // The scripts find listening: mcp-hr, which is sound; mcp-tax, which asks for
-// no client certificate; mcp-ui, in the clear; mcp-old, whose certificate ends
-// in a minute; PostgreSQL, sound for the database hr and lax for tax; and the
+// no client certificate; mcp-ui, in the clear; mcp-old, whose certificate is in
+// the last tenth of its life; PostgreSQL, sound for the database hr and lax for tax; and the
 // port GONE, on which nothing listens. estates.yaml has them all.
 func TestCertsScripts(t *testing.T) {
 	ca, other := testpki.NewCA("root"), testpki.NewCA("other")
@@ -60,7 +60,7 @@ func TestCertsScripts(t *testing.T) {
 		"HR":       serve(config(testpki.Spec{DNS: []string{"mcp-hr", "localhost"}})),
 		"TAX":      serve(open),
 		"UI":       serve(nil),
-		"OLD":      serve(config(testpki.Spec{DNS: []string{"mcp-old"}, NotAfter: time.Now().Add(time.Hour)})),
+		"OLD":      serve(config(testpki.Spec{DNS: []string{"mcp-old"}, NotBefore: time.Now().Add(-9 * time.Hour), NotAfter: time.Now().Add(time.Hour)})),
 		"POSTGRES": port(t, pg.Addr()),
 		"GONE":     port(t, gone),
 	}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/tamshai/phoenix/internal/realpg"
 	"github.com/tamshai/phoenix/internal/testpki"
 	"github.com/tamshai/phoenix/internal/vault"
 	"github.com/tamshai/phoenix/provision"
@@ -172,6 +173,26 @@ func TestEndpointsTrust(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// PostgreSQL says in an alert that it does not know an authority.
+func TestPostgresIsAsked(t *testing.T) {
+	pg := realpg.Start(t, realpg.Config{HBA: []string{"hostssl all all all scram-sha-256 clientcert=verify-ca"}})
+	e := rollEndpoint{name: "postgres", addr: pg.Addr(), server: "localhost", protocol: tlsconfig.ProtocolPostgres, callers: []string{"mcp-hr"}}
+	ask := func(fresh *testpki.CA) string {
+		s := &testSigner{fresh: fresh, now: pg.CA()}
+		behind, unseen, err := endpointsTrust(t.Context(), []rollEndpoint{e}, signerOf(s.sign))
+		if err != nil || len(unseen) > 0 {
+			t.Errorf("unseen %q, %v", unseen, err)
+		}
+		return strings.Join(behind, "")
+	}
+	if got := ask(testpki.NewCA("new")); !strings.Contains(got, "postgres does not trust the new root: it refuses mcp-hr's certificate below it: it sent the alert remote error: tls: unknown certificate authority") {
+		t.Errorf("an authority that it does not know: %q", got)
+	}
+	if got := ask(pg.CA()); got != "" {
+		t.Errorf("one that it knows: %q", got)
 	}
 }
 

@@ -17,6 +17,16 @@
 // their messages mean: the proxy reads types and lengths to know whether a session
 // is between two transactions, and holds no message back.
 //
+// # One connection for each client
+//
+// A connection to the server ends with its client, and is not kept for the next
+// one, although that would save most of what a short connection costs. It would
+// take a DISCARD ALL of the proxy's own in between, and that does not give back a
+// new session: what extensions and procedural languages keep in the process stays,
+// and so do a library that was loaded and settings that a startup alone can make.
+// Sessions kept in store would also use up max_connections and hold leases for
+// nobody. A program that connects for each request wants a pool of its own.
+//
 // # Who may connect
 //
 // On a Unix socket those whom [Config.Admit] takes, by the kernel's word; its

@@ -123,6 +123,11 @@ type Tunnel struct {
 	To       string `yaml:"to"`        // where it is: "mongodb:27017"
 	At       string `yaml:"at"`        // where the program connects, on loopback
 	MaxConns int    `yaml:"max_conns"` // open connections, more wait; 0 means 10,000
+	// Drain is how long a connection may go on after its certificate has been
+	// replaced; 0 means Host.Drain. Nothing in the bytes says when a connection
+	// is not in use: at the end of the drain, and of the certificate if that
+	// comes first, it is cut, whatever it is doing.
+	Drain time.Duration `yaml:"drain"`
 }
 
 // Defaults.
@@ -255,7 +260,7 @@ func (c *Config) Check() error {
 		}
 		take(what, t.At)
 		fill(&t.MaxConns, defaultConns)
-		if t.MaxConns < 0 {
+		if t.MaxConns < 0 || t.Drain < 0 {
 			bad("%s: a limit is negative", what)
 		}
 	}

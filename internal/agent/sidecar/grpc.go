@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // isGRPC reports whether a request or an answer is one of gRPC, which says in its
@@ -20,6 +21,7 @@ func isGRPC(h http.Header) bool {
 const (
 	grpcCancelled   = 1
 	grpcUnknown     = 2
+	grpcLate        = 4
 	grpcDenied      = 7
 	grpcExhausted   = 8
 	grpcUnsupported = 12
@@ -106,6 +108,7 @@ func grpcMessage(text string) string {
 type grpcBody struct {
 	io.ReadCloser
 	resp *http.Response
+	late func() bool
 }
 
 func (b *grpcBody) Read(p []byte) (int, error) {
@@ -116,7 +119,7 @@ func (b *grpcBody) Read(p []byte) (int, error) {
 	code, text := grpcUnavailable, "the connection ended in the middle of the answer"
 	var reset streamError
 	if errors.As(err, &reset) {
-		code, text = reset.grpc(), "the stream was reset in the middle of the answer"
+		code, text = reset.grpc(b.late()), "the stream was reset in the middle of the answer"
 	}
 	b.resp.Trailer = http.Header{"Grpc-Status": {strconv.Itoa(code)}, "Grpc-Message": {grpcMessage("phoenix-agent: " + text)}}
 	return n, io.EOF
@@ -134,12 +137,16 @@ type streamError struct {
 func (e streamError) Error() string { return fmt.Sprintf("the stream was reset, with code %d", e.Code) }
 
 // grpc is what a client of gRPC takes a code of HTTP/2 for (PROTOCOL-HTTP2.md of
-// gRPC; the codes are those of RFC 9113, section 7).
-func (e streamError) grpc() int {
+// gRPC; the codes are those of RFC 9113, section 7). A service cancels what it has
+// not answered by the client's deadline.
+func (e streamError) grpc(late bool) int {
 	switch e.Code {
 	case 7: // REFUSED_STREAM
 		return grpcUnavailable
 	case 8: // CANCEL
+		if late {
+			return grpcLate
+		}
 		return grpcCancelled
 	case 11: // ENHANCE_YOUR_CALM
 		return grpcExhausted
@@ -147,4 +154,29 @@ func (e streamError) grpc() int {
 		return grpcDenied
 	}
 	return grpcInternal
+}
+
+// answer stands for one that the stream was reset in place of.
+func (e streamError) answer(r *http.Request, late bool) *http.Response {
+	return &http.Response{
+		StatusCode: http.StatusOK, Proto: "HTTP/2.0", ProtoMajor: 2, Body: http.NoBody, Request: r,
+		Header: http.Header{"Content-Type": {"application/grpc"}, "Grpc-Status": {strconv.Itoa(e.grpc(late))},
+			"Grpc-Message": {"phoenix-agent: the stream was reset in place of an answer"}},
+	}
+}
+
+// units are those of grpc-timeout.
+var units = map[byte]time.Duration{'H': time.Hour, 'M': time.Minute, 'S': time.Second, 'm': time.Millisecond, 'u': time.Microsecond, 'n': 1}
+
+// deadline tells, later, whether a request's time is over.
+func deadline(r *http.Request) (late func() bool) {
+	text, began := r.Header.Get("Grpc-Timeout"), time.Now()
+	return func() bool {
+		if text == "" {
+			return false
+		}
+		n, err := strconv.ParseInt(text[:len(text)-1], 10, 64)
+		unit := units[text[len(text)-1]]
+		return err == nil && unit > 0 && int64(time.Since(began)/unit) >= n
+	}
 }

@@ -3,10 +3,13 @@ package sidecar_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -48,7 +51,8 @@ func (s *service) UnaryCall(ctx context.Context, r *pb.SimpleRequest) (*pb.Simpl
 		s.cancel <- ctx.Err()
 		return nil, ctx.Err()
 	}
-	_ = grpc.SetHeader(ctx, metadata.Pairs("x-peer", strings.Join(in.Get("phoenix-peer"), " "), "x-bin-bin", strings.Join(in.Get("x-bin-bin"), " ")))
+	_ = grpc.SetHeader(ctx, metadata.Pairs("x-peer", strings.Join(in.Get("phoenix-peer"), " "), "x-bin-bin", strings.Join(in.Get("x-bin-bin"), " "),
+		"x-user", strings.Join(append(in.Get("x-user-id"), in.Get("x-user-roles")...), " ")))
 	_ = grpc.SetTrailer(ctx, metadata.Pairs("x-after", "after"))
 	if e := r.GetResponseStatus(); e != nil {
 		return nil, status.Error(codes.Code(e.Code), e.Message) //nolint:gosec // G115: a code
@@ -285,7 +289,7 @@ func TestGRPCBothWays(t *testing.T) {
 func TestGRPCRotates(t *testing.T) {
 	w := newWorld(t)
 	s := newService()
-	c := w.grpcPair(s, nil)
+	c := w.grpcPair(s, func(_, _ *sidecar.Config, h *sidecar.Host) { h.Drain = time.Hour })
 	both, err := c.FullDuplexCall(brief(t))
 	if err != nil {
 		t.Fatal(err)
@@ -337,6 +341,39 @@ func TestGRPCRotates(t *testing.T) {
 	}
 }
 
+// The user whom the caller names in its metadata is told to the callee as in HTTP,
+// proven and clean.
+func TestGRPCUsers(t *testing.T) {
+	w := newWorld(t)
+	c := w.grpcPair(newService(), func(callee, caller *sidecar.Config, _ *sidecar.Host) {
+		callee.Users, caller.Users = headers, headers
+		callee.Serve[0].Peers["mcp-gateway"] = sidecar.Peer{User: sidecar.Required}
+	})
+	for range 2 { // an assertion is good for one use
+		var header metadata.MD
+		_, err := c.UnaryCall(brief(t, "x-user-id", "alice", "x-user-roles", "hr-read", "phoenix-user", "forged"), &pb.SimpleRequest{Payload: payload(10)}, grpc.Header(&header))
+		if got := strings.Join(header.Get("x-user"), " "); err != nil || got != "alice hr-read" {
+			t.Errorf("%v %q", err, got)
+		}
+	}
+	_, err := c.UnaryCall(brief(t), &pb.SimpleRequest{})
+	wantStatus(t, "nobody", err, codes.PermissionDenied, "phoenix-agent: the user that the caller names is not proven")
+	both, err := c.FullDuplexCall(brief(t, "x-user-id", "alice"))
+	if err == nil {
+		err = both.Send(&pb.StreamingOutputCallRequest{Payload: payload(10)})
+	}
+	if err == nil {
+		_, err = both.Recv()
+	}
+	if err != nil {
+		t.Errorf("a stream for a user: %v", err)
+	}
+	_ = both.CloseSend()
+	if _, err := both.Recv(); !errors.Is(err, io.EOF) {
+		t.Errorf("its end: %v", err)
+	}
+}
+
 // What goes wrong is told in gRPC's own words.
 func TestGRPCFails(t *testing.T) {
 	w := newWorld(t)
@@ -375,6 +412,95 @@ func TestGRPCFails(t *testing.T) {
 	srv.Stop()
 	_, err = c.UnaryCall(brief(t), &pb.SimpleRequest{})
 	wantStatus(t, "the program is down", err, codes.Unavailable, "phoenix-agent: the program behind")
+}
+
+// resetting is a program of HTTP/2 that resets every stream, before or after it has
+// begun to answer.
+func (w *world) resetting(code byte, begun bool) string {
+	w.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		w.Fatal(err)
+	}
+	var done sync.WaitGroup
+	handle := func(conn net.Conn) {
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(patience))
+		_, _ = io.ReadFull(conn, make([]byte, len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")))
+		_, _ = conn.Write(frame(frameSettings, 0, 0, nil))
+		for {
+			head := make([]byte, 9)
+			if _, err := io.ReadFull(conn, head); err != nil {
+				return
+			}
+			if _, err := io.CopyN(io.Discard, conn, int64(head[0])<<16|int64(head[1])<<8|int64(head[2])); err != nil {
+				return
+			}
+			switch {
+			case head[3] == frameSettings && head[4]&ack == 0:
+				_, _ = conn.Write(frame(frameSettings, ack, 0, nil))
+			case head[3] == frameHeaders:
+				stream := binary.BigEndian.Uint32(head[5:])
+				if begun {
+					_, _ = conn.Write(frame(frameHeaders, endHeaders, stream, fields(":status", "200", "content-type", "application/grpc")))
+				}
+				_, _ = conn.Write(frame(frameReset, 0, stream, []byte{0, 0, 0, code}))
+			}
+		}
+	}
+	done.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			done.Go(func() { handle(conn) })
+		}
+	})
+	w.Cleanup(func() { l.Close(); done.Wait() })
+	return l.Addr().String()
+}
+
+// A stream that a service resets is told to the client as its own would have been.
+func TestGRPCResets(t *testing.T) {
+	w := newWorld(t)
+	for _, c := range []struct {
+		what, timeout string
+		code          byte
+		want          codes.Code
+	}{
+		{"CANCEL", "", 8, codes.Canceled},
+		{"CANCEL in time", "99999999H", 8, codes.Canceled},
+		{"CANCEL at the deadline", "1n", 8, codes.DeadlineExceeded},
+		{"CANCEL with a deadline that is none", "1x", 8, codes.Canceled},
+		{"ENHANCE_YOUR_CALM", "", 11, codes.ResourceExhausted},
+		{"INADEQUATE_SECURITY", "", 12, codes.PermissionDenied},
+		{"INTERNAL_ERROR", "", 2, codes.Internal},
+	} {
+		for _, begun := range []bool{false, true} {
+			hr := w.start("mcp-hr", sidecar.Config{Serve: []sidecar.Inbound{{At: anywhere, To: w.resetting(c.code, begun), Protocol: sidecar.H2C,
+				Peers: map[string]sidecar.Peer{"mcp-gateway": {}}}}}, sidecar.Host{})
+			req, err := http.NewRequest("POST", "https://"+hr.Addr(anywhere).String()+"/a.B/C", strings.NewReader("\x00\x00\x00\x00\x00"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header = http.Header{"Content-Type": {"application/grpc"}}
+			if c.timeout != "" {
+				req.Header.Set("Grpc-Timeout", c.timeout)
+			}
+			resp, err := w.client("mcp-gateway", true).Do(req)
+			if code, _ := read(t, resp, err); code != 200 {
+				t.Errorf("%s, begun %v: %d", c.what, begun, code)
+			}
+			got := resp.Header
+			if begun {
+				got = resp.Trailer
+			}
+			if got.Get("Grpc-Status") != strconv.Itoa(int(c.want)) || !strings.HasPrefix(got.Get("Grpc-Message"), "phoenix-agent: ") {
+				t.Errorf("%s, begun %v: %v", c.what, begun, got)
+			}
+		}
+	}
 }
 
 // A stream whose bytes nobody takes stops no other on the same connection.

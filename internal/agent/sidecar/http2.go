@@ -60,7 +60,12 @@ func (s streams) RoundTrip(r *http.Request) (*http.Response, error) {
 		r = &with
 		defer again.forget()
 	}
+	late := deadline(r)
 	resp, err := s.via.RoundTrip(r)
+	var reset streamError
+	if errors.As(err, &reset) && isGRPC(r.Header) {
+		resp, err = reset.answer(r, late()), nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +73,7 @@ func (s streams) RoundTrip(r *http.Request) (*http.Response, error) {
 		p.bare = resp.ContentLength == 0
 	}
 	if isGRPC(resp.Header) {
-		resp.Body = &grpcBody{resp.Body, resp}
+		resp.Body = &grpcBody{resp.Body, resp, late}
 	}
 	return resp, nil
 }

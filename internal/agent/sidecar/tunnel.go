@@ -40,6 +40,9 @@ func (sc *Sidecar) tunnel(cfg *Tunnel) error {
 	t := &tunnel{sc: sc, cfg: cfg, edge: newEdge("tunnel", cfg.At, cfg.Peer, Strict), l: bound(sc.own(l, cfg.At), cfg.MaxConns), open: map[net.Conn]bool{}}
 	t.dialer.Timeout = 5 * time.Second
 	tlsConfig, serverName := sc.tlsTo(cfg.Peer)
+	if cfg.Drain > 0 {
+		tlsConfig.DrainTimeout = cfg.Drain
+	}
 	t.conns, t.serverName = tlsConfig.ClientConns(sc.host.Identity, t.edge.allow), serverName
 	sc.edges, sc.tunnels = append(sc.edges, t.edge), append(sc.tunnels, t)
 	t.done.Go(t.run)
@@ -108,6 +111,7 @@ func (t *tunnel) carry(near net.Conn) error {
 	}
 	ctx, cancel := context.WithTimeout(t.sc.callCtx, 10*time.Second)
 	defer cancel()
+	own := t.sc.host.Identity.Current()
 	far, err := t.conns.Handshake(ctx, raw, t.serverName)
 	if err != nil {
 		return err
@@ -118,9 +122,24 @@ func (t *tunnel) carry(near net.Conn) error {
 	}
 	defer t.drop(raw)
 	t.edge.overTLS()
+	ended := make(chan struct{})
+	defer close(ended)
+	// While there is no other certificate to connect with, a connection on one that
+	// has ended is better than none.
+	last := time.AfterFunc(own.Expires().Sub(t.sc.host.Now()), func() {
+		select {
+		case <-own.Replaced():
+			if far.Old() {
+				_ = raw.Close()
+			}
+		case <-ended:
+		}
+	})
+	defer last.Stop()
 
 	// What was meant by an end is passed on as an end; anything else ends both.
 	var halves atomic.Int32
+	var why sync.Once
 	errs := make(chan error, 2)
 	copying := func(dst, src net.Conn) {
 		err := pump(dst, src, &halves)
@@ -129,6 +148,7 @@ func (t *tunnel) carry(near net.Conn) error {
 			err = closeWrite(dst)
 		}
 		if err != nil {
+			why.Do(func() { t.say(err, far) })
 			_, _ = near.Close(), raw.Close()
 		}
 		errs <- err
@@ -143,6 +163,14 @@ func (t *tunnel) carry(near net.Conn) error {
 		return nil // by a rotation, or by us
 	}
 	return first
+}
+
+// say tells the operator of a connection that a rotation has cut.
+func (t *tunnel) say(err error, far *tlsconfig.Conn) {
+	if errors.Is(err, net.ErrClosed) && far.Old() && t.sc.callCtx.Err() == nil {
+		t.sc.log.Warn("a tunnel's connection on an old certificate was cut; the tunnel's drain says how long one may go on, up to the certificate's end",
+			"to", t.cfg.Peer, "drain", t.conns.DrainTimeout())
+	}
 }
 
 // pump copies until src ends.

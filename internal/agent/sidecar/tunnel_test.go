@@ -5,13 +5,17 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/tamshai/phoenix/internal/agent/sidecar"
+	"github.com/tamshai/phoenix/internal/testpki"
 	"github.com/tamshai/phoenix/tlsconfig"
 )
 
@@ -130,6 +134,78 @@ func TestTunnelRefuses(t *testing.T) {
 	}
 }
 
+// A tunnel may give its connections longer than the others have, and its log says
+// when one was cut.
+func TestTunnelDrainsLate(t *testing.T) {
+	w := newWorld(t)
+	var log bytes.Buffer
+	to := w.server(func(conn *tlsconfig.Conn) { _, _ = io.Copy(conn, conn) })
+	other := "unix:" + filepath.Join(t.TempDir(), "other.sock")
+	sc := w.start("mcp-sales", sidecar.Config{Tunnel: []sidecar.Tunnel{
+		{At: anywhere, Peer: "mongodb", To: to, Drain: time.Hour}, {At: other, Peer: "mongodb", To: to},
+	}}, sidecar.Host{Drain: 200 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	var conns []net.Conn
+	for _, at := range []string{anywhere, other} {
+		addr := sc.Addr(at)
+		conn, err := net.Dial(addr.Network(), addr.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(patience))
+		if err := echo(conn); err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, conn)
+	}
+	w.rotate("mcp-sales")
+	if _, err := io.ReadAll(conns[1]); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("the other tunnel's connection outlives its drain")
+	}
+	if err := echo(conns[0]); err != nil {
+		t.Errorf("the connection that may drain for an hour: %v", err)
+	}
+	sc.Close(context.Background())
+	if text := log.String(); strings.Count(text, "on an old certificate was cut") != 1 || !strings.Contains(text, "drain=200ms") {
+		t.Errorf("the log says\n%s", text)
+	}
+}
+
+// However long the drain, a connection does not outlive its certificate, once there
+// is another.
+func TestTunnelEndsWithTheCertificate(t *testing.T) {
+	w := newWorld(t)
+	to := w.server(func(conn *tlsconfig.Conn) { _, _ = io.Copy(conn, conn) })
+	own := w.as("mcp-sales")
+	end := time.Now().Add(time.Hour).Truncate(time.Second)
+	own.Publish(w.material(w.ca.Issue(testpki.Spec{DNS: []string{"mcp-sales"}, NotAfter: end})))
+	clock := func() time.Time { return end.Add(-time.Millisecond) }
+	sc := w.start("mcp-sales", sidecar.Config{Tunnel: []sidecar.Tunnel{{At: anywhere, Peer: "mongodb", To: to, Drain: time.Hour}}}, sidecar.Host{Now: clock})
+	conn, err := net.Dial("tcp", sc.Addr(anywhere).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	for range 20 {
+		if err := echo(conn); err != nil {
+			t.Fatalf("it has ended without another certificate: %v", err)
+		}
+	}
+	w.rotate("mcp-sales")
+	if _, err := io.ReadAll(conn); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("it goes on")
+	}
+}
+
+func echo(conn net.Conn) error {
+	if _, err := conn.Write([]byte("x")); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(conn, make([]byte, 1))
+	return err
+}
+
 // After a rotation a connection may go on for the drain, and new ones are on the
 // new certificate.
 func TestTunnelDrains(t *testing.T) {
@@ -140,13 +216,6 @@ func TestTunnelDrains(t *testing.T) {
 		generation <- p.Certificate.SerialNumber.String()
 		_, _ = io.Copy(conn, conn)
 	}), sidecar.Host{Drain: time.Second})
-	echo := func(conn net.Conn) error {
-		if _, err := conn.Write([]byte("x")); err != nil {
-			return err
-		}
-		_, err := io.ReadFull(conn, make([]byte, 1))
-		return err
-	}
 	old := dial()
 	if err := echo(old); err != nil {
 		t.Fatal(err)
