@@ -1,6 +1,7 @@
 package bench_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -13,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -58,8 +60,9 @@ type hopWay struct {
 
 	latencies []time.Duration
 	perSecond []float64
-	plainIdle float64 // MiB of the caller's proxy for 1,000 idle plain connections
-	tlsIdle   float64 // MiB of the callee's for as many with mutual TLS
+	processor []float64 // time of both processes for a request of many clients, in microseconds
+	plainIdle float64   // MiB of the caller's proxy for 1,000 idle plain connections
+	tlsIdle   float64   // MiB of the callee's for as many with mutual TLS
 }
 
 // What one hop of the agents' mutual TLS costs, beside the same pair of HAProxy and
@@ -95,8 +98,9 @@ func BenchmarkHop(b *testing.B) {
 	for _, w := range ways {
 		slices.Sort(w.latencies)
 		slices.Sort(w.perSecond)
-		fmt.Fprintf(out, "%-13s POST: p50 %6.1f µs, p99 %6.1f µs; %d clients %7.0f/s; 1,000 idle: %5.1f MiB plain at the caller's, %5.1f MiB mutual TLS at the callee's\n",
-			w.name, us(quantile(w.latencies, .5)), us(quantile(w.latencies, .99)), hopClients, w.perSecond[len(w.perSecond)/2], w.plainIdle, w.tlsIdle)
+		slices.Sort(w.processor)
+		fmt.Fprintf(out, "%-13s POST: p50 %6.1f µs, p99 %6.1f µs; %d clients %7.0f/s, %3.0f µs of processor each; 1,000 idle: %5.1f MiB plain at the caller's, %5.1f MiB mutual TLS at the callee's\n",
+			w.name, us(quantile(w.latencies, .5)), us(quantile(w.latencies, .99)), hopClients, w.perSecond[len(w.perSecond)/2], w.processor[len(w.processor)/2], w.plainIdle, w.tlsIdle)
 	}
 	ours, theirs, floor := ways[1], ways[2], ways[3]
 	bare := quantile(ways[0].latencies, .5)
@@ -311,13 +315,34 @@ func (w *hopWay) measure(b *testing.B) {
 		return time.Since(begin)
 	}
 	run(hopRound / 5) // for the connections
+	before := processorTime(b, w.caller) + processorTime(b, w.callee)
 	took := run(hopRound)
+	spent := processorTime(b, w.caller) + processorTime(b, w.callee) - before
 	check(b, errors.Join(errs...))
 	total := 0
 	for _, n := range counts {
 		total += n
 	}
 	w.perSecond = append(w.perSecond, float64(total)/took.Seconds())
+	w.processor = append(w.processor, us(spent)/float64(total))
+}
+
+// processorTime is what a process has had of it, user and system, to 10 ms
+// (proc_pid_stat(5)).
+func processorTime(b *testing.B, pid int) time.Duration {
+	if pid == 0 {
+		return 0
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	check(b, err)
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:])) // from the third, state
+	var ticks time.Duration
+	for _, field := range fields[11:13] {
+		n, err := strconv.Atoi(field)
+		check(b, err)
+		ticks += time.Duration(n)
+	}
+	return ticks * 10 * time.Millisecond
 }
 
 // idle is what connections add to a process that have made a request, one after
