@@ -256,6 +256,14 @@ func (l *level) said(start, end int) {
 
 // secretScore says how sure it is that value is the secret that name tells of.
 func secretScore(name, value []byte) float32 {
+	score := rateSecret(name, value)
+	if score > 0 && published(value) {
+		return 0
+	}
+	return score
+}
+
+func rateSecret(name, value []byte) float32 {
 	n := strings.ToLower(string(name))
 	password := strings.Contains(n, "passw") || strings.Contains(n, "pwd") || strings.Contains(n, "passphrase")
 	if len(value) < 8 && !(password && len(value) >= 6) || placeholder(value) {
@@ -265,7 +273,7 @@ func secretScore(name, value []byte) float32 {
 		return 0 // a number or a UUID, which say little
 	}
 	switch {
-	case bytes.Contains(value, []byte("://")), published(value):
+	case bytes.Contains(value, []byte("://")):
 		return 0 // a URL, which has rules of its own
 	case strings.Contains(n, "telegram"):
 		if telegramShape(value) {

@@ -45,6 +45,7 @@ type conn struct {
 	served   bool      // a request was
 	posted   bool      // and the last was a POST
 	until    time.Time // the read deadline
+	rest     time.Time // the same for a request that has begun; zero: it has not
 	writable time.Time // the write deadline
 	in       *bufio.Reader
 	text     bytes.Reader
@@ -177,6 +178,7 @@ func looksLikeHTTP(header [5]byte) bool {
 // unfinished if there is none any more.
 func (c *conn) next() (req *http.Request, size int, v verdict) {
 	began := c.have > 0
+	c.rest = time.Time{}
 	for {
 		if c.have > 0 {
 			maxHead := c.srv.srv.MaxHeaderBytes
@@ -244,7 +246,10 @@ func (c *conn) waitUntil() {
 	srv := c.srv.srv
 	switch {
 	case c.have > 0:
-		c.deadline(now.Add(restTime))
+		if c.rest.IsZero() { // once: a client may send a byte at a time
+			c.rest = now.Add(c.srv.rest)
+			c.deadline(c.rest)
+		}
 	case c.phase.Load() == fresh:
 		if srv.ReadHeaderTimeout > 0 {
 			c.deadline(now.Add(srv.ReadHeaderTimeout))

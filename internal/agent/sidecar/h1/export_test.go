@@ -1,6 +1,9 @@
 package h1
 
-import "net/http"
+import (
+	"net/http"
+	"time"
+)
 
 // Looked reports whether the client of a request was looked after, and something
 // came from it.
@@ -39,3 +42,7 @@ func IdleEnded(t *Transport) bool {
 	}
 	return true
 }
+
+// SetRest sets how long the rest of a request may take until net/http waits for
+// it, before the server is used.
+func SetRest(s *Server, d time.Duration) { s.rest = d }

@@ -2,12 +2,15 @@ package h1_test
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tamshai/phoenix/internal/agent/sidecar/h1"
 )
@@ -173,4 +176,36 @@ func codes(text string) (all string) {
 		}
 	}
 	return all
+}
+
+// A client that always sends a little, in time for the next wait but never a whole
+// request, is net/http's to deal with.
+func TestDrip(t *testing.T) {
+	t.Parallel()
+	srv := httpServer(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "never") })
+	srv.ReadHeaderTimeout, srv.MaxHeaderBytes = 50*time.Millisecond, 64<<10
+	l, s, done := listen(t), h1.NewServer(srv, 0), make(chan struct{})
+	h1.SetRest(s, time.Second) // no pause between two bytes is that long
+	go func() { defer close(done); _ = s.Serve(l) }()
+	t.Cleanup(func() { s.Close(); <-done })
+	conn := dial(t, l.Addr().String())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(io.Discard, conn)
+		ended <- err
+	}()
+	fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: a\r\nX: ")
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-ended:
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error("the server waits for as long as something comes")
+			}
+			return
+		case <-tick.C:
+			_, _ = conn.Write([]byte("a")) // that it ends is seen above
+		}
+	}
 }

@@ -16,7 +16,8 @@ import (
 type Server struct {
 	srv   *http.Server
 	stall time.Duration
-	tls   *tls.Config // nil: none
+	rest  time.Duration // restTime, but in tests
+	tls   *tls.Config   // nil: none
 
 	handed  *handed       // connections that net/http has to take
 	backed  chan struct{} // closed when it takes no more
@@ -44,7 +45,7 @@ const maxRequest = 16 << 10
 // connection.
 func NewServer(srv *http.Server, stall time.Duration) *Server {
 	s := &Server{
-		srv: srv, stall: stall, handed: newHanded(), backed: make(chan struct{}),
+		srv: srv, stall: stall, rest: restTime, handed: newHanded(), backed: make(chan struct{}),
 		listeners: map[net.Listener]bool{}, conns: map[*conn]bool{}, known: map[net.Conn]context.Context{},
 	}
 	if srv.TLSConfig != nil {
