@@ -156,7 +156,7 @@ func FuzzRequests(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		lower := strings.ToLower(string(text))
 		if strings.Contains(lower, "expect") || strings.Contains(lower, "upgrade") || strings.Contains(lower, "pri *") {
-			t.Skip("it may wait")
+			return // it may wait for more than was sent
 		}
 		mine, yours := say(t, our, string(text)), say(t, their, string(text))
 		if got, want := ours.take(), theirs.take(); !slices.Equal(got, want) {

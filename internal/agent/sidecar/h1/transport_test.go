@@ -317,7 +317,7 @@ func FuzzAnswers(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte, head bool) {
 		if bytes.Count(data, []byte("HTTP/1.1 1")) > 2 {
-			t.Skip("net/http counts those on the way in another manner")
+			return // net/http counts those on the way in another manner
 		}
 		text.Store(&data)
 		netHTTP := &http.Transport{DisableCompression: true}
