@@ -19,7 +19,8 @@ import (
 // Only what cannot do or tell anything is computed: built-in functions that are
 // immutable or on a short list, on constants, in the read-only transaction of the
 // check, for a limited time. A subquery, anybody's own function whose text is not
-// inlined, anybody's own operator or type: then nothing is known.
+// inlined, anybody's own operator or type, any name with a schema: then nothing is
+// known.
 
 // A column that policies name.
 type column struct {
@@ -262,9 +263,30 @@ func closing(expr string) int {
 	return at
 }
 
+// schemaless reports whether an expression has no name of a schema, and nothing that
+// textual would take for a literal and PostgreSQL for a name. Names alone are looked
+// up in pg_catalog; with a schema, a cast to somebody's domain would call what he
+// likes, with the rights of whoever checks.
+func schemaless(expr string) bool {
+	for _, token := range quoted.FindAllString(expr, -1) {
+		if token[0] == '"' && strings.Contains(token, "'") {
+			return false
+		}
+	}
+	return !qualified.MatchString(textual.ReplaceAllString(expr, "''"))
+}
+
+var (
+	quoted    = regexp.MustCompile(`'[^']*'|"[^"]*"`)
+	qualified = regexp.MustCompile(`\.\s*(?:[^\s\d)]|$)`)
+)
+
 // bare reports whether an expression is nothing but one, of harmless functions
 // alone.
 func (c *catalog) bare(expr string) bool {
+	if !schemaless(expr) {
+		return false
+	}
 	outside := ofSyntax.ReplaceAllString(textual.ReplaceAllString(expr, "''"), "=")
 	if statementWords.MatchString(outside) || strings.Contains(expr, `\`) || closing("("+expr+")") != len(expr)+1 {
 		return false
