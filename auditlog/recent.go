@@ -121,20 +121,10 @@ func (r *recent) load(l *Log) error {
 			}
 			begun := len(all)
 			var leaves leafHasher
-			for len(data) > 0 {
-				rec, err := parseRecord(data)
-				if err != nil {
-					skip := findRecord(data)
-					if skip < 0 {
-						break
-					}
-					data = data[skip:]
-					continue
-				}
+			for rec := range recordsIn(data) {
 				if rec.kind == KindEvent && l.durable(epoch, rec.seq) {
 					all = append(all, found{idIn(rec.payload), leaves.leaf(rec.kind, rec.payload)})
 				}
-				data = data[len(rec.raw):]
 			}
 			slices.Reverse(all[begun:])
 		}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"iter"
 )
 
 // A segment is a file of records, one after the other, in little-endian order:
@@ -101,6 +102,27 @@ func parseRecord(b []byte) (record, error) {
 		kind: kind, seq: seq, chain: Hash(b[chainAt:batchAt]), batch: seq - uint64(binary.LittleEndian.Uint32(b[batchAt:])),
 		payload: b[headerSize:size:size], raw: b[:size:size],
 	}, nil
+}
+
+// recordsIn yields the records of a segment that can be read, in their order.
+func recordsIn(data []byte) iter.Seq[record] {
+	return func(yield func(record) bool) {
+		for len(data) > 0 {
+			r, err := parseRecord(data)
+			if err != nil {
+				skip := findRecord(data)
+				if skip < 0 {
+					return
+				}
+				data = data[skip:]
+				continue
+			}
+			if !yield(r) {
+				return
+			}
+			data = data[len(r.raw):]
+		}
+	}
 }
 
 // findRecord returns the offset of the first record in b, and -1 if there is

@@ -258,20 +258,10 @@ func lastSeal(fsys fs.FS, epoch string) ([]byte, error) {
 			return nil, err
 		}
 		var found []byte
-		for len(data) > 0 {
-			r, err := parseRecord(data)
-			if err != nil {
-				skip := findRecord(data)
-				if skip < 0 {
-					break
-				}
-				data = data[skip:]
-				continue
-			}
+		for r := range recordsIn(data) {
 			if r.kind == KindCheckpoint {
 				found = r.payload
 			}
-			data = data[len(r.raw):]
 		}
 		if found != nil {
 			return found, nil
