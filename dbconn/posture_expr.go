@@ -273,21 +273,7 @@ func literal(expr string) string {
 // strip takes off the parentheses around an expression.
 func strip(expr string) string {
 	expr = strings.TrimSpace(expr)
-	for strings.HasPrefix(expr, "(") && strings.HasSuffix(expr, ")") {
-		depth, closed := 0, false
-		scan(expr, func(i int, r byte) bool {
-			switch r {
-			case '(':
-				depth++
-			case ')':
-				depth--
-			}
-			closed = depth == 0 && i < len(expr)-1
-			return !closed
-		})
-		if closed || depth != 0 {
-			break
-		}
+	for strings.HasPrefix(expr, "(") && closing(expr) == len(expr)-1 {
 		expr = strings.TrimSpace(expr[1 : len(expr)-1])
 	}
 	return expr

@@ -98,7 +98,8 @@ var holes = []hole{
 		`CREATE FUNCTION pg_temp.take() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.tenant := ''acme''; RETURN NEW; END'`,
 		`CREATE TRIGGER take BEFORE INSERT ON hr.salaries FOR EACH ROW EXECUTE FUNCTION pg_temp.take()`,
 		`/*admin*/ INSERT INTO hr.salaries VALUES (9, 'globex', 900)`, `SELECT 'globex' FROM hr.salaries WHERE amount = 900`},
-		undo: []string{`DROP TRIGGER IF EXISTS take ON hr.salaries`}, found: []string{"trigger hr.salaries"}},
+		// The thief's server process may still be dropping what was temporary: a deadlock.
+		undo: []string{`/*until*/ DROP TRIGGER IF EXISTS take ON hr.salaries`}, found: []string{"trigger hr.salaries"}},
 	{name: "references", setup: []string{`GRANT REFERENCES (id) ON hr.salaries TO me`, `CREATE SCHEMA mine AUTHORIZATION me`},
 		steal: []string{`CREATE TABLE mine.probe (id int REFERENCES hr.salaries)`, `INSERT INTO mine.probe VALUES (2)`}, check: `SELECT count(*) = 1 FROM mine.probe`,
 		undo: []string{`DROP TABLE mine.probe`}, found: []string{"references hr.salaries", "schema_create mine"}},

@@ -127,6 +127,14 @@ func isGluedWord(t []byte, i int) bool {
 	return is(i, "-at-") || is(i, "-dot-") || is(i-3, "-at-") || is(i-4, "-dot-")
 }
 
+// bracketsBefore goes back over two signs at most that stand around a mark.
+func bracketsBefore(t []byte, p int, is *[256]bool) int {
+	for low := max(0, p-2); p > low && is[t[p-1]]; {
+		p--
+	}
+	return p
+}
+
 // atBefore returns where the at sign begins that ends before t[p], with what is
 // around it, and how it is written.
 func atBefore(t []byte, p int) (start, kind int) {
@@ -136,9 +144,7 @@ func atBefore(t []byte, p int) (start, kind int) {
 		q--
 	}
 	closed := q
-	for q > 0 && closed-q < 2 && isCloser[t[q-1]] {
-		q--
-	}
+	q = bracketsBefore(t, q, &isCloser)
 	bracket := q < closed
 	if bracket && q > 0 && t[q-1] == ' ' {
 		q--
@@ -159,9 +165,7 @@ func atBefore(t []byte, p int) (start, kind int) {
 		q--
 	}
 	opened := q
-	for q > 0 && opened-q < 2 && isOpener[t[q-1]] {
-		q--
-	}
+	q = bracketsBefore(t, q, &isOpener)
 	switch {
 	case bracket && q < opened:
 		kind = atBracket
@@ -192,9 +196,7 @@ func pointBefore(t []byte, p int) int {
 		q--
 	}
 	closed := q
-	for q > 0 && closed-q < 2 && isCloser[t[q-1]] {
-		q--
-	}
+	q = bracketsBefore(t, q, &isCloser)
 	bracket := q < closed
 	word := false
 	switch {
@@ -207,9 +209,7 @@ func pointBefore(t []byte, p int) int {
 		return p
 	}
 	opened := q
-	for q > 0 && opened-q < 2 && isOpener[t[q-1]] {
-		q--
-	}
+	q = bracketsBefore(t, q, &isOpener)
 	if bracket != (q < opened) {
 		return p
 	}
