@@ -222,6 +222,7 @@ func (f *follower) rotate(ctx context.Context, g *generation) error {
 	}
 	db.mu.Lock()
 	db.rotations++
+	db.lastError = nil // before the event: who waits for it looks at Stats next
 	db.mu.Unlock()
 	db.record(next, auditlog.Event{Action: "database.rotation", Attributes: map[string]string{"replaces": g.user, "expires": lease.Expires().UTC().Format(time.RFC3339)}})
 	db.retire(g)
