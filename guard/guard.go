@@ -127,7 +127,7 @@ func (g *Guard) scan(text []byte, min float32, m mode) []Finding {
 // start makes s ready for a text.
 func (s *scanner) start(g *Guard, min float32, m mode) {
 	s.zone.guard, s.zone.min, s.zone.mode = g, min, m
-	s.inPEM, s.runOn, s.searched, s.dot, s.dotTo = false, nil, 0, -1, 0
+	s.header, s.inPEM, s.runOn, s.searched, s.dot, s.dotTo = 0, false, nil, 0, -1, 0
 }
 
 // mode says which of several candidates for the same characters count.

@@ -9,6 +9,10 @@ var publishedTokens = map[uint64]bool{
 	0xea9bb1082cf95663: true, 0x3a8b61d0f636b007: true, 0xa6c814bc555ae62c: true,
 	// The accounts of Azure's emulators of Storage and of Cosmos DB.
 	0x0011cc25eb432071: true, 0xaa6547439583c3a2: true,
-	// The test key in Stripe's documentation.
-	0x2cafc0970149a84f: true,
+	// The test keys in Stripe's documentation.
+	0x2cafc0970149a84f: true, 0xf2d6ca16515033e5: true,
+	// The passwords in Microsoft's reference of nuget.config.
+	0xdba72c00f41f4e4c: true, 0xa0702bc91d699f60: true,
+	// The key for the search in the pages of Yarn, which every visitor gets.
+	0x2f21fd9c81678e39: true,
 }

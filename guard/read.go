@@ -45,24 +45,23 @@ type level struct {
 }
 
 // read returns the candidates in b[start:end], in order, none of which has its
-// trigger before first, and where a private
-// key begins whose header ends there, or -1.
-func (z *zone) read(det *detector, b []byte, start, end, first int) ([]candidate, int) {
+// trigger before first, and the first header of a private key, at which it stops.
+func (z *zone) read(det *detector, b []byte, start, end, first int) ([]candidate, pemHead) {
 	z.det, z.out, z.raw, z.start, z.outer = det, z.out[:0], b, start, mask{}
 	l := &z.levels[0]
 	l.v.reset(b[start:end], start)
 	if first -= start; l.v.from != nil {
 		first = 0
 	}
-	pem := l.read(z, first)
+	head := l.read(z, first)
 	z.resolve()
 	z.choose()
-	return z.out, pem
+	return z.out, head
 }
 
-// read reads the view of l, from the trigger at t[from] on. It returns the place in the source where the header
-// of a private key ends, or -1.
-func (l *level) read(z *zone, from int) int {
+// read reads the view of l, from the trigger at t[from] on, to the end or to the header
+// of a private key, whose place in the source it returns.
+func (l *level) read(z *zone, from int) pemHead {
 	l.zone, l.t = z, l.v.text
 	l.runEnd, l.tokEnd, l.hostEnd, l.urlEnd, l.authorityEnd, l.valueEnd, l.apartEnd, l.partedEnd, l.codesEnd, l.looseEnd, l.spelledEnd, l.quotedEnd, l.ctxOK = 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, false
 	if z.det.names != nil {
@@ -127,17 +126,19 @@ func (l *level) read(z *zone, from int) int {
 		case trigDash:
 			if macPairs(t, i-2, '-') {
 				l.add(z.det.mac, i-2, i+15, l.rate(z.det.mac, i-2, 0.8, 1))
-			} else if n := pemHeader(t[i:]); n > 0 && !l.v.blob && z.det.wants(z.det.pem) {
-				start, end := l.v.span(i, i+n)
-				z.add(z.det.pem, start, end, 1)
-				return end
-			} else if n > 0 {
-				l.add(z.det.pem, i, len(t), 1)
-				return -1
+			} else if n := pemHeader(t[i:]); n > 0 && z.det.wants(z.det.pem) {
+				if !l.v.blob {
+					start, end := l.v.span(i, i+n)
+					return pemHead{start, end}
+				}
+				if body, _ := pemBody(t, i+n, true); body {
+					l.add(z.det.pem, i, len(t), 1)
+					return pemHead{}
+				}
 			}
 		}
 	}
-	return -1
+	return pemHead{}
 }
 
 // add records what the source of t[i:j] is.

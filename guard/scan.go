@@ -5,6 +5,9 @@ package guard
 type scanner struct {
 	det  *detector
 	zone zone
+	// header is the length of the header of a private key that begins where the text is
+	// decided: what follows will tell whether it has a body.
+	header int
 	// inPEM is set between the header of a private key and its end.
 	inPEM bool
 	// runOn is the label of a finding that reached the end of a window of a long
@@ -27,6 +30,18 @@ func (s *scanner) scan(b []byte, done int, eof bool, found func(candidate)) int 
 		s.searched = max(done, len(b)-breakLook)
 	}
 	for {
+		if s.header > 0 {
+			end := done + s.header
+			body, decided := pemBody(b, end, eof)
+			if !decided {
+				return done
+			}
+			if body {
+				found(candidate{start: done, end: end, rec: s.det.pem, score: 1})
+			}
+			s.header, s.inPEM = 0, body
+			done, limit = end, max(limit, end)
+		}
 		if s.inPEM {
 			next, ended := pemEnd(b, done, eof)
 			if next > done {
@@ -96,10 +111,13 @@ func (s *scanner) window(b []byte, done, first, t, limit int, found func(candida
 	}
 	cut := end-start >= maxZone && end < len(b)
 	s.zone.dots = s.dot >= 0 && s.dot < end
-	cands, pem := s.zone.read(s.det, b, start, end, max(start, first))
-	if pem >= 0 {
-		s.inPEM = true
-		end, cut = pem, false
+	cands, head := s.zone.read(s.det, b, start, end, max(start, first))
+	if head.end > 0 {
+		end, cut = head.start, false
+		for _, c := range cands {
+			end = min(max(end, c.end), head.end-1)
+		}
+		s.header = head.end - end
 	}
 	if !cut {
 		for _, c := range cands {

@@ -4,6 +4,8 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"math/rand/v2"
+	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
@@ -104,10 +106,60 @@ func TestNoSecrets(t *testing.T) {
 		"Azure, placeholder":       "client_secret=bP88Q" + "~xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
 		"a tokenizer":              "tokenizer: cl100k_base",
 		"a token against forgery":  `name="authenticity_token" value="` + m.of(url64, 60) + `"`,
+		"a token that says test":   `token := "task_test_` + m.of(lowers, 30) + `"`,
+		"a header alone":           `look for "-----BEGIN RSA PRIVATE KEY-----" in every file`,
+		"a header in code":         `if strings.HasPrefix(s, "-----BEGIN PRIVATE KEY-----") { panic("1234567890") }`,
+		"a header at the end":      "-----BEGIN PRIVATE KEY-----",
+		"a header before prose":    "-----BEGIN PRIVATE KEY-----\nand then the internationalisation of it, IN CAPITALS",
+		"a key without a body":     "-----BEGIN OPENSSH PRIVATE KEY----------END OPENSSH PRIVATE KEY-----",
+		"a word for a body":        "-----BEGIN PRIVATE KEY-----\nanything\n-----END PRIVATE KEY-----",
 		"Telegram, too short":      `telegram_api_token = "3649:Aon4dbwkesc3cvyinaji0dozoj8umxfumi3"`,
 	} {
 		if found := newGuard(t, guard.Policy{Entities: []string{"SECRET"}}).Scan([]byte(text)); len(found) > 0 {
 			t.Errorf("%s: found %q in %q", name, text[found[0].Start:found[0].End], text)
 		}
+	}
+}
+
+// A private key is found however its lines are written, from its header to its end.
+func TestPrivateKeys(t *testing.T) {
+	m := maker{rand.New(rand.NewPCG(13, 7))}
+	lines := []string{"-----BEGIN PRIVATE KEY-----"}
+	for range 4 {
+		lines = append(lines, base64.StdEncoding.EncodeToString(m.bytes(48)))
+	}
+	lines = append(lines, "-----END PRIVATE KEY-----")
+	armour := slices.Insert(slices.Clone(lines), 1, "Version: GnuPG v2.0.22 (GNU/Linux)", "")
+	encrypted := slices.Insert(slices.Clone(lines), 1, "Proc-Type: 4,ENCRYPTED", "DEK-Info: AES-256-CBC,8A3F0C", "")
+	for name, key := range map[string]string{
+		"as it is":         strings.Join(lines, "\n"),
+		"with CRLF":        strings.Join(lines, "\r\n"),
+		"indented":         strings.Join(lines, "\n    "),
+		"quoted":           strings.Join(lines, "\n> "),
+		"in a comment":     strings.Join(lines, "\n# "),
+		"on one line":      strings.Join(lines, " "),
+		"in JSON":          strings.Join(lines, `\n`),
+		"in JSON in JSON":  strings.Join(lines, `\\n`),
+		"added":            strings.Join(lines, "\\n' +\n'"),
+		"added with a dot": strings.Join(lines, "\\n\" . \""),
+		"in HTML":          strings.Join(lines, "<br/>\n"),
+		"with entities":    strings.Join(lines, "&#10;"),
+		"in a query":       url.PathEscape(strings.Join(lines, "\n")),
+		"in an armour":     strings.Join(armour, "\n"),
+		"encrypted":        strings.Join(encrypted, "\n"),
+	} {
+		text := "Here it is: " + key + " and so on."
+		found := newGuard(t, guard.Policy{}).Scan([]byte(text))
+		if len(found) != 1 || text[found[0].Start:found[0].End] != key {
+			t.Errorf("%s: found %v in %q", name, found, text)
+		}
+	}
+}
+
+// Who does not look for keys has what is behind a header read all the same.
+func TestPrivateKeyNotWanted(t *testing.T) {
+	g := newGuard(t, guard.Policy{Entities: []string{"US_SSN"}})
+	if found := g.Scan([]byte("-----BEGIN PRIVATE KEY----- 219-09-9999")); len(found) != 1 {
+		t.Errorf("found %v", found)
 	}
 }
