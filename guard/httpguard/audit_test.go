@@ -22,7 +22,10 @@ type journal struct {
 	err    error
 }
 
-func (j *journal) Append(_ context.Context, e auditlog.Event) error {
+func (j *journal) Append(ctx context.Context, e auditlog.Event) error {
+	if ctx.Err() != nil { // as an audit log does
+		return ctx.Err()
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	e.Attributes = maps.Clone(e.Attributes)
@@ -105,7 +108,9 @@ func TestAuditOfBrokenStream(t *testing.T) {
 	}}
 	j := &journal{}
 	gateway := newGateway(t, func(c *httpguard.Config) { c.Audit = j }).RoundTripper(m)
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://api.example/v1/chat/completions", strings.NewReader(`{"stream":true}`))
+	ctx, hangUp := context.WithCancel(t.Context())
+	defer hangUp()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://api.example/v1/chat/completions", strings.NewReader(`{"stream":true}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,6 +121,7 @@ func TestAuditOfBrokenStream(t *testing.T) {
 	if _, err := io.ReadFull(resp.Body, make([]byte, 200)); err != nil {
 		t.Fatal(err)
 	}
+	hangUp()
 	for range 2 {
 		_ = resp.Body.Close()
 	}

@@ -3,6 +3,7 @@ package httpguard
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -304,7 +305,8 @@ func (x *exchange) record(action string, failed error) error {
 	if failed != nil {
 		e.Outcome, e.Severity = auditlog.Blocked, auditlog.Warning
 	}
-	if err := g.Audit.Append(x.request.Context(), e); err != nil {
+	// Who has hung up has sent or read this nevertheless.
+	if err := g.Audit.Append(context.WithoutCancel(x.request.Context()), e); err != nil {
 		g.Logger.Error("httpguard: the audit log cannot be written", "err", err)
 		return refuse(http.StatusServiceUnavailable, "what was done cannot be recorded, so it is not done; look at the audit log's disk")
 	}

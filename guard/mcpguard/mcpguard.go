@@ -445,7 +445,8 @@ func (k *call) record(ctx context.Context, failed error) error {
 	if refused {
 		e.Outcome, e.Severity = auditlog.Blocked, auditlog.Warning
 	}
-	if err := k.config.Audit.Append(ctx, e); err != nil {
+	// Who has hung up has sent or read this nevertheless.
+	if err := k.config.Audit.Append(context.WithoutCancel(ctx), e); err != nil {
 		return fmt.Errorf("mcpguard: what was done cannot be recorded, so it fails; look at the audit log's disk: %w", err)
 	}
 	return nil

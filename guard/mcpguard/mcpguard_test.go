@@ -32,7 +32,10 @@ type journal struct {
 	err    error
 }
 
-func (j *journal) Append(_ context.Context, e auditlog.Event) error {
+func (j *journal) Append(ctx context.Context, e auditlog.Event) error {
+	if ctx.Err() != nil { // as an audit log does
+		return ctx.Err()
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	e.Attributes = maps.Clone(e.Attributes)
@@ -252,6 +255,21 @@ func TestBlocked(t *testing.T) {
 	j.err = errors.New("the disk is full")
 	if _, err := cs.CallTool(t.Context(), &mcp.CallToolParams{Name: "get_pay", Arguments: map[string]any{"who": ssn}}); err == nil || !strings.Contains(err.Error(), "cannot be recorded") {
 		t.Errorf("unrecorded: %v", err)
+	}
+}
+
+// Who hangs up while the tool runs has sent what was found nevertheless.
+func TestAuditOfHungUpCall(t *testing.T) {
+	j := &journal{}
+	guarded, err := mcpguard.Middleware(mcpguard.Config{Guard: newGuard(t), Audit: j})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, hangUp := context.WithCancel(t.Context())
+	handler := guarded(func(ctx context.Context, _ string, _ mcp.Request) (mcp.Result, error) { hangUp(); return nil, ctx.Err() })
+	_, err = handler(ctx, "tools/call", &mcp.ServerRequest[*mcp.CallToolParamsRaw]{Params: &mcp.CallToolParamsRaw{Name: "get_pay", Arguments: []byte(`{"who":"` + ssn + `"}`)}})
+	if err == nil || len(j.events) != 1 || j.events[0].Attributes["US_SSN"] != "1" {
+		t.Errorf("%+v, %v", j.events, err)
 	}
 }
 

@@ -154,7 +154,10 @@ type journal struct {
 	events []auditlog.Event
 }
 
-func (j *journal) Append(_ context.Context, e auditlog.Event) error {
+func (j *journal) Append(ctx context.Context, e auditlog.Event) error {
+	if ctx.Err() != nil { // as an audit log does
+		return ctx.Err()
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.events = append(j.events, e)

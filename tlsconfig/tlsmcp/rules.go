@@ -110,7 +110,8 @@ func (rules Rules) refused(ctx context.Context, log *slog.Logger, method, tool s
 		Severity: auditlog.Warning, Category: auditlog.Authorization, Action: "mcp." + method, Resource: tool, Outcome: auditlog.Blocked,
 		Actor: auditlog.Actor{Peer: peer.String()}, Attributes: map[string]string{"reason": why.Error()},
 	}
-	if err := rules.Audit.Append(ctx, event); err != nil {
+	// Hanging up must not keep a refusal out of the log.
+	if err := rules.Audit.Append(context.WithoutCancel(ctx), event); err != nil {
 		log.Error("a refusal could not be recorded", "error", err) // it stays refused
 	}
 }

@@ -240,6 +240,18 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// Who is refused is recorded, however fast it hangs up.
+func TestRulesRecordHungUp(t *testing.T) {
+	log := new(journal)
+	handler := tlsmcp.Rules{Audit: log}.Middleware()(func(context.Context, string, mcp.Request) (mcp.Result, error) { return nil, nil })
+	ctx, hangUp := context.WithCancel(t.Context())
+	hangUp()
+	_, err := handler(ctx, "resources/read", &mcp.ServerRequest[*mcp.ReadResourceParams]{Params: &mcp.ReadResourceParams{URI: "test:r"}})
+	if err == nil || len(log.events) != 1 || log.events[0].Action != "mcp.resources/read" {
+		t.Errorf("%+v, %v", log.events, err)
+	}
+}
+
 // Without Bind the rules know no peer, and nobody may do anything.
 func TestRulesWithoutBind(t *testing.T) {
 	s := newSite(t)
