@@ -122,7 +122,7 @@ func show(ctx context.Context, out io.Writer, binary string, stay bool) (err err
 	}
 	say("  %d requests in %.1f s, 0 failed; %d rows, %d distinct, written by %d users of the database", proof.Hires, proof.Took.Seconds(), proof.Rows, proof.Distinct, proof.Users)
 	for _, service := range []string{node.Gateway, node.HR, node.Finance} {
-		say("  %-12s got %d certificates", service, proof.Certificates[service])
+		say("  %-12s new certificates: %d", service, proof.Certificates[service])
 	}
 	if stay {
 		say(`
