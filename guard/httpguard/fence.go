@@ -1,7 +1,6 @@
 package httpguard
 
 import (
-	"encoding/json"
 	"errors"
 
 	"github.com/tamshai/phoenix/guard"
@@ -18,42 +17,42 @@ type fencer struct {
 // fence rewrites a request in the shape s, and fails if a text contains a
 // delimiter.
 func (f *fencer) rewrite(s shape, v any) error {
-	top, ok := v.(map[string]any)
+	top, ok := v.(*object)
 	if !ok {
 		return nil
 	}
 	switch s {
 	case anthropic:
-		if top["messages"] != nil {
-			top["system"] = f.tell(top["system"])
-			f.messages(top["messages"], "content")
+		if top.get("messages") != nil {
+			top.set("system", f.tell(top.get("system")))
+			f.messages(top.get("messages"), "content")
 		}
 	case gemini:
-		if top["contents"] != nil {
+		if top.get("contents") != nil {
 			name := "systemInstruction"
-			if top["system_instruction"] != nil {
+			if top.get("system_instruction") != nil {
 				name = "system_instruction"
 			}
-			system, _ := top[name].(map[string]any)
+			system, _ := top.get(name).(*object)
 			if system == nil {
-				system = map[string]any{}
+				system = &object{}
 			}
-			parts, _ := system["parts"].([]any)
-			system["parts"] = append(parts, map[string]any{"text": f.fence.Sentence()})
-			top[name] = system
-			f.messages(top["contents"], "parts")
+			parts, _ := system.get("parts").([]any)
+			system.set("parts", append(parts, &object{[]member{{"text", f.fence.Sentence()}}}))
+			top.set(name, system)
+			f.messages(top.get("contents"), "parts")
 		}
 	default:
-		if list, ok := top["messages"].([]any); ok {
+		if list, ok := top.get("messages").([]any); ok {
 			f.messages(list, "content")
-			top["messages"] = append([]any{map[string]any{"role": "system", "content": f.fence.Sentence()}}, list...)
+			top.set("messages", append([]any{&object{[]member{{"role", "system"}, {"content", f.fence.Sentence()}}}}, list...))
 		}
-		if top["input"] != nil && !f.embeds {
-			top["instructions"] = f.tell(top["instructions"])
-			if text, ok := top["input"].(string); ok {
-				top["input"] = f.wrap("user_query", text)
+		if top.get("input") != nil && !f.embeds {
+			top.set("instructions", f.tell(top.get("instructions")))
+			if text, ok := top.get("input").(string); ok {
+				top.set("input", f.wrap("user_query", text))
 			} else {
-				f.messages(top["input"], "content")
+				f.messages(top.get("input"), "content")
 			}
 		}
 	}
@@ -67,7 +66,7 @@ func (f *fencer) tell(system any) any {
 	case string:
 		return system + "\n\n" + f.fence.Sentence()
 	case []any:
-		return append(system, map[string]any{"type": "text", "text": f.fence.Sentence()})
+		return append(system, &object{[]member{{"type", "text"}, {"text", f.fence.Sentence()}}})
 	}
 	return f.fence.Sentence()
 }
@@ -76,22 +75,23 @@ func (f *fencer) tell(system any) any {
 func (f *fencer) messages(v any, content string) {
 	list, _ := v.([]any)
 	for _, m := range list {
-		m, ok := m.(map[string]any)
+		m, ok := m.(*object)
 		if !ok {
 			continue
 		}
-		if m["output"] != nil { // of a call, in OpenAI's list of items
-			m["output"] = f.content("tool_result", m["output"])
+		if output := m.get("output"); output != nil { // of a call, in OpenAI's list of items
+			m.set("output", f.content("tool_result", output))
 		}
-		if m["role"] == nil && m["type"] != nil && m["type"] != "message" || m[content] == nil {
+		role, kind, said := m.get("role"), m.get("type"), m.get(content)
+		if role == nil && kind != nil && kind != "message" || said == nil {
 			continue // an item that nobody says
 		}
-		switch m["role"] {
+		switch role {
 		case "assistant", "model", "system", "developer":
 		case "tool", "function":
-			m[content] = f.content("tool_result", m[content])
+			m.set(content, f.content("tool_result", said))
 		default:
-			m[content] = f.content("user_query", m[content])
+			m.set(content, f.content("user_query", said))
 		}
 	}
 }
@@ -103,23 +103,25 @@ func (f *fencer) content(kind string, v any) any {
 		return f.wrap(kind, v)
 	case []any:
 		for _, block := range v {
-			b, ok := block.(map[string]any)
+			b, ok := block.(*object)
 			if !ok {
 				continue
 			}
-			if text, ok := b["text"].(string); ok {
-				b["text"] = f.wrap(kind, text)
+			if text, ok := b.get("text").(string); ok {
+				b.set("text", f.wrap(kind, text))
 			}
-			if call, ok := b["functionResponse"].(map[string]any); ok && call["response"] != nil {
-				call["response"] = map[string]any{"output": f.document("tool_result", call["response"])}
+			if call, ok := b.get("functionResponse").(*object); ok && call.get("response") != nil {
+				call.set("response", &object{[]member{{"output", f.document("tool_result", call.get("response"))}}})
 			}
-			switch b["type"] {
+			switch b.get("type") {
 			case "tool_result":
-				b["content"] = f.content("tool_result", b["content"])
+				if said := b.get("content"); said != nil {
+					b.set("content", f.content("tool_result", said))
+				}
 			case "document":
-				if source, ok := b["source"].(map[string]any); ok && source["type"] == "text" {
-					if text, ok := source["data"].(string); ok {
-						source["data"] = f.wrap("document", text)
+				if source, ok := b.get("source").(*object); ok && source.get("type") == "text" {
+					if text, ok := source.get("data").(string); ok {
+						source.set("data", f.wrap("document", text))
 					}
 				}
 			}
@@ -130,7 +132,7 @@ func (f *fencer) content(kind string, v any) any {
 
 // document wraps JSON as a text.
 func (f *fencer) document(kind string, v any) string {
-	doc, err := json.Marshal(v)
+	doc, err := encode(nil, v)
 	if err != nil && f.err == nil {
 		f.err = err
 	}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -135,7 +136,7 @@ func ExampleGateway_RoundTripper() {
 	fmt.Print(string(answer))
 	// Output:
 	// false
-	// {"content":[{"text":"You said: My SSN is 219-09-9999.","type":"text"}]}
+	// {"content":[{"type":"text","text":"You said: My SSN is 219-09-9999."}]}
 }
 
 // Each provider's requests leave without personal data, and what the protocol
@@ -171,6 +172,32 @@ func TestRequests(t *testing.T) {
 		if m.header.Get(httpguard.SessionHeader) != "" {
 			t.Errorf("%s: the session has left", test.name)
 		}
+	}
+}
+
+// A model fills in a schema's properties in their order, so that it can reason
+// before it answers: members stay where they are, on both ways.
+func TestOrderOfMembers(t *testing.T) {
+	const schema = `"properties":{"reasoning":{"type":"string"},"answer":{"type":"string"},"Zeal":{},"a":[1.50,true,null,"<&>"]}`
+	m := &model{answer: func(map[string]any) (string, string) {
+		return "application/json", `{"z":1,"choices":[{"message":{"content":"as is","annotations":{"y":"","b":""}}}],"a":2}`
+	}}
+	status, answer := post(t, newGateway(t, nil).RoundTripper(m), "/v1/chat/completions", "s", `{"tools":[{"function":{"parameters":{`+schema+`}}}],"model":"m"}`)
+	if want := `{"tools":[{"function":{"parameters":{` + schema + `}}}],"model":"m"}`; m.last() != want {
+		t.Errorf("the model got %s, want %s", m.last(), want)
+	}
+	if want := `{"z":1,"choices":[{"message":{"content":"as is","annotations":{"y":"","b":""}}}],"a":2}`; status != 200 || answer != want {
+		t.Errorf("%d %s, want %s", status, answer, want)
+	}
+}
+
+// Of a name that comes twice one value alone leaves, and it was looked through.
+func TestTwice(t *testing.T) {
+	m := &model{answer: func(map[string]any) (string, string) { return "application/json", `{}` }}
+	status, answer := post(t, newGateway(t, nil).RoundTripper(m), "/v1/messages", "s", `{"system":"SSN `+ssn+`","model":"m","system":"mail `+email+` \u0007\n\"\\\ud800"}`)
+	var got map[string]any
+	if err := json.Unmarshal([]byte(m.last()), &got); err != nil || status != 200 || strings.Count(m.last(), "system") != 1 || strings.Contains(m.last(), email) || !strings.HasSuffix(fmt.Sprint(got["system"]), " \a\n\"\\\uFFFD") {
+		t.Errorf("%d %s: %s, %v", status, answer, m.last(), err)
 	}
 }
 
@@ -524,6 +551,39 @@ func TestNew(t *testing.T) {
 
 // A stream that breaks off, or is none, ends; nothing of the request's values
 // comes out of it unguarded.
+// An answer in which nothing is replaced says the same on both sides.
+func FuzzAnswer(f *testing.F) {
+	for _, doc := range []string{`{"a":[1,-2.5e+3,true,false,null,"x\n\ud800\u00e9\"",{}],"b":{"c":[]},"a":1}`, " [ ] ", "\"\xff\"", "1E1000", `{"":{`, "[1 2]"} {
+		f.Add([]byte(doc))
+	}
+	g, err := guard.New(guard.Policy{Default: guard.Audit})
+	if err != nil {
+		f.Fatal(err)
+	}
+	read := func(doc string) (v any, err error) {
+		dec := json.NewDecoder(strings.NewReader(doc))
+		dec.UseNumber()
+		return v, dec.Decode(&v)
+	}
+	f.Fuzz(func(t *testing.T, doc []byte) {
+		if strings.TrimSpace(string(doc)) == "" {
+			return // no document, and not looked at
+		}
+		m := &model{answer: func(map[string]any) (string, string) { return "application/json", string(doc) }}
+		status, answer := post(t, newGateway(t, func(c *httpguard.Config) { *c = httpguard.Config{Guard: g} }).RoundTripper(m), "/v1/chat/completions", "", "")
+		if (status == http.StatusBadGateway) == json.Valid(doc) {
+			t.Fatalf("%q: %d %s", doc, status, answer)
+		}
+		if status != http.StatusOK {
+			return
+		}
+		want, err := read(string(doc))
+		if got, gotErr := read(answer); err != nil || gotErr != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%q became %q, %v %v", doc, answer, err, gotErr)
+		}
+	})
+}
+
 func FuzzStream(f *testing.F) {
 	f.Add("event: x\ndata: {\"delta\":{\"text\":\"hello\"}}\n\n")
 	f.Add("data: {\"choices\":[{\"delta\":{\"content\":\"" + prompt + "\"}}]}\n\n")

@@ -1,12 +1,10 @@
 package httpguard
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/tamshai/phoenix/guard"
@@ -37,8 +35,8 @@ type rewriter struct {
 
 // rewrite returns the document without personal data.
 func (w *rewriter) rewrite(doc []byte) ([]byte, error) {
-	var v any
-	if err := decode(doc, &v); err != nil {
+	v, err := decode(doc)
+	if err != nil {
 		return nil, refuse(400, "the request is not JSON (%v); only JSON can be looked through", err)
 	}
 	v = w.walk("", v)
@@ -50,52 +48,33 @@ func (w *rewriter) rewrite(doc []byte) ([]byte, error) {
 			return nil, err
 		}
 	}
-	if top, ok := v.(map[string]any); ok && w.shape == anthropic && top["messages"] != nil {
+	if top, ok := v.(*object); ok && w.shape == anthropic && top.get("messages") != nil {
 		// Anthropic's audit of misuse needs somebody, and need not know whom.
-		top["metadata"] = map[string]any{"user_id": w.opaque}
+		top.set("metadata", &object{[]member{{"user_id", w.opaque}}})
 	}
-	var out bytes.Buffer
-	enc := json.NewEncoder(&out)
-	enc.SetEscapeHTML(false)
-	err := enc.Encode(v)
-	return bytes.TrimSuffix(out.Bytes(), []byte("\n")), err
-}
-
-// decode reads one document, keeping numbers as they are written.
-func decode(doc []byte, v any) error {
-	dec := json.NewDecoder(bytes.NewReader(doc))
-	dec.UseNumber()
-	if err := dec.Decode(v); err != nil {
-		return err
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("something follows the document")
-	}
-	return nil
+	return encode(nil, v)
 }
 
 // walk returns v, the member named key, rewritten.
 func (w *rewriter) walk(key string, v any) any {
 	switch v := v.(type) {
-	case map[string]any:
+	case *object:
 		if w.media(v) {
 			return v
 		}
-		for name, member := range v {
+		for i := range v.members {
 			if w.err != nil {
 				return nil
 			}
-			if clean := w.text(name); clean != name {
-				delete(v, name)
-				name = clean
-			}
-			switch _, isObject := member.(map[string]any); {
-			case isObject && freeForm[name], name == "arguments":
-				v[name] = w.document(member)
-			case name == "user" || name == "safety_identifier" || name == "user_id" || name == "prompt_cache_key":
-				v[name] = w.opaque
+			m := &v.members[i]
+			m.name = w.text(m.name)
+			switch _, isObject := m.value.(*object); {
+			case isObject && freeForm[m.name], m.name == "arguments":
+				m.value = w.document(m.value)
+			case m.name == "user" || m.name == "safety_identifier" || m.name == "user_id" || m.name == "prompt_cache_key":
+				m.value = w.opaque
 			default:
-				v[name] = w.walk(name, member)
+				m.value = w.walk(m.name, m.value)
 			}
 		}
 	case []any:
@@ -132,7 +111,7 @@ func (w *rewriter) text(s string) string {
 // document rewrites what has no shape that we know: every string, number and
 // key of it.
 func (w *rewriter) document(v any) any {
-	doc, err := json.Marshal(v)
+	doc, err := encode(nil, v)
 	if err != nil {
 		w.err = err
 		return nil
@@ -159,16 +138,16 @@ func (w *rewriter) count(r guard.Result, err error) {
 }
 
 // media handles an object that holds a file, and reports whether it did.
-func (w *rewriter) media(v map[string]any) bool {
+func (w *rewriter) media(v *object) bool {
 	kind := ""
 	for _, name := range []string{"media_type", "mime_type", "mimeType"} {
-		if s, ok := v[name].(string); ok {
+		if s, ok := v.get(name).(string); ok {
 			kind = s
 		}
 	}
-	data, ok := v["data"].(string)
-	if _, isURL := v["url"].(string); isURL && !ok {
-		data, _ = v["url"].(string)
+	data, ok := v.get("data").(string)
+	if url, isURL := v.get("url").(string); isURL && !ok {
+		data = url
 		var rest string
 		if rest, ok = strings.CutPrefix(data, "data:"); ok {
 			kind, _, _ = strings.Cut(rest, ";")
@@ -179,9 +158,9 @@ func (w *rewriter) media(v map[string]any) bool {
 		return ok
 	}
 	switch {
-	case !ok || v["type"] == "redacted_thinking":
+	case !ok || v.get("type") == "redacted_thinking":
 		return ok // what a provider sealed for itself
-	case v["type"] == "text" || kind == "" && v["type"] != "base64" && v["format"] == nil:
+	case v.get("type") == "text" || kind == "" && v.get("type") != "base64" && v.get("format") == nil:
 		return false // its data is text
 	case strings.HasPrefix(kind, "text/") || kind == "application/json":
 		text, err := base64.StdEncoding.DecodeString(data)
@@ -189,7 +168,7 @@ func (w *rewriter) media(v map[string]any) bool {
 			w.err = refuse(400, "a document of type %q is not base64", kind)
 			return true
 		}
-		v["data"] = base64.StdEncoding.EncodeToString([]byte(w.text(string(text))))
+		v.set("data", base64.StdEncoding.EncodeToString([]byte(w.text(string(text)))))
 		return true
 	case !w.allowMedia:
 		w.err = refuse(400, "a file of type %q cannot be looked through; send its text, or allow media", kind)

@@ -17,11 +17,10 @@ import (
 
 // answer returns the whole answer as it may go on.
 func (x *exchange) answer(doc []byte) ([]byte, error) {
-	var v any
-	if err := decode(doc, &v); err != nil {
+	v, err := decode(doc)
+	if err != nil {
 		return nil, refuse(502, "the answer is not JSON (%v)", err)
 	}
-	var err error
 	if list, ok := v.([]any); ok && x.shape == gemini && strings.Contains(x.request.URL.Path, ":stream") {
 		if v, err = x.streamed(list); err != nil {
 			return nil, err
@@ -31,11 +30,7 @@ func (x *exchange) answer(doc []byte) ([]byte, error) {
 	} else if v, err = x.restore("", v, !x.gateway.PassNew); err != nil {
 		return nil, err
 	}
-	var out bytes.Buffer
-	enc := json.NewEncoder(&out)
-	enc.SetEscapeHTML(false)
-	err = enc.Encode(v)
-	return out.Bytes(), err
+	return encode(nil, v)
 }
 
 // streamed does to the elements of a stream that is an array what a stream of events
@@ -44,14 +39,14 @@ func (x *exchange) answer(doc []byte) ([]byte, error) {
 func (x *exchange) streamed(list []any) (any, error) {
 	var events []byte
 	for _, element := range list {
-		doc, err := json.Marshal(element)
+		doc, err := encode(nil, element)
 		if err != nil {
 			return nil, err
 		}
 		events = guard.Event{Data: doc}.Append(events)
 	}
 	var result guard.Result
-	var out []json.RawMessage
+	var out []any
 	var failed error
 	said := map[string]*strings.Builder{}
 	for event, err := range x.gateway.Guard.Events(bytes.NewReader(events), guard.EventsConfig{Conversation: x.conv, Restore: true, Known: !x.gateway.PassNew, Result: &result}) {
@@ -59,8 +54,8 @@ func (x *exchange) streamed(list []any) (any, error) {
 			failed = err
 			break
 		}
-		var v any
-		if err := decode(event.Data, &v); err != nil {
+		v, err := decode(event.Data)
+		if err != nil {
 			return nil, err
 		}
 		eachText("", v, false, func(name, text string) string {
@@ -70,7 +65,7 @@ func (x *exchange) streamed(list []any) (any, error) {
 			said[name].WriteString(text)
 			return text
 		})
-		out = append(out, event.Data)
+		out = append(out, json.RawMessage(event.Data))
 	}
 	for label, n := range result.Counts {
 		x.counts[label] += n
@@ -121,9 +116,10 @@ func (x *exchange) scanTexts(v any) error {
 func (x *exchange) restore(key string, v any, known bool) (any, error) {
 	var err error
 	switch v := v.(type) {
-	case map[string]any:
-		for name, member := range v {
-			if v[name], err = x.restore(name, member, known && !arguments[name]); err != nil {
+	case *object:
+		for i := range v.members {
+			m := &v.members[i]
+			if m.value, err = x.restore(m.name, m.value, known && !arguments[m.name]); err != nil {
 				return nil, err
 			}
 		}
@@ -168,20 +164,18 @@ var texts = set(`text content thinking reasoning reasoning_content refusal delta
 // arguments of a tool.
 func eachText(stream string, v any, all bool, f func(stream, text string) string) {
 	switch v := v.(type) {
-	case map[string]any:
+	case *object:
 		for _, name := range []string{"index", "output_index", "content_index", "item_id"} {
-			if at, ok := v[name]; ok {
+			if at := v.get(name); at != nil {
 				stream = fmt.Sprint(stream, "/", at)
 			}
 		}
-		for _, name := range slices.Sorted(maps.Keys(v)) {
-			switch member := v[name].(type) {
-			case string:
-				if all || texts[name] {
-					v[name] = f(stream+"."+name, member)
-				}
-			default:
-				eachText(stream, member, all || arguments[name], f)
+		for i := range v.members {
+			m := &v.members[i]
+			if text, ok := m.value.(string); !ok {
+				eachText(stream, m.value, all || arguments[m.name], f)
+			} else if all || texts[m.name] {
+				m.value = f(stream+"."+m.name, text)
 			}
 		}
 	case []any:
@@ -258,9 +252,8 @@ func (s *stream) Read(p []byte) (int, error) {
 
 func (s *stream) take(event guard.Event) error {
 	h := held{event, map[*lane]int{}}
-	var v any
 	var failed error
-	if decode(event.Data, &v) == nil {
+	if v, err := decode(event.Data); err == nil {
 		eachText("", v, false, func(name, text string) string {
 			l := s.writers[name]
 			if l == nil {
