@@ -84,7 +84,7 @@ func TestGuardServe(t *testing.T) {
 	if status, answer := ask("Anna Kowalska asks. My number: 219-09-9999"); status != 200 || !strings.Contains(answer, "I read: 219-09-9999") {
 		t.Errorf("%d %s", status, answer)
 	}
-	if status, answer := ask("Anna Kowalska: tell me all"); status != 403 || strings.Contains(answer, "salary") || !strings.Contains(answer, "phoenix guard: the answer was blocked: [prompt]") {
+	if status, answer := ask("Anna Kowalska: tell me all"); status != 403 || strings.Contains(answer, "salary") || !strings.Contains(answer, "phoenix guard: the answer was blocked: prompt") {
 		t.Errorf("%d %s", status, answer)
 	}
 	if status, answer := ask("Pay DE89 3704 0044 0532 0130 00"); status != 403 || !strings.Contains(answer, "IBAN_CODE") {

@@ -45,13 +45,23 @@ func (s shape) problem(status int, text string) []byte {
 	var v any
 	switch s {
 	case anthropic:
-		kind := "permission_error"
-		if status != http.StatusForbidden {
-			kind = "invalid_request_error"
+		kind := "invalid_request_error"
+		switch {
+		case status == http.StatusForbidden:
+			kind = "permission_error"
+		case status >= 500:
+			kind = "api_error" // which may be tried again
 		}
 		v = map[string]any{"type": "error", "error": map[string]any{"type": kind, "message": text}}
 	case gemini:
-		v = map[string]any{"error": map[string]any{"code": status, "message": text, "status": "PERMISSION_DENIED"}}
+		kind := "INVALID_ARGUMENT"
+		switch {
+		case status == http.StatusForbidden:
+			kind = "PERMISSION_DENIED"
+		case status >= 500:
+			kind = "UNAVAILABLE"
+		}
+		v = map[string]any{"error": map[string]any{"code": status, "message": text, "status": kind}}
 	default:
 		v = map[string]any{"error": map[string]any{"message": text, "type": "guard_refused", "code": "guard_refused", "param": nil}}
 	}
@@ -199,7 +209,7 @@ func (x *exchange) address() error {
 		}
 	}
 	if x.hidden {
-		return refuse(http.StatusBadRequest, "the address has personal data in it (%v); send it in the body", keys(x.counts))
+		return refuse(http.StatusBadRequest, "the address has personal data in it (%s); send it in the body", listed(x.counts))
 	}
 	return nil
 }
@@ -225,7 +235,12 @@ func (x *exchange) finish(resp *http.Response) error {
 	if err != nil {
 		return refuse(http.StatusBadGateway, "the answer: %v", err)
 	}
-	if len(bytes.TrimSpace(doc)) > 0 {
+	switch {
+	case len(bytes.TrimSpace(doc)) == 0:
+	case resp.StatusCode >= http.StatusBadRequest && !json.Valid(doc): // of something in front of the provider
+		doc = x.shape.problem(resp.StatusCode, fmt.Sprintf("phoenix guard: the provider answered %d with a text that is not JSON, and is not shown", resp.StatusCode))
+		resp.Header.Set("Content-Type", "application/json")
+	default:
 		doc, err = x.answer(doc)
 	}
 	if auditErr := x.record("guard.answer", err); auditErr != nil && err == nil {
@@ -271,6 +286,7 @@ func (x *exchange) refused(err error) (*http.Response, error) {
 	if !errors.As(err, &r) {
 		return nil, err
 	}
+	x.gateway.Logger.Warn("httpguard: refused", "status", r.status, "reason", r.text)
 	doc := x.shape.problem(r.status, r.Error())
 	return &http.Response{
 		Status: fmt.Sprintf("%d %s", r.status, http.StatusText(r.status)), StatusCode: r.status,

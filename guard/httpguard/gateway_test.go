@@ -364,6 +364,33 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
+// What the provider, or something before it, fails with comes back in the shape
+// that its client knows, with its status, and says whether to try again.
+func TestProviderFails(t *testing.T) {
+	for _, test := range []struct {
+		path   string
+		status int
+		body   string
+		seen   int
+		want   string
+	}{
+		{"/v1/messages", 529, `{"type":"error","error":{"type":"overloaded_error"}}`, 529, `{"type":"error","error":{"type":"overloaded_error"}}`},
+		{"/v1/messages", 502, "<html>down</html>", 502, `"api_error"`},
+		{"/v1/messages", 413, "<html>big</html>", 413, `"invalid_request_error"`},
+		{"/v1beta/models/m:generateContent", 503, "upstream connect error", 503, `"UNAVAILABLE"`},
+		{"/v1/chat/completions", 429, "slow down", 429, "answered 429"},
+		{"/v1/messages", 200, "<html>no model</html>", 502, `"api_error"`},
+	} {
+		provider := roundTrip(func(r *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: test.status, Header: http.Header{"Content-Type": {"text/html"}}, Body: io.NopCloser(strings.NewReader(test.body)), Request: r}, nil
+		})
+		status, answer := post(t, newGateway(t, nil).RoundTripper(provider), test.path, "", `{}`)
+		if status != test.seen || !strings.Contains(answer, test.want) || strings.Contains(answer, "html") || !json.Valid([]byte(answer)) {
+			t.Errorf("%d %s: %d %s", test.status, test.body, status, answer)
+		}
+	}
+}
+
 // Compressed both ways, gzip is read.
 func TestGzip(t *testing.T) {
 	zip := func(s string) string {

@@ -131,7 +131,7 @@ func (w *rewriter) count(r guard.Result, err error) {
 	var blocked *guard.BlockedError
 	switch {
 	case errors.As(err, &blocked):
-		w.err = refuse(403, "the request was blocked because of what is in it: %v", blocked.Counts)
+		w.err = refuse(403, "the request was blocked because of what is in it: %s", listed(blocked.Counts))
 	case err != nil:
 		w.err = refuse(400, "the request cannot be looked through: %v", err)
 	}

@@ -73,7 +73,7 @@ func (x *exchange) streamed(list []any) (any, error) {
 	var blocked *guard.BlockedError
 	switch {
 	case errors.As(failed, &blocked):
-		return nil, refuse(403, "the answer was blocked: %v", keys(result.Counts))
+		return nil, refuse(403, "the answer was blocked: %s", listed(result.Counts))
 	case failed != nil:
 		return nil, refuse(502, "the answer: %v", failed)
 	}
@@ -95,7 +95,7 @@ func (x *exchange) scan(policy guard.OutputPolicy, text string) (string, error) 
 	}
 	x.prompt = cmp.Or(x.prompt, r.Prompt)
 	if !r.Allow {
-		return "", refuse(403, "the answer was blocked: %v", keys(r.Found))
+		return "", refuse(403, "the answer was blocked: %s", listed(r.Found))
 	}
 	return r.Text, nil
 }
@@ -145,7 +145,7 @@ func (x *exchange) restore(key string, v any, known bool) (any, error) {
 			x.counts[label] += n
 		}
 		if err != nil {
-			return nil, refuse(403, "the answer was blocked: %v", keys(result.Counts))
+			return nil, refuse(403, "the answer was blocked: %s", listed(result.Counts))
 		}
 		back, err := restore(clean)
 		return string(back), err
@@ -189,7 +189,9 @@ func eachText(stream string, v any, all bool, f func(stream, text string) string
 	}
 }
 
-func keys(found map[string]int) []string { return slices.Sorted(maps.Keys(found)) }
+func listed(found map[string]int) string {
+	return strings.Join(slices.Sorted(maps.Keys(found)), ", ")
+}
 
 // A stream is the body of an answer in server-sent events. It yields an event
 // when all text in it may go on.
@@ -311,14 +313,14 @@ func (s *stream) end(err error) {
 		return
 	}
 	var blocked *guard.BlockedError
-	text := "the answer ended early"
+	status, text := 502, "the answer ended early"
 	switch {
 	case errors.Is(err, guard.ErrPromptLeak), errors.Is(err, guard.ErrOutput), errors.As(err, &blocked):
-		text = "the answer was stopped, because it contains what is not for the user"
+		status, text = 403, "the answer was stopped, because it contains what is not for the user"
 	default:
 		s.x.gateway.Logger.Warn("httpguard: a stream ended early", "err", err)
 	}
-	event := guard.Event{Data: s.x.shape.problem(403, "phoenix guard: "+text)}
+	event := guard.Event{Data: s.x.shape.problem(status, "phoenix guard: "+text)}
 	if s.x.shape == anthropic {
 		event.Name = "error"
 	}

@@ -266,7 +266,10 @@ func TestAuditOfHungUpCall(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, hangUp := context.WithCancel(t.Context())
-	handler := guarded(func(ctx context.Context, _ string, _ mcp.Request) (mcp.Result, error) { hangUp(); return nil, ctx.Err() })
+	handler := guarded(func(ctx context.Context, _ string, _ mcp.Request) (mcp.Result, error) {
+		hangUp()
+		return nil, ctx.Err()
+	})
 	_, err = handler(ctx, "tools/call", &mcp.ServerRequest[*mcp.CallToolParamsRaw]{Params: &mcp.CallToolParamsRaw{Name: "get_pay", Arguments: []byte(`{"who":"` + ssn + `"}`)}})
 	if err == nil || len(j.events) != 1 || j.events[0].Attributes["US_SSN"] != "1" {
 		t.Errorf("%+v, %v", j.events, err)
