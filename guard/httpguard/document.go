@@ -1,6 +1,7 @@
 package httpguard
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -45,91 +46,52 @@ func decode(doc []byte) (any, error) {
 	if err := json.Unmarshal(doc, new(json.RawMessage)); err != nil { // says where, and bounds the depth
 		return nil, err
 	}
-	p := parser{doc: doc}
-	return p.value(), nil
+	dec := json.NewDecoder(bytes.NewReader(doc))
+	dec.UseNumber()
+	return read(dec)
 }
 
-// A parser reads a document that is valid.
-type parser struct {
-	doc []byte
-	at  int
-}
-
-func (p *parser) value() any {
-	switch c := p.next(); c {
-	case '{':
-		return p.object()
-	case '[':
-		p.at++
+// read reads one value of a document.
+func read(dec *json.Decoder) (any, error) {
+	token, err := dec.Token()
+	if err != nil {
+		return nil, err
+	}
+	switch token {
+	case json.Delim('['):
 		list := []any{}
-		for p.next() != ']' {
-			list = append(list, p.value())
+		for dec.More() {
+			value, err := read(dec)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, value)
 		}
-		p.at++
-		return list
-	case '"':
-		return p.text()
-	case 't', 'f', 'n':
-		p.at += len("true")
-		switch c {
-		case 't':
-			return true
-		case 'f':
-			p.at++
-			return false
+		_, err = dec.Token() // its end
+		return list, err
+	case json.Delim('{'):
+		o, at := &object{}, map[any]int{}
+		for dec.More() {
+			name, err := dec.Token()
+			if err != nil {
+				return nil, err
+			}
+			value, err := read(dec)
+			if err != nil {
+				return nil, err
+			}
+			if i, again := at[name]; again {
+				o.members[i].value = value
+				continue
+			}
+			at[name] = len(o.members)
+			text, _ := name.(string) // as all names are
+			o.members = append(o.members, member{text, value})
 		}
-		return nil
+		_, err = dec.Token()
+		return o, err
 	}
-	begin := p.at
-	for p.at < len(p.doc) && strings.IndexByte("+-.0123456789Ee", p.doc[p.at]) >= 0 {
-		p.at++
-	}
-	return json.Number(p.doc[begin:p.at])
-}
-
-func (p *parser) object() *object {
-	p.at++
-	o, known := &object{}, map[string]int{}
-	for p.next() != '}' {
-		name := p.text()
-		value := p.value()
-		if i, again := known[name]; again {
-			o.members[i].value = value
-			continue
-		}
-		known[name] = len(o.members)
-		o.members = append(o.members, member{name, value})
-	}
-	p.at++
-	return o
-}
-
-// next is the first byte of what comes next: what stands between two values is
-// known to be right.
-func (p *parser) next() byte {
-	for strings.IndexByte(" \t\r\n,:", p.doc[p.at]) >= 0 {
-		p.at++
-	}
-	return p.doc[p.at]
-}
-
-func (p *parser) text() string {
-	p.next()
-	begin, plain := p.at, true
-	for p.at++; p.doc[p.at] != '"'; p.at++ {
-		if p.doc[p.at] == '\\' {
-			p.at++
-			plain = false
-		}
-	}
-	p.at++
-	raw := p.doc[begin:p.at]
-	if inner := raw[1 : len(raw)-1]; plain && utf8.Valid(inner) {
-		return string(inner)
-	}
-	var s string
-	_ = json.Unmarshal(raw, &s) // a valid document's
-	return s
+	return token, nil
 }
 
 // errValue says that a value is none of those that decode returns, or

@@ -576,8 +576,6 @@ func TestNew(t *testing.T) {
 	}
 }
 
-// A stream that breaks off, or is none, ends; nothing of the request's values
-// comes out of it unguarded.
 // An answer in which nothing is replaced says the same on both sides.
 func FuzzAnswer(f *testing.F) {
 	for _, doc := range []string{`{"a":[1,-2.5e+3,true,false,null,"x\n\ud800\u00e9\"",{}],"b":{"c":[]},"a":1}`, " [ ] ", "\"\xff\"", "1E1000", `{"":{`, "[1 2]"} {
@@ -611,6 +609,8 @@ func FuzzAnswer(f *testing.F) {
 	})
 }
 
+// A stream that breaks off, or is none, ends; nothing of the request's values
+// comes out of it unguarded.
 func FuzzStream(f *testing.F) {
 	f.Add("event: x\ndata: {\"delta\":{\"text\":\"hello\"}}\n\n")
 	f.Add("data: {\"choices\":[{\"delta\":{\"content\":\"" + prompt + "\"}}]}\n\n")
