@@ -93,7 +93,7 @@ func stream(w *watch, res *http.Response, p *passing) bool {
 	defer buffers.Put(buf)
 	kept := true // the head is
 	for {
-		if kept && (p.waits == nil || p.waits()) {
+		if kept && (p.answer == nil || p.answer.Waits()) {
 			kept = false
 			if w.FlushError() != nil {
 				return false
@@ -132,7 +132,7 @@ func (p *passing) Inform(code int, header http.Header) {
 }
 
 // Reads takes up whether the answer has to be waited for. See h1.Observer.
-func (p *passing) Reads(waits func() bool) { p.waits = waits }
+func (p *passing) Reads(from h1.Waiter) { p.answer = from }
 
 // rewrite is forward for requests that ask for another protocol.
 func (h *hop) rewrite(pr *httputil.ProxyRequest) {

@@ -46,7 +46,7 @@ type passing struct {
 	body *watchedBody
 	bare bool // the answer ends with its header
 
-	waits func() bool // whether reading the answer may have to wait; nil: it always may
+	answer h1.Waiter // nil: reading the answer may always have to wait
 
 	mu       sync.Mutex
 	to       http.ResponseWriter // for answers on the way

@@ -39,10 +39,3 @@ func (b *Body) Close() error {
 	b.ended, b.data, b.at = true, nil, 0
 	return nil
 }
-
-// rewind has the next Read begin anew.
-func (b *Body) rewind() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.at = 0
-}

@@ -1,7 +1,6 @@
 package h1
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -37,6 +36,7 @@ type conn struct {
 	base   context.Context // what net/http is told
 	ctx    context.Context // of requests: ends with the connection
 	cancel context.CancelFunc
+	like   http.Request // what all requests have in common
 	phase  atomic.Int32
 
 	buf      []byte // of firstBuffer, or large
@@ -47,8 +47,7 @@ type conn struct {
 	until    time.Time // the read deadline
 	rest     time.Time // the same for a request that has begun; zero: it has not
 	writable time.Time // the write deadline
-	in       *bufio.Reader
-	text     bytes.Reader
+	head     head
 	w        writer
 	away     away
 }
@@ -90,6 +89,7 @@ func (c *conn) serve() {
 			return
 		}
 	}
+	c.like = *(&http.Request{Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, RemoteAddr: c.remote, TLS: c.tls}).WithContext(c.ctx)
 	for {
 		req, size, v := c.next()
 		if v == other {
@@ -185,14 +185,14 @@ func (c *conn) next() (req *http.Request, size int, v verdict) {
 			if maxHead <= 0 {
 				maxHead = http.DefaultMaxHeaderBytes
 			}
-			v, head, body := look(c.buf[:c.have], maxHead, maxRequest)
-			if v == plain {
-				if req = c.read(head, body); req != nil {
-					return req, head + body, plain
+			switch c.head.readRequest(c.buf[:c.have], maxHead, maxRequest) {
+			case plain:
+				req, err := c.head.request(c.buf[:c.have], &c.like)
+				if err != nil {
+					return nil, 0, other
 				}
-				v = other
-			}
-			if v == other {
+				return req, c.head.size + c.head.length, plain
+			case other:
 				return nil, 0, other
 			}
 		}
@@ -268,27 +268,6 @@ func (c *conn) waitUntil() {
 func (c *conn) deadline(at time.Time) {
 	c.until = at
 	_ = c.Conn.SetReadDeadline(at)
-}
-
-var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 4<<10) }}
-
-// read has net/http say what the request means, or returns nil: then net/http's
-// server is to say it.
-func (c *conn) read(head, body int) *http.Request {
-	c.text.Reset(c.buf[:head+body])
-	in := readers.Get().(*bufio.Reader)
-	in.Reset(&c.text)
-	defer func() { in.Reset(nil); readers.Put(in) }()
-	req, err := http.ReadRequest(in)
-	if err != nil || req.ContentLength != int64(body) || len(req.TransferEncoding) > 0 || req.Host == "" && req.URL.Host == "" {
-		return nil
-	}
-	req.Body = http.NoBody
-	if body > 0 {
-		req.Body = NewBody(c.buf[head : head+body : head+body])
-	}
-	req.RemoteAddr, req.TLS = c.remote, c.tls
-	return req.WithContext(c.ctx)
 }
 
 // handle has a request handled and reports whether the connection goes on.

@@ -9,9 +9,16 @@
 // are the only ones. Whoever handles requests does not see the difference, but
 // for one: a plain request has its body in memory, as a [Body].
 //
-// What a head means is not decided here. What has been found plain is read by
-// http.ReadRequest, answers by http.ReadResponse, and both are written by
-// net/http's own writers of headers.
+// The heads of plain messages are read and written here, without net/http: of
+// requests, and of answers that are there with their whole head and say how long
+// their body is. So there is a second opinion on what a message means, and what
+// keeps it from being another one is that what is plain leaves nothing to have
+// opinions on: one length and no chunks, one host, no folded lines, no bytes in
+// names and values but those that RFC 9110 allows, every line ended by CR LF.
+// FuzzHeads compares what is made of any bytes that are found plain with what
+// http.ReadRequest and http.ReadResponse make of them, FuzzWritten what is written
+// with what net/http writes, byte for byte, and FuzzRequests and FuzzAnswers whole
+// conversations.
 //
 // What it is for: net/http's Server and Transport hand every message from
 // goroutine to goroutine and write it in several pieces, which costs more than

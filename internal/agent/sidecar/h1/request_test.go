@@ -46,6 +46,7 @@ func TestWhichWay(t *testing.T) {
 		{"CL and TE", "POST / HTTP/1.1\r\n" + host + "Content-Length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", "net/http"},
 		{"the same CL twice", "POST / HTTP/1.1\r\n" + host + "Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc", "net/http"},
 		{"an Expect", "POST / HTTP/1.1\r\n" + host + "Content-Length: 3\r\nExpect: 100-continue\r\n\r\nabc", "net/http"},
+		{"an announced trailer", "GET / HTTP/1.1\r\n" + host + "Trailer: X-A\r\n\r\n", "net/http"},
 		{"an upgrade", "GET / HTTP/1.1\r\n" + host + "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n", "net/http"},
 		{"a fold", "GET / HTTP/1.1\r\n" + host + "X-A: b\r\n c\r\n\r\n", "net/http"},
 		{"bare line feeds", "GET / HTTP/1.1\nHost: x\n\n", "net/http"},
@@ -54,6 +55,8 @@ func TestWhichWay(t *testing.T) {
 		{"a value in another encoding", "GET / HTTP/1.1\r\n" + host + "X-A: \xe4\r\n\r\n", "plain"},
 		{"a long body", "POST / HTTP/1.1\r\n" + host + "Content-Length: 20480\r\n\r\n" + long, "net/http"},
 		{"a body of 15 KiB", "POST / HTTP/1.1\r\n" + host + "Content-Length: 15360\r\n\r\n" + long[:15<<10], "plain"},
+		{"64 lines", "GET / HTTP/1.1\r\n" + host + strings.Repeat("X-A: b\r\n", 63) + "\r\n", "plain"},
+		{"65 lines", "GET / HTTP/1.1\r\n" + host + strings.Repeat("X-A: b\r\n", 64) + "\r\n", "net/http"},
 		{"a long head", "GET / HTTP/1.1\r\n" + host + "X-A: " + long[:5<<10] + "\r\n\r\n", "net/http"},
 	} {
 		say(t, addr, c.text)
@@ -119,33 +122,67 @@ func answerOf(t testing.TB, r *bufio.Reader, method string) string {
 	return fmt.Sprint(resp.StatusCode, " ", string(body))
 }
 
+// requests are what clients send, and what they should not.
+var requests = []string{
+	"GET / HTTP/1.1\r\n" + host + "\r\n",
+	"GET /a?b=c%20 HTTP/1.1\r\n" + host + "X-A:  b \r\nx-a: \tc\t\r\nConnection: close, x-a\r\n\r\nGET /b HTTP/1.1\r\n" + host + "\r\n",
+	"POST / HTTP/1.1\r\n" + host + "Content-Length: 3\r\n\r\nabcGET /b HTTP/1.1\r\n" + host + "\r\n",
+	"POST / HTTP/1.1\r\n" + host + "Content-Length: 003\r\n\r\nabcde",
+	"POST / HTTP/1.1\r\n" + host + "Content-Length : 3\r\n\r\nabc",
+	"POST / HTTP/1.1\r\n" + host + "Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+	"POST / HTTP/1.1\r\n" + host + "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\nGET /c HTTP/1.1\r\n" + host + "\r\n",
+	"POST / HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\nTrailer: X-A\r\n\r\n1;x=y\r\na\r\n0\r\nX-A: b\r\n\r\n",
+	"GET http://y:1/a HTTP/1.1\r\n" + host + "\r\n",
+	"GET /a HTTP/1.1\r\n" + host + host + "\r\n",
+	"GET /a HTTP/1.1\r\nHost: [::1]:80\r\nX_A: b\r\nX-A\r\n\r\n",
+	"GET /%zz HTTP/1.1\r\n" + host + " folded\r\n\r\n",
+	"GET /a HTTP/1.1\nHost: x\n\n",
+	"GET  /a HTTP/1.1\r\n" + host + "\r\n",
+	"GET //a HTTP/1.1 \r\n" + host + "\r\n",
+	"HEAD / HTTP/1.1\r\n" + host + "\r\nDELETE /x HTTP/1.1\r\n" + host + "Content-Length: 0\r\n\r\n",
+	"GET / HTTP/1.0\r\n" + host + "Connection: keep-alive\r\n\r\nGET / HTTP/1.1\r\n" + host + "\r\n",
+	"\r\nGET / HTTP/1.1\r\n" + host + "\r\n",
+	"POST / HTTP/1.1\r\n" + host + "Content-Length: 1\r\n\r\na\r\nGET / HTTP/1.1\r\n" + host + "\r\n",
+	"POST / HTTP/1.1\r\n" + host + "Content-Length: 1\r\n\r\na\r\n\r\n\nGET / HTTP/1.1\r\n" + host + "\r\n",
+	"GET / HTTP/1.1\r\n" + host + "Connection: a close, b\r\n\r\nGET / HTTP/1.1\r\n" + host + "\r\n",
+	"GET / HTTP/1.1\r\nContent-Length: 5\r\n" + host + "Pragma:\r\n\r\nhel",
+	"GET /a HTTP/1.1\r\n" + host + "Pragma: no-cache\r\n\r\n",
+	"GET /a HTTP/1.1\r\n" + host + "pragma: no-cache\r\nCACHE-CONTROL: max-age=0\r\n\r\n",
+	"GET //a//b?c?d#e HTTP/1.1\r\n" + host + "\r\n",
+	"GET /? HTTP/1.1\r\n" + host + "\r\n",
+	"GET /a;b=c,d:e@f$g&h+i=j HTTP/1.1\r\n" + host + "\r\n",
+	"GET /a! HTTP/1.1\r\n" + host + "\r\n",
+	"GET /a*(b)' HTTP/1.1\r\n" + host + "\r\n",
+	"GET /a[b]|\"<>\\^`{} HTTP/1.1\r\n" + host + "\r\n",
+	"GET /%2e%2e/%2F%41?%zz HTTP/1.1\r\n" + host + "\r\n",
+	"GET /a#b HTTP/1.1\r\n" + host + "\r\n",
+	"GET /\x80 HTTP/1.1\r\n" + host + "\r\n",
+	"GET http://u:p@y:1 HTTP/1.1\r\n" + host + "\r\n",
+	"GET http:///a HTTP/1.1\r\n" + host + "\r\n",
+	"GET http://[::1%25eth0]/ HTTP/1.1\r\n" + host + "\r\n",
+	"GET http:a HTTP/1.1\r\n" + host + "\r\n",
+	"OPTIONS * HTTP/1.1\r\n" + host + "\r\n",
+	"GET / HTTP/1.1\r\nhost:\t x \t\r\nX-A:\r\nx-a:  \r\nX-a: b\xe4\tc\r\n\r\n",
+	"GET / HTTP/1.1\r\n" + host + ": b\r\n\r\n",
+	"GET / HTTP/1.1\r\n" + host + "X-A: b\x00\r\n\r\n",
+	"GET / HTTP/1.1\r\n" + host + "X-A: b\rc\r\n\r\n",
+	"GET / HTTP/1.1\r\n" + host + "X-A: b\x01\nX-B: c\r\n\r\n",
+	"GET / HTTP/1.1\r\n" + host + "X-A: b\x1f\r\n\r\n",
+	"GET / HTTP/1.1\r\n" + host + "X-A: b\x7f\r\n\r\n",
+	"GET / HTTP/1.1\r\n" + host + "X\x80: b\r\n\r\n",
+	"GET / HTTP/1.1\r\n" + host + "Connection: CLOSE\r\nConnection: keep-alive\r\n\r\n",
+	"GET / HTTP/1.1\r\n" + host + "Connection: x-a, keep-alive\r\nX-A: b\r\n\r\n",
+	"GET / HTTP/1.1\r\n" + host + "Connection: enclosed\r\n\r\n",
+	"POST / HTTP/1.1\r\n" + host + "Content-Length:\r\n\r\n",
+	"POST / HTTP/1.1\r\n" + host + "Content-Length: +1\r\n\r\na",
+	"POST / HTTP/1.1\r\n" + host + "Content-Length: 1, 1\r\n\r\na",
+	"POST / HTTP/1.1\r\n" + host + "Content-Length: 18446744073709551617\r\n\r\na",
+}
+
 // Whatever a client sends, the handler is given the requests that net/http gives
 // it, and the client gets as many answers with the same codes.
 func FuzzRequests(f *testing.F) {
-	for _, text := range []string{
-		"GET / HTTP/1.1\r\n" + host + "\r\n",
-		"GET /a?b=c%20 HTTP/1.1\r\n" + host + "X-A:  b \r\nx-a: \tc\t\r\nConnection: close, x-a\r\n\r\nGET /b HTTP/1.1\r\n" + host + "\r\n",
-		"POST / HTTP/1.1\r\n" + host + "Content-Length: 3\r\n\r\nabcGET /b HTTP/1.1\r\n" + host + "\r\n",
-		"POST / HTTP/1.1\r\n" + host + "Content-Length: 003\r\n\r\nabcde",
-		"POST / HTTP/1.1\r\n" + host + "Content-Length : 3\r\n\r\nabc",
-		"POST / HTTP/1.1\r\n" + host + "Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
-		"POST / HTTP/1.1\r\n" + host + "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\nGET /c HTTP/1.1\r\n" + host + "\r\n",
-		"POST / HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\nTrailer: X-A\r\n\r\n1;x=y\r\na\r\n0\r\nX-A: b\r\n\r\n",
-		"GET http://y:1/a HTTP/1.1\r\n" + host + "\r\n",
-		"GET /a HTTP/1.1\r\n" + host + host + "\r\n",
-		"GET /a HTTP/1.1\r\nHost: [::1]:80\r\nX_A: b\r\nX-A\r\n\r\n",
-		"GET /%zz HTTP/1.1\r\n" + host + " folded\r\n\r\n",
-		"GET /a HTTP/1.1\nHost: x\n\n",
-		"GET  /a HTTP/1.1\r\n" + host + "\r\n",
-		"GET //a HTTP/1.1 \r\n" + host + "\r\n",
-		"HEAD / HTTP/1.1\r\n" + host + "\r\nDELETE /x HTTP/1.1\r\n" + host + "Content-Length: 0\r\n\r\n",
-		"GET / HTTP/1.0\r\n" + host + "Connection: keep-alive\r\n\r\nGET / HTTP/1.1\r\n" + host + "\r\n",
-		"\r\nGET / HTTP/1.1\r\n" + host + "\r\n",
-		"POST / HTTP/1.1\r\n" + host + "Content-Length: 1\r\n\r\na\r\nGET / HTTP/1.1\r\n" + host + "\r\n",
-		"POST / HTTP/1.1\r\n" + host + "Content-Length: 1\r\n\r\na\r\n\r\n\nGET / HTTP/1.1\r\n" + host + "\r\n",
-		"GET / HTTP/1.1\r\n" + host + "Connection: a close, b\r\n\r\nGET / HTTP/1.1\r\n" + host + "\r\n",
-		"GET / HTTP/1.1\r\nContent-Length: 5\r\n" + host + "Pragma:\r\n\r\nhel",
-	} {
+	for _, text := range requests {
 		f.Add([]byte(text))
 	}
 	var ours, theirs record

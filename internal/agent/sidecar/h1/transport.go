@@ -22,10 +22,13 @@ import (
 type Observer interface {
 	// Inform is called for each answer that is only on the way.
 	Inform(code int, header http.Header)
-	// Reads is called with a function that reports whether reading more of the
-	// answer may have to wait, if that can be known.
-	Reads(waits func() bool)
+	// Reads is called with what knows whether reading more of the answer may have
+	// to wait, if that can be known.
+	Reads(from Waiter)
 }
+
+// A Waiter reports whether a read of it may have to wait.
+type Waiter interface{ Waits() bool }
 
 // ObserverKey is the key of an Observer in the context of a request.
 type ObserverKey struct{}
@@ -48,7 +51,7 @@ type Transport struct {
 
 type place struct {
 	secure bool
-	addr   string
+	host   string // with a port, or without
 }
 
 // NewTransport returns a Transport before base, of which it uses the functions
@@ -68,7 +71,7 @@ func (t *Transport) Judges(req *http.Request) bool {
 // RoundTrip implements http.RoundTripper.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	to, ok := t.placeOf(req)
-	if !ok {
+	if !ok || !writable(req.Header) {
 		if o := observer(req); o != nil {
 			req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
 				Got1xxResponse: func(code int, header textproto.MIMEHeader) error { o.Inform(code, http.Header(header)); return nil },
@@ -76,12 +79,18 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		return t.base.RoundTrip(req)
 	}
+	if body, ok := req.Body.(*Body); ok {
+		defer body.Close()
+	}
+	out := outs.Get().(*[]byte)
+	defer giveBack(out)
+	*out = appendRequest(*out, req)
 	for {
 		c, reused, err := t.get(req.Context(), to)
 		if err != nil {
 			return nil, err
 		}
-		resp, err := c.exchange(req)
+		resp, err := c.exchange(req, *out)
 		if err == nil {
 			return resp, nil
 		}
@@ -97,23 +106,27 @@ func (t *Transport) placeOf(req *http.Request) (to place, ok bool) {
 	switch {
 	case req.Body != nil && req.Body != http.NoBody && (!inMemory || req.ContentLength != int64(len(body.data))),
 		req.Method == http.MethodConnect, len(req.TransferEncoding) > 0, len(req.Trailer) > 0,
-		req.Header["Upgrade"] != nil, req.Header["Expect"] != nil, req.Header["Connection"] != nil, req.Close, !writable(req):
+		req.Header["Upgrade"] != nil, req.Header["Expect"] != nil, req.Header["Connection"] != nil, req.Close, !plainLines(req):
 		return to, false
 	case req.URL.Scheme == "https" && t.base.DialTLSContext != nil:
-		return place{true, withPort(req.URL, "443")}, true
+		return place{true, req.URL.Host}, true
 	case req.URL.Scheme == "http" && t.base.DialContext != nil:
-		return place{false, withPort(req.URL, "80")}, true
+		return place{false, req.URL.Host}, true
 	}
 	return to, false
 }
 
-// writable reports whether a request can be written as it is. net/http refuses one
-// that cannot; Request.Write would make it another.
-func writable(req *http.Request) bool {
-	if !onlyName(req.Method) {
-		return false
-	}
-	for name, values := range req.Header {
+// plainLines reports whether the method, the target and the host of a request are
+// written as they are.
+func plainLines(req *http.Request) bool {
+	host := hostOf(req)
+	return onlyName(req.Method) && req.URL.Opaque == "" && only(req.URL.RawQuery, inTarget) && host != "" && only(host, inHost)
+}
+
+// writable reports whether a header can be written as it is. net/http refuses a
+// request whose header cannot.
+func writable(header http.Header) bool {
+	for name, values := range header {
 		if !onlyName(name) {
 			return false
 		}
@@ -124,13 +137,6 @@ func writable(req *http.Request) bool {
 		}
 	}
 	return true
-}
-
-func withPort(u *url.URL, port string) string {
-	if own := u.Port(); own != "" {
-		port = own
-	}
-	return net.JoinHostPort(u.Hostname(), port)
 }
 
 // get is a connection that is idle, or a new one.
@@ -144,11 +150,7 @@ func (t *Transport) get(ctx context.Context, to place) (c *pconn, reused bool, e
 		}
 		c.shut()
 	}
-	dial := t.base.DialContext
-	if to.secure {
-		dial = t.base.DialTLSContext
-	}
-	conn, err := dial(ctx, "tcp", to.addr)
+	conn, err := t.dial(ctx, to)
 	if err != nil {
 		return nil, false, err
 	}
@@ -159,6 +161,18 @@ func (t *Transport) get(ctx context.Context, to place) (c *pconn, reused bool, e
 		c.nothing = errors.Is(err, syscall.EAGAIN)
 	}
 	return c, false, nil
+}
+
+func (t *Transport) dial(ctx context.Context, to place) (net.Conn, error) {
+	dial, port := t.base.DialContext, "80"
+	if to.secure {
+		dial, port = t.base.DialTLSContext, "443"
+	}
+	at := url.URL{Host: to.host}
+	if own := at.Port(); own != "" {
+		port = own
+	}
+	return dial(ctx, "tcp", net.JoinHostPort(at.Hostname(), port))
 }
 
 func (t *Transport) take(to place) *pconn {
@@ -250,6 +264,7 @@ type pconn struct {
 	raw   syscall.RawConn // below TLS; nil: unknown
 	in    *bufio.Reader
 	left  int64 // bytes that may still be read
+	plain head
 	since time.Time
 	stale bool
 
@@ -302,11 +317,9 @@ func (c *pconn) unlimit() {
 	}
 }
 
-var requests = sync.Pool{New: func() any { return new(bytes.Buffer) }}
-
-// exchange sends a request and returns its answer. After an error the connection
-// is closed.
-func (c *pconn) exchange(req *http.Request) (resp *http.Response, err error) {
+// exchange sends a request, which is written in text, and returns its answer.
+// After an error the connection is closed.
+func (c *pconn) exchange(req *http.Request, text []byte) (resp *http.Response, err error) {
 	ctx := req.Context()
 	c.read, c.unsent = false, false
 	stop := context.AfterFunc(ctx, c.shut)
@@ -319,16 +332,7 @@ func (c *pconn) exchange(req *http.Request) (resp *http.Response, err error) {
 			}
 		}
 	}()
-	out := requests.Get().(*bytes.Buffer)
-	defer requests.Put(out)
-	out.Reset()
-	if body, ok := req.Body.(*Body); ok {
-		body.rewind()
-	}
-	if err := req.Write(out); err != nil {
-		return nil, err
-	}
-	if n, err := c.conn.Write(out.Bytes()); err != nil {
+	if n, err := c.conn.Write(text); err != nil {
 		c.unsent = n == 0
 		return nil, err
 	}
@@ -340,14 +344,18 @@ func (c *pconn) exchange(req *http.Request) (resp *http.Response, err error) {
 		}
 		return nil, err
 	}
-	if resp.Body == http.NoBody || resp.ContentLength == 0 {
+	a, ok := resp.Body.(*answer)
+	switch {
+	case resp.Body == http.NoBody || resp.ContentLength == 0:
 		c.release(resp, stop)
 		return resp, nil
+	case !ok:
+		a = &answer{ReadCloser: resp.Body}
+		resp.Body = a
 	}
-	a := &answer{ReadCloser: resp.Body, c: c, resp: resp, stop: stop}
-	resp.Body = a
+	a.c, a.resp, a.stop = c, resp, stop
 	if o := observer(req); o != nil {
-		o.Reads(a.waits)
+		o.Reads(a)
 	}
 	return resp, nil
 }
@@ -362,7 +370,7 @@ func (c *pconn) head(req *http.Request) (*http.Response, error) {
 			most = 10 << 20 // as net/http
 		}
 		c.left = most
-		resp, err := http.ReadResponse(c.in, req)
+		resp, err := c.answer(req)
 		switch {
 		case err != nil:
 			return nil, err
@@ -377,6 +385,51 @@ func (c *pconn) head(req *http.Request) (*http.Response, error) {
 		}
 	}
 }
+
+// answer reads a head, by itself if it is plain and there as a whole.
+func (c *pconn) answer(req *http.Request) (*http.Response, error) {
+	if _, err := c.in.Peek(1); err != nil {
+		return nil, err
+	}
+	data, _ := c.in.Peek(c.in.Buffered())
+	if !c.plain.readAnswer(data) || c.plain.bodiless(data, req.Method) {
+		return http.ReadResponse(c.in, req)
+	}
+	r := &reply{}
+	c.plain.response(data, req, &r.Response)
+	_, _ = c.in.Discard(c.plain.size)
+	if r.ContentLength > 0 {
+		r.rest = io.LimitedReader{R: c.in, N: r.ContentLength}
+		r.body.ReadCloser = exactly{&r.rest}
+		r.Body = &r.body
+	}
+	return &r.Response, nil
+}
+
+// A reply is an answer with what belongs to it, in one piece of memory.
+type reply struct {
+	http.Response
+	body answer
+	rest io.LimitedReader
+}
+
+// exactly reads a body of a known length. That it ends before is an error.
+type exactly struct{ *io.LimitedReader }
+
+// Read implements io.Reader.
+func (e exactly) Read(p []byte) (int, error) {
+	n, err := e.LimitedReader.Read(p)
+	switch {
+	case e.N == 0:
+		err = io.EOF
+	case errors.Is(err, io.EOF):
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+// Close implements io.Closer.
+func (exactly) Close() error { return nil }
 
 // release gives the connection back, if another answer may come on it.
 func (c *pconn) release(resp *http.Response, stop func() bool) {
@@ -464,9 +517,9 @@ func (a *answer) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// waits reports whether Read may have to wait. Of a body in chunks it has
+// Waits implements Waiter. Of a body in chunks it has
 // something if the line with its size is there, and a byte after it.
-func (a *answer) waits() bool {
+func (a *answer) Waits() bool {
 	n := a.c.in.Buffered()
 	if n == 0 || a.resp.ContentLength >= 0 {
 		return n == 0

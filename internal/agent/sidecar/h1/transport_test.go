@@ -272,22 +272,38 @@ func TestIdle(t *testing.T) {
 	}
 }
 
+// answered is what servers answer, and what they should not.
+var answered = []string{
+	"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nokay",
+	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-A\r\n\r\n2\r\nok\r\n0\r\nX-A: b\r\n\r\n",
+	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+	"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.0 200 OK\r\n\r\nok",
+	"HTTP/1.1 200\r\nX-A: b\r\n c\r\n\r\nok",
+	"HTTP/1.1 101 x\r\nUpgrade: a\r\n\r\n",
+	"HTTP/2.0 200 OK\n\nok",
+	"HTTP/1.1 000 \n\n",
+	"HTTP/1.1 099 OK\r\nTransfer-Encoding: identity\r\n\r\n",
+	"HTTP/1.1 200 \r\nContent-Length: 0\r\n\r\n",
+	"HTTP/1.1 200  OK \r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.1 2000 OK\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.1 -20 OK\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.1 999 \xe4\tb\r\ncontent-length: 2\r\nConnection: close\r\nX-A: b\r\nx-a: c \r\n\r\nok",
+	"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nPragma: no-cache\r\nHost: x\r\n\r\nok",
+	"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nPragma: no-cache\r\nConnection: keep-alive\r\n\r\nok",
+	"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-A : b\r\n\r\nok",
+	"HTTP/1.1 200 OK\r\nContent-Length: 2\nX-A: b\r\n\r\nok",
+	"HTTP/1.1 200 O\x00K\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.1 200 OK\r\n Content-Length: 2\r\n\r\nok",
+	"HTTP/1.1 200 OK\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 2\r\n\r\nok",
+}
+
 // Whatever a server answers, it is understood as net/http understands it, or not
 // at all.
 func FuzzAnswers(f *testing.F) {
-	for _, text := range []string{
-		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
-		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nokay",
-		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-A\r\n\r\n2\r\nok\r\n0\r\nX-A: b\r\n\r\n",
-		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n2\r\nok\r\n0\r\n\r\n",
-		"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\nok",
-		"HTTP/1.0 200 OK\r\n\r\nok",
-		"HTTP/1.1 200\r\nX-A: b\r\n c\r\n\r\nok",
-		"HTTP/1.1 101 x\r\nUpgrade: a\r\n\r\n",
-		"HTTP/2.0 200 OK\n\nok",
-		"HTTP/1.1 000 \n\n",
-		"HTTP/1.1 099 OK\r\nTransfer-Encoding: identity\r\n\r\n",
-	} {
+	for _, text := range answered {
 		f.Add([]byte(text), true)
 		f.Add([]byte(text), false)
 	}

@@ -1,7 +1,6 @@
 package h1
 
 import (
-	"bytes"
 	"net/http"
 	"net/textproto"
 	"slices"
@@ -35,8 +34,8 @@ type writer struct {
 	last     bool // on its connection
 	err      error
 
-	out  *bytes.Buffer // what is to be sent
-	held *bytes.Buffer // the body while framing is undecided
+	out  *[]byte // what is to be sent
+	held []byte  // the body while framing is undecided
 }
 
 const (
@@ -44,7 +43,15 @@ const (
 	maxHeld = 2 << 10  // bytes, of a body that may turn out to be whole
 )
 
-var outs = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+// outs are what messages are written into.
+var outs = sync.Pool{New: func() any { return new([]byte) }}
+
+func giveBack(out *[]byte) {
+	if cap(*out) <= 4*maxOut {
+		*out = (*out)[:0]
+		outs.Put(out)
+	}
+}
 
 // Guards reports whether w ends a connection whose client does not take an
 // answer for too long: whether the request came by a Server itself.
@@ -54,27 +61,23 @@ func Guards(w http.ResponseWriter) bool {
 }
 
 func (w *writer) begin(c *conn, req *http.Request) {
-	*w = writer{c: c, req: req, header: http.Header{}, last: req.Close, out: outs.Get().(*bytes.Buffer)}
+	if w.header == nil {
+		w.header = http.Header{}
+	}
+	*w = writer{c: c, req: req, header: w.header, last: req.Close, out: outs.Get().(*[]byte)}
 }
 
 func (w *writer) end() {
-	for _, b := range []*bytes.Buffer{w.out, w.held} {
-		if b != nil && b.Cap() <= 4*maxOut {
-			b.Reset()
-			outs.Put(b)
-		}
-	}
-	*w = writer{}
+	giveBack(w.out)
+	clear(w.header)
+	*w = writer{header: w.header}
 }
+
+// put adds to what is to be sent.
+func (w *writer) put(text string) { *w.out = append(*w.out, text...) }
 
 // Header implements http.ResponseWriter.
 func (w *writer) Header() http.Header { return w.header }
-
-// Never passed on as they are, or not with these statuses.
-var (
-	framed    = map[string]bool{"Content-Length": true, "Transfer-Encoding": true}
-	framed304 = map[string]bool{"Content-Length": true, "Transfer-Encoding": true, "Content-Type": true}
-)
 
 // WriteHeader implements http.ResponseWriter. Unlike net/http's it guesses no
 // Content-Type.
@@ -86,55 +89,59 @@ func (w *writer) WriteHeader(code int) {
 		return
 	}
 	if code < 200 {
-		w.statusLine(code)
-		_ = w.header.WriteSubset(w.out, framed)
-		w.out.Write(crlf)
+		w.head(code, isFraming)
+		w.put("\r\n")
 		_ = w.send()
 		return
 	}
 	w.status = code
-	skip := framed
-	switch {
-	case code == http.StatusNotModified:
-		skip, w.framing = framed304, bodiless
-	case code == http.StatusNoContent:
+	switch code {
+	case http.StatusNotModified, http.StatusNoContent:
 		w.framing = bodiless
 	default:
 		w.declared()
 	}
 	w.last = w.last || w.c.srv.closing.Load() || has(w.header["Connection"], "close")
-	more := w.last
-	for name := range w.header {
-		more = more || strings.HasPrefix(name, http.TrailerPrefix)
-	}
-	if more {
-		all := map[string]bool{"Connection": w.last}
-		for name := range w.header {
-			all[name] = all[name] || strings.HasPrefix(name, http.TrailerPrefix)
-		}
-		for name := range skip {
-			all[name] = true
-		}
-		skip = all
-	}
-	w.statusLine(code)
-	_ = w.header.WriteSubset(w.out, skip)
+	w.head(code, w.skips)
 	if _, ok := w.header["Date"]; !ok {
-		w.out.WriteString("Date: ")
-		w.out.Write(time.Now().UTC().AppendFormat(w.out.AvailableBuffer(), http.TimeFormat))
-		w.out.Write(crlf)
+		w.put("Date: ")
+		*w.out = time.Now().UTC().AppendFormat(*w.out, http.TimeFormat)
+		w.put("\r\n")
 	}
 	if w.last {
-		w.out.WriteString("Connection: close\r\n")
+		w.put("Connection: close\r\n")
 	}
 	switch {
 	case w.framing == bodiless:
-		w.out.Write(crlf)
+		w.put("\r\n")
 	case w.framing == byLength:
 		w.headLength(w.length)
 	case len(w.trailers) > 0:
 		w.headChunked()
 	}
+}
+
+// isFraming is for headers that say where a message ends. They are never passed
+// on as they are.
+func isFraming(name string) bool { return name == "Content-Length" || name == "Transfer-Encoding" }
+
+// skips reports whether a header is not passed on as it is.
+func (w *writer) skips(name string) bool {
+	return isFraming(name) || name == "Connection" && w.last || name == "Content-Type" && w.status == http.StatusNotModified
+}
+
+// head begins an answer, without its end.
+func (w *writer) head(code int, skip func(name string) bool) {
+	w.put("HTTP/1.1 ")
+	*w.out = strconv.AppendInt(*w.out, int64(code), 10)
+	w.put(" ")
+	if text := http.StatusText(code); text != "" {
+		w.put(text)
+	} else {
+		w.put("status code " + strconv.Itoa(code))
+	}
+	w.put("\r\n")
+	*w.out = appendHeader(*w.out, w.header, skip)
 }
 
 // declared takes up what the handler has said of the body.
@@ -178,48 +185,34 @@ func has(values []string, token string) bool {
 
 func (w *writer) isHead() bool { return w.req.Method == http.MethodHead }
 
-func (w *writer) statusLine(code int) {
-	w.out.WriteString("HTTP/1.1 ")
-	w.out.WriteString(strconv.Itoa(code))
-	w.out.WriteByte(' ')
-	if text := http.StatusText(code); text != "" {
-		w.out.WriteString(text)
-	} else {
-		w.out.WriteString("status code " + strconv.Itoa(code))
-	}
-	w.out.Write(crlf)
-}
-
 func (w *writer) headLength(n int64) {
 	w.framing, w.length = byLength, n
-	w.out.WriteString("Content-Length: ")
-	w.out.Write(strconv.AppendInt(w.out.AvailableBuffer(), n, 10))
-	w.out.WriteString("\r\n\r\n")
+	w.put("Content-Length: ")
+	*w.out = strconv.AppendInt(*w.out, n, 10)
+	w.put("\r\n\r\n")
 }
 
 // headChunked ends the head, and takes up what is there of the body.
 func (w *writer) headChunked() {
 	if w.isHead() {
 		w.framing = bodiless
-		w.out.Write(crlf)
+		w.put("\r\n")
 		return
 	}
 	w.framing = chunked
-	w.out.WriteString("Transfer-Encoding: chunked\r\n\r\n")
-	if w.held != nil {
-		w.chunk(w.held.Bytes())
-		w.held.Reset()
-	}
+	w.put("Transfer-Encoding: chunked\r\n\r\n")
+	w.chunk(w.held)
+	w.held = nil
 }
 
 func (w *writer) chunk(p []byte) {
 	if len(p) == 0 {
 		return // it would be the last
 	}
-	w.out.Write(strconv.AppendInt(w.out.AvailableBuffer(), int64(len(p)), 16))
-	w.out.Write(crlf)
-	w.out.Write(p)
-	w.out.Write(crlf)
+	*w.out = strconv.AppendInt(*w.out, int64(len(p)), 16)
+	w.put("\r\n")
+	*w.out = append(*w.out, p...)
+	w.put("\r\n")
 }
 
 // Write implements http.ResponseWriter.
@@ -244,20 +237,18 @@ func (w *writer) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	if w.framing == undecided {
-		if w.held == nil {
-			w.held = outs.Get().(*bytes.Buffer)
-		}
-		if w.held.Len()+len(p) <= maxHeld {
-			return w.held.Write(p)
+		if len(w.held)+len(p) <= maxHeld {
+			w.held = append(w.held, p...)
+			return len(p), nil
 		}
 		w.headChunked()
 	}
 	if w.framing == chunked {
 		w.chunk(p)
 	} else {
-		w.out.Write(p)
+		*w.out = append(*w.out, p...)
 	}
-	if w.out.Len() >= maxOut {
+	if len(*w.out) >= maxOut {
 		if err := w.send(); err != nil {
 			return 0, err
 		}
@@ -291,19 +282,17 @@ func (w *writer) finish() bool {
 	switch w.framing {
 	case undecided:
 		if w.isHead() && w.written == 0 {
-			w.out.Write(crlf) // what a GET would get is not known
+			w.put("\r\n") // what a GET would get is not known
 			break
 		}
 		w.headLength(w.written)
-		if w.held != nil {
-			w.out.Write(w.held.Bytes())
-		}
+		*w.out = append(*w.out, w.held...)
 	case byLength:
 		w.last = w.last || w.written != w.length && !w.isHead()
 	case chunked:
-		w.out.WriteString("0\r\n")
-		_ = trailers.Write(w.out)
-		w.out.Write(crlf)
+		w.put("0\r\n")
+		*w.out = appendHeader(*w.out, trailers, func(string) bool { return false })
+		w.put("\r\n")
 	}
 	return w.send() == nil && !w.last
 }
@@ -331,7 +320,7 @@ func (w *writer) finalTrailers() (t http.Header) {
 
 // send writes what there is to the client.
 func (w *writer) send() error {
-	if w.err != nil || w.out.Len() == 0 {
+	if w.err != nil || len(*w.out) == 0 {
 		return w.err
 	}
 	if stall := w.c.srv.stall; stall > 0 {
@@ -340,8 +329,8 @@ func (w *writer) send() error {
 			_ = w.c.Conn.SetWriteDeadline(w.c.writable)
 		}
 	}
-	_, w.err = w.c.Conn.Write(w.out.Bytes())
-	w.out.Reset()
+	_, w.err = w.c.Conn.Write(*w.out)
+	*w.out = (*w.out)[:0]
 	return w.err
 }
 
