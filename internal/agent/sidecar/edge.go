@@ -46,6 +46,7 @@ func (e Edge) Ready(quiet time.Duration, now time.Time) (bool, string) {
 
 type edge struct {
 	side, at, peer string
+	tells          []string // peer, for a header
 	mode           Mode
 	allow          tlsconfig.Authorizer
 	from           []netip.Prefix // empty: anywhere
@@ -61,7 +62,7 @@ type edge struct {
 }
 
 func newEdge(side, at, peer string, mode Mode) *edge {
-	return &edge{side: side, at: at, peer: peer, mode: mode, allow: allow(peer), since: time.Now(), saw: map[string]time.Time{}}
+	return &edge{side: side, at: at, peer: peer, tells: []string{peer}, mode: mode, allow: allow(peer), since: time.Now(), saw: map[string]time.Time{}}
 }
 
 // allow accepts the peer of that name alone.

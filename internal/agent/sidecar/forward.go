@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/textproto"
-	"net/url"
+	"slices"
 	"strings"
 	"sync"
 
@@ -15,8 +15,9 @@ import (
 
 // forward sends a request on, and its answer back.
 func (h *hop) forward(w *watch, r *http.Request, p *passing) {
-	out := new(http.Request).WithContext(r.Context())
-	out.Method, out.URL, out.Header = r.Method, h.url(r.URL), h.header(r, p)
+	h.lead(r, p)
+	out := new(http.Request).WithContext(p)
+	out.Method, out.URL, out.Header = r.Method, r.URL, r.Header
 	out.Proto, out.ProtoMajor, out.ProtoMinor = r.Proto, r.ProtoMajor, r.ProtoMinor // for Expect
 	out.Host, out.ContentLength, out.TransferEncoding = r.Host, r.ContentLength, r.TransferEncoding
 	if p.host != "" {
@@ -53,10 +54,12 @@ var errStatus = errors.New("its answer has a status that is none, or changes to 
 // back passes an answer on, and reports whether all of it was.
 func (h *hop) back(w *watch, res *http.Response, p *passing) bool {
 	defer res.Body.Close()
-	dropHop(res.Header)
+	dropListed(res.Header)
 	header := w.Header()
 	for name, values := range res.Header {
-		header[name] = values
+		if !endsHere(name) {
+			header[name] = values
+		}
 	}
 	if res.Header["Content-Type"] == nil {
 		header["Content-Type"] = nil // net/http would guess one
@@ -138,7 +141,8 @@ func (p *passing) Reads(from h1.Waiter) { p.answer = from }
 func (h *hop) rewrite(pr *httputil.ProxyRequest) {
 	p := passingOf(pr.In.Context())
 	asked := [][]string{pr.Out.Header["Connection"], pr.Out.Header["Upgrade"]}
-	pr.Out.URL, pr.Out.Header, pr.Out.Host = h.url(pr.In.URL), h.header(pr.In, p), pr.In.Host
+	h.lead(pr.In, p)
+	pr.Out.URL, pr.Out.Header, pr.Out.Host = pr.In.URL, pr.In.Header, pr.In.Host
 	pr.Out.Header["Connection"], pr.Out.Header["Upgrade"] = asked[0], asked[1]
 	if p.host != "" {
 		pr.Out.Host = p.host
@@ -146,61 +150,47 @@ func (h *hop) rewrite(pr *httputil.ProxyRequest) {
 	pr.Out.Trailer = h.trailers(pr.In, p)
 }
 
-// url is where a request goes: what it asks for, at the hop's end.
-func (h *hop) url(asked *url.URL) *url.URL {
-	u := *asked
-	u.Scheme, u.Host, u.User = h.to.Scheme, h.to.Host, nil
-	return &u
-}
-
-// hopByHop are headers that end at the next one (RFC 9110, section 7.6.1).
-var hopByHop = map[string]bool{
-	"Connection": true, "Proxy-Connection": true, "Keep-Alive": true, "Proxy-Authenticate": true, "Proxy-Authorization": true,
-	"Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true,
-}
-
-// header is what the next one is sent.
-func (h *hop) header(r *http.Request, p *passing) http.Header {
-	out := make(http.Header, len(r.Header)+len(p.set)+1)
-	for name, values := range r.Header {
-		if !hopByHop[name] {
-			out[name] = values
-		}
-	}
-	dropListed(out, r.Header["Connection"])
-	for _, name := range forwarded {
-		if values := r.Header[name]; values != nil {
-			out[name] = values
-		}
-	}
-	if lists(r.Header["Te"], "trailers") {
-		out["Te"] = []string{"trailers"}
-	}
-	h.own.strip(out)
-	for name, values := range p.set {
-		out[name] = values
-	}
-	if out["User-Agent"] == nil {
-		out["User-Agent"] = []string{""} // net/http would name itself
-	}
-	return out
-}
-
-// dropHop removes what ends here.
-func dropHop(header http.Header) {
-	dropListed(header, header["Connection"])
+// lead makes of a request's URL and header those that the next one is sent: what
+// it asks for, at the hop's end.
+func (h *hop) lead(r *http.Request, p *passing) {
+	r.URL.Scheme, r.URL.Host, r.URL.User = h.to.Scheme, h.to.Host, nil
+	header, trailers := r.Header, lists(r.Header["Te"], "trailers")
+	dropListed(header, forwarded...)
 	for name := range header {
-		if hopByHop[name] {
+		if endsHere(name) || h.own.has(name) {
 			delete(header, name)
 		}
 	}
+	if trailers {
+		header["Te"] = []string{"trailers"}
+	}
+	if p.peer != nil {
+		header[PeerHeader] = p.peer
+	}
+	for name, values := range p.set {
+		header[name] = values
+	}
+	if header["User-Agent"] == nil {
+		header["User-Agent"] = []string{""} // net/http would name itself
+	}
 }
 
-// dropListed removes what a Connection header says is for one hop.
-func dropListed(header http.Header, connection []string) {
-	for _, list := range connection {
+// endsHere reports whether a header is for one hop (RFC 9110, section 7.6.1).
+func endsHere(name string) bool {
+	switch name {
+	case "Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer", "Transfer-Encoding", "Upgrade":
+		return true
+	}
+	return false
+}
+
+// dropListed removes what a Connection header says is for one hop, but for some.
+func dropListed(header http.Header, but ...string) {
+	for _, list := range header["Connection"] {
 		for name := range strings.SplitSeq(list, ",") {
-			delete(header, textproto.CanonicalMIMEHeaderKey(textproto.TrimString(name)))
+			if name = textproto.CanonicalMIMEHeaderKey(textproto.TrimString(name)); !slices.Contains(but, name) {
+				delete(header, name)
+			}
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"bytes"
 	"net/http"
 	"slices"
 	"strings"
@@ -15,16 +16,20 @@ const reserved = "phoenix-"
 
 // fold is what a framework may make of a header's name: CGI and its heirs turn
 // what is no letter or digit into one and the same character.
-func fold(name string) string {
-	return strings.Map(func(r rune) rune {
+func fold(name string) string { return string(appendFold(nil, name)) }
+
+func appendFold(folded []byte, name string) []byte {
+	for _, r := range name {
 		switch {
 		case 'A' <= r && r <= 'Z':
-			return r + 'a' - 'A'
+			folded = append(folded, byte(r)+'a'-'A')
 		case 'a' <= r && r <= 'z', '0' <= r && r <= '9':
-			return r
+			folded = append(folded, byte(r))
+		default:
+			folded = append(folded, '-')
 		}
-		return '-'
-	}, name)
+	}
+	return folded
 }
 
 // identity is a set of headers that speak of who somebody is.
@@ -34,17 +39,9 @@ func (i identity) has(name string) bool {
 	if len(i) == 0 && (len(name) < len(reserved) || name[0]|0x20 != reserved[0]) {
 		return false
 	}
-	folded := fold(name)
-	return strings.HasPrefix(folded, reserved) || i[folded]
-}
-
-// strip removes them.
-func (i identity) strip(h http.Header) {
-	for name := range h {
-		if i.has(name) {
-			delete(h, name)
-		}
-	}
+	var short [64]byte
+	folded := appendFold(short[:0], name)
+	return bytes.HasPrefix(folded, []byte(reserved)) || i[string(folded)]
 }
 
 // forwarded are the headers in which callers say what they know of theirs.

@@ -74,7 +74,7 @@ func (in *inbound) overTLS(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusForbidden, "the caller is not among the peers of this port")
 		return
 	}
-	in.onBehalf(w, r, &peer, e, http.Header{PeerHeader: {e.peer}})
+	in.onBehalf(w, r, &peer, e)
 }
 
 func (in *inbound) overPlain(w http.ResponseWriter, r *http.Request) {
@@ -96,17 +96,19 @@ func (in *inbound) overPlain(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	in.onBehalf(w, r, nil, e, http.Header{})
+	in.onBehalf(w, r, nil, e)
 }
 
-// onBehalf finds out for whom the peer calls, and passes the request on.
-func (in *inbound) onBehalf(w http.ResponseWriter, r *http.Request, peer *tlsconfig.PeerIdentity, e *edge, set http.Header) {
+// onBehalf finds out for whom the peer calls, and passes the request on. The peer
+// is nil for a plain request.
+func (in *inbound) onBehalf(w http.ResponseWriter, r *http.Request, peer *tlsconfig.PeerIdentity, e *edge) {
 	if in.sc.leaving.Load() {
 		w.Header().Set("Connection", "close") // GOAWAY in HTTP/2
 	}
+	p := &passing{}
 	user, err := in.sc.users.proven(r.Header, peer, e)
 	if err == nil {
-		err = in.sc.users.tell(user, set)
+		p.set, err = in.sc.users.tell(user)
 	}
 	if err != nil {
 		in.sc.refuseUser(w, r, "serve", e.peer, err)
@@ -114,8 +116,9 @@ func (in *inbound) onBehalf(w http.ResponseWriter, r *http.Request, peer *tlscon
 	}
 	if peer != nil {
 		e.overTLS()
+		p.peer = e.tells
 	}
-	in.hop.pass(w, r, &passing{set: set})
+	in.hop.pass(w, r, p)
 }
 
 // report records that somebody still comes without TLS.

@@ -38,10 +38,14 @@ type hop struct {
 	upgrader *httputil.ReverseProxy // for requests that ask for another protocol
 }
 
-// passing is what a hop knows of one request.
+// passing is what a hop knows of one request. It is the context of the request
+// that goes out, too.
 type passing struct {
+	context.Context // of the request that came
+
 	host string          // for the Host header; "" leaves it
-	set  http.Header     // what the next one is told
+	peer []string        // who sent it, for the PeerHeader; nil: not known
+	set  http.Header     // what else the next one is told
 	user *assertion.User // whom an outgoing request is for; nil: nobody
 	body *watchedBody
 	bare bool // the answer ends with its header
@@ -51,6 +55,14 @@ type passing struct {
 	mu       sync.Mutex
 	to       http.ResponseWriter // for answers on the way
 	answered bool                // the last answer is there
+}
+
+// Value implements context.Context.
+func (p *passing) Value(key any) any {
+	if _, ok := key.(h1.ObserverKey); ok {
+		return p
+	}
+	return p.Context.Value(key)
 }
 
 func passingOf(ctx context.Context) *passing {
@@ -110,10 +122,9 @@ func (h *hop) pass(w http.ResponseWriter, r *http.Request, p *passing) {
 	}
 	guard, r := watched(w, r, h.stall, h.leaving)
 	defer guard.stop()
-	p.body, p.to, guard.passing = guard.body, guard, p
-	r = r.WithContext(context.WithValue(r.Context(), h1.ObserverKey{}, p))
+	p.Context, p.body, p.to, guard.passing = r.Context(), guard.body, guard, p
 	if upgrade {
-		h.upgrader.ServeHTTP(guard, r)
+		h.upgrader.ServeHTTP(guard, r.WithContext(p))
 		return
 	}
 	h.forward(guard, r, p)

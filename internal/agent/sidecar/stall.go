@@ -17,7 +17,7 @@ import (
 type watch struct {
 	http.ResponseWriter
 	after       time.Duration
-	control     *http.ResponseController
+	control     http.ResponseController
 	read, write *time.Timer  // nil: there is nothing to wait for
 	body        *watchedBody // nil: there is none
 	passing     *passing
@@ -34,13 +34,13 @@ type watch struct {
 // watched returns r and w under a watch, which is to be stopped when the
 // request has been handled.
 func watched(w http.ResponseWriter, r *http.Request, after time.Duration, leaving *atomic.Bool) (*watch, *http.Request) {
-	g := &watch{ResponseWriter: w, after: after, control: http.NewResponseController(w), leaving: leaving}
-	// An answer may begin before the body has ended: without this, net/http
-	// takes the rest of the body away. But then it also takes what is left of a
-	// body, or follows a broken one, for the next request: see WriteHeader.
-	_ = g.control.EnableFullDuplex() // HTTP/2 needs none
+	g := &watch{ResponseWriter: w, after: after, control: *http.NewResponseController(w), leaving: leaving}
 	g.ends, g.expects = r.ProtoMajor == 1, r.Header.Get("Expect") != ""
 	if !h1.Guards(w) {
+		// An answer may begin before the body has ended: without this, net/http
+		// takes the rest of the body away. But then it also takes what is left of
+		// a body, or follows a broken one, for the next request: see WriteHeader.
+		_ = g.control.EnableFullDuplex() // HTTP/2 needs none
 		g.write = g.timer(g.control.SetWriteDeadline)
 	}
 	g.talks = r.ProtoMajor == 2 && isGRPC(r.Header)

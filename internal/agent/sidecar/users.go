@@ -353,11 +353,12 @@ func (u *users) proven(h http.Header, peer *tlsconfig.PeerIdentity, e *edge) (*a
 	return &user, nil
 }
 
-// tell sets what the program is told of the user.
-func (u *users) tell(user *assertion.User, h http.Header) error {
+// tell is what the program is told of the user.
+func (u *users) tell(user *assertion.User) (http.Header, error) {
 	if u == nil || user == nil {
-		return nil
+		return nil, nil
 	}
+	h := http.Header{}
 	set := func(header, value string) error {
 		if value != strings.TrimSpace(value) {
 			return noUser("a name of it begins or ends with a blank, which no header can carry")
@@ -369,7 +370,7 @@ func (u *users) tell(user *assertion.User, h http.Header) error {
 	}
 	for _, role := range user.Roles {
 		if role == "" || strings.Contains(role, ",") || role != strings.TrimSpace(role) {
-			return noUser("a role of it has a comma or blanks, which would make it another")
+			return nil, noUser("a role of it has a comma or blanks, which would make it another")
 		}
 	}
 	errs := []error{set(u.cfg.ID, user.ID), set(u.cfg.Roles, strings.Join(user.Roles, ","))}
@@ -381,11 +382,11 @@ func (u *users) tell(user *assertion.User, h http.Header) error {
 	if u.cfg.Token != "" {
 		token, err := u.shared.Sign(*user, u.now())
 		if err != nil {
-			return noUser("%w", err)
+			return nil, noUser("%w", err)
 		}
 		errs = append(errs, set(u.cfg.Token, token))
 	}
-	return errors.Join(errs...)
+	return h, errors.Join(errs...)
 }
 
 // refuseUser answers a request whose user is not to be believed, and records it.
