@@ -115,6 +115,11 @@ func narrow(b []byte) []byte {
 	return b[:len(b)/2]
 }
 
+// isPacked reports whether b begins as gzip and zlib do.
+func isPacked(b []byte) bool {
+	return len(b) > 2 && (b[0] == 0x1F && b[1] == 0x8B || b[0] == 0x78 && (b[1] == 0x9C || b[1] == 0xDA || b[1] == 1 || b[1] == 0x5E))
+}
+
 // inflate reads what was compressed, as gzip or zlib, and appends it to dst, as
 // much as fits.
 func inflate(dst, b []byte) []byte {
@@ -153,7 +158,7 @@ func decodeBase64(dst, b []byte) []byte {
 		return nil
 	}
 	wide := head[0] != 0 && head[1] == 0 && head[3] == 0 && head[5] == 0 || head[0] == 0 && head[1] != 0 && head[2] == 0 && head[4] == 0
-	packed := head[0] == 0x1F && head[1] == 0x8B || head[0] == 0x78 && (head[1] == 0x9C || head[1] == 0xDA || head[1] == 1 || head[1] == 0x5E)
+	packed := isPacked(head[:])
 	if !wide && !packed && keepText(head[:]) == nil {
 		return nil
 	}

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"encoding/base32"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -64,7 +66,7 @@ func plain(l *layer, keepTags bool) *layer {
 func eachLayer(text []byte, f func(*layer) bool) {
 	l := &layer{text: text}
 	for depth := 0; l != nil && depth <= layerDepth; depth++ {
-		shown := plain(l, true)
+		under, shown := l, plain(l, true)
 		if !f(shown) {
 			return
 		}
@@ -80,6 +82,18 @@ func eachLayer(text []byte, f func(*layer) bool) {
 			return
 		}
 		l = undo(shown)
+		decoded := unblock(under) // signs may be digits there that are escapes in what is shown
+		if decoded == nil && under != shown {
+			decoded = unblock(shown)
+		}
+		if decoded != nil {
+			if !f(decoded) {
+				return
+			}
+			if l == nil {
+				l = decoded
+			}
+		}
 	}
 }
 
@@ -133,16 +147,17 @@ func unquoted(text []byte) ([]byte, int) {
 
 // unleet returns l with letters in place of the digits and signs that look like
 // them, or nil if fewer than three runs of these touch a letter. A one is read as
-// an i.
+// an i, and so is what ends a sentence, if a letter follows.
 func unleet(l *layer) *layer {
-	const signs, letters = "013457@$", "oieastas"
+	const signs, letters = "01345789@$!+|", "oieastbgasitl"
 	out, found := bytes.Clone(l.text), 0
 	for i := 0; i < len(out); i++ {
 		end := i
 		for end < len(out) && strings.IndexByte(signs, out[end]) >= 0 {
 			end++
 		}
-		if end == i || !(i > 0 && isLetter(out[i-1]) || end < len(out) && isLetter(out[end])) {
+		before, behind := i > 0 && isLetter(out[i-1]), end < len(out) && isLetter(out[end])
+		if end == i || !before && !behind || !behind && strings.IndexByte("!+|", out[i]) >= 0 {
 			i = end
 			continue
 		}
@@ -188,10 +203,7 @@ func numbers(text []byte) ([]byte, int) {
 			}
 			i += n
 			out, end = append(out, byte(code)), i
-			for i < len(text) && i-end < 3 && isGap(text[i]) {
-				i++
-			}
-			if i == end {
+			if i += gapLen(text[i:]); i == end {
 				break
 			}
 		}
@@ -205,7 +217,7 @@ func numbers(text []byte) ([]byte, int) {
 // digits reads a number that ends where its word does, and returns it with its
 // length; length 0 if there is none, or one of more than eight digits.
 func digits(text []byte, base int) (value, n int) {
-	for ; n < len(text) && alphabet[text[n]]&inBase64 != 0; n++ {
+	for ; n < len(text) && isAlnum(text[n]); n++ {
 		d := hexDigit(text[n])
 		if d < 0 || d >= base || n == 8 {
 			return 0, 0
@@ -215,10 +227,25 @@ func digits(text []byte, base int) (value, n int) {
 	return value, n
 }
 
-func isGap(c byte) bool { return gapByte[c] }
+// gapLen returns the length of what stands between two character codes at the start
+// of text: up to three signs, or those between calls of a function, as in
+// chr(89)+chr(111).
+func gapLen(text []byte) int {
+	n := 0
+	for n < len(text) && n < 3 && gapByte[text[n]] {
+		n++
+	}
+	if n < len(text) && text[n] == ')' {
+		call := text[n:min(len(text), n+16)]
+		if open := bytes.IndexByte(call, '('); open > 0 && bytes.Contains(bytes.ToLower(call[:open]), []byte("ch")) {
+			return n + open + 1
+		}
+	}
+	return n
+}
 
 // gapByte marks what stands between character codes.
-var gapByte = byteSet(" ,:\n-;")
+var gapByte = byteSet(" ,:\n-;/|._")
 
 // blob decodes base64, base32 or hexadecimal. Line breaks may be in it, and a
 // word before it; a stream may have cut off its beginning. It returns nil and
@@ -286,8 +313,10 @@ func decodeRun(run []byte) []byte {
 		for phase := 0; phase < 2 && phase < len(run); phase++ {
 			digits := run[phase:]
 			out := make([]byte, len(digits)/2)
-			if _, err := hex.Decode(out, digits[:len(digits)&^1]); err == nil && readable(out) {
-				return out
+			if _, err := hex.Decode(out, digits[:len(digits)&^1]); err == nil {
+				if out = unpacked(out); readable(out) {
+					return out
+				}
 			}
 		}
 	}
@@ -298,7 +327,7 @@ func decodeRun(run []byte) []byte {
 		}
 	}
 	if len(run) < 24 && !beginsText(run) {
-		return nil
+		return nil // compressed text is longer
 	}
 	std := make([]byte, len(run))
 	for i, c := range run {
@@ -320,8 +349,11 @@ func decodeRun(run []byte) []byte {
 		}
 		out := make([]byte, base64.RawStdEncoding.DecodedLen(len(s)))
 		n, err := base64.RawStdEncoding.Decode(out, s)
-		if err == nil && readable(out[:n]) {
-			return out[:n]
+		if err != nil {
+			continue
+		}
+		if out = unpacked(out[:n]); readable(out) {
+			return out
 		}
 	}
 	if len(std) < 32 {
@@ -340,6 +372,25 @@ func decodeRun(run []byte) []byte {
 		}
 	}
 	return nil
+}
+
+// unpacked returns what b is, compressed or in UTF-16, or b.
+func unpacked(b []byte) []byte {
+	if isPacked(b) {
+		return inflate(nil, b)
+	}
+	if zeros := bytes.Count(b, []byte{0}); zeros*3 < len(b) || len(b) < 2 {
+		return b
+	}
+	var order binary.ByteOrder = binary.LittleEndian
+	if b[0] == 0 {
+		order = binary.BigEndian
+	}
+	units := make([]uint16, len(b)/2)
+	for i := range units {
+		units[i] = order.Uint16(b[2*i:])
+	}
+	return []byte(string(utf16.Decode(units)))
 }
 
 // beginsText reports whether run may be the base64 of something readable, by

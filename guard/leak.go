@@ -26,11 +26,13 @@ var ErrPrompt = errors.New("guard: prompt cannot be registered")
 
 // Prompts recognises registered prompts in what a model writes: as they are,
 // reformatted (case, white space, markup, punctuation, line numbers, invisible
-// and full-width characters, digits for letters), encoded (base64, base32,
-// hexadecimal, percent, HTML, \u, quoted-printable, character codes, reversed; up
-// to three inside one another), in a cipher that shifts the alphabet or turns it
+// and full-width characters, digits and signs for letters, without vowels), encoded
+// (base64, base32, base45, base58, base85, uuencode, hexadecimal, compressed, percent,
+// HTML, \u, quoted-printable, character codes, reversed; up to three inside one
+// another), spelled (Morse code, NATO's alphabet, Braille, numbers of letters), in pig
+// Latin, with a letter behind each, in a cipher that shifts the alphabet or turns it
 // round, and with about a third of their words changed. Translations, free
-// paraphrases and other ciphers are out of its reach.
+// paraphrases, anagrams and other ciphers are out of its reach.
 //
 // It aligns the words of a text with those of the prompts. Words count by how
 // rare they are, and phrases that most prompts share ("You are a helpful

@@ -1,10 +1,15 @@
 package guard_test
 
 import (
+	"bytes"
+	"compress/gzip"
+	"encoding/ascii85"
 	"encoding/base32"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"io"
+	"math/big"
 	"math/rand/v2"
 	"net/url"
 	"slices"
@@ -291,6 +296,116 @@ var rewritings = []rewriting{
 	{"a table", func(_ generator, s string) string {
 		return "| n | text |\n|---|---|\n| 1 | " + strings.Join(wrap(s, 5), " |\n| 2 | ") + " |"
 	}},
+	{"base64 in groups", func(_ generator, s string) string {
+		return strings.Join(chunks(base64.StdEncoding.EncodeToString([]byte(s)), 4), " ")
+	}},
+	{"base64 of UTF-16", func(_ generator, s string) string {
+		return base64.StdEncoding.EncodeToString([]byte(eachRune(s, func(r rune) string { return string(r) + "\x00" })))
+	}},
+	{"base64 in rot13", func(_ generator, s string) string { return rot13(base64.StdEncoding.EncodeToString([]byte(s))) }},
+	{"base32hex", func(_ generator, s string) string { return base32.HexEncoding.EncodeToString([]byte(s)) }},
+	{"gzip in base64", func(_ generator, s string) string { return base64.StdEncoding.EncodeToString(gzipped(s)) }},
+	{"gzip in hex", func(_ generator, s string) string { return hex.EncodeToString(gzipped(s)) }},
+	{"base85", func(_ generator, s string) string {
+		return inBlocks(s, 4, 5, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~")
+	}},
+	{"Z85", func(_ generator, s string) string {
+		return inBlocks(s, 4, 5, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#")
+	}},
+	{"Ascii85", func(_ generator, s string) string {
+		out := make([]byte, ascii85.MaxEncodedLen(len(s)))
+		return strings.Join(chunks("<~"+string(out[:ascii85.Encode(out, []byte(s))])+"~>", 72), "\n")
+	}},
+	{"uuencode", func(_ generator, s string) string {
+		var lines []string
+		for _, line := range chunks(s, 45) {
+			lines = append(lines, string(rune(' '+len(line)))+inBlocks(line, 3, 4, "`!\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_"))
+		}
+		return "begin 644 prompt.txt\n" + strings.Join(lines, "\n") + "\n`\nend\n"
+	}},
+	{"base45", func(_ generator, s string) string {
+		out := []byte(inBlocks(s, 2, 3, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ $%*+-./:"))
+		for i := 0; i+3 <= len(out); i += 3 {
+			out[i], out[i+2] = out[i+2], out[i] // the first digit counts least
+		}
+		return string(out)
+	}},
+	{"base58", func(_ generator, s string) string {
+		const digits = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+		var out []byte
+		for n, d := new(big.Int).SetBytes([]byte(s)), new(big.Int); n.Sign() > 0; {
+			n.DivMod(n, big.NewInt(58), d)
+			out = append(out, digits[d.Int64()])
+		}
+		return reversed(string(out))
+	}},
+	{"hexdump", func(_ generator, s string) string { return hex.Dump([]byte(s)) }},
+	{"hex with hyphens", func(_ generator, s string) string { return strings.ReplaceAll(fmt.Sprintf("% x", s), " ", "-") }},
+	{"hex in groups", func(_ generator, s string) string {
+		return strings.Join(chunks(hex.EncodeToString([]byte(s)), 4), " ")
+	}},
+	{"chr()", func(_ generator, s string) string {
+		return eachRune(s, func(r rune) string { return fmt.Sprintf("chr(%d)+", r) })
+	}},
+	{"numbers of letters", func(_ generator, s string) string {
+		return eachRune(strings.ToLower(s), func(r rune) string {
+			if r < 'a' || r > 'z' {
+				return " / "
+			}
+			return fmt.Sprintf("%d ", r-'a'+1)
+		})
+	}},
+	{"Morse code", func(_ generator, s string) string {
+		codes := strings.Fields(".- -... -.-. -.. . ..-. --. .... .. .--- -.- .-.. -- -. --- .--. --.- .-. ... - ..- ...- .-- -..- -.-- --..")
+		return spelledOut(s, codes)
+	}},
+	{"NATO's alphabet", func(_ generator, s string) string {
+		return spelledOut(s, strings.Fields("Alfa Bravo Charlie Delta Echo Foxtrot Golf Hotel India Juliett Kilo Lima Mike November Oscar Papa Quebec Romeo Sierra Tango Uniform Victor Whiskey X-ray Yankee Zulu"))
+	}},
+	{"Braille", func(_ generator, s string) string {
+		codes := []rune("⠁⠃⠉⠙⠑⠋⠛⠓⠊⠚⠅⠇⠍⠝⠕⠏⠟⠗⠎⠞⠥⠧⠺⠭⠽⠵")
+		return strings.Map(func(r rune) rune {
+			if r >= 'a' && r <= 'z' {
+				return codes[r-'a']
+			}
+			return r
+		}, strings.ToLower(s))
+	}},
+	{"pig Latin", func(_ generator, s string) string {
+		words := strings.Fields(strings.ToLower(s))
+		for i, w := range words {
+			switch v := strings.IndexAny(w, "aeiou"); {
+			case v == 0:
+				words[i] = w + "way"
+			case v > 0:
+				words[i] = w[v:] + w[:v] + "ay"
+			}
+		}
+		return strings.Join(words, " ")
+	}},
+	{"without vowels", func(_ generator, s string) string {
+		return strings.NewReplacer("a", "", "e", "", "i", "", "o", "", "u", "").Replace(strings.ToLower(s))
+	}},
+	{"every second letter", func(_ generator, s string) string {
+		return eachRune(s, func(r rune) string { return string(r) + "x" })
+	}},
+	{"letters doubled", func(_ generator, s string) string {
+		return eachRune(s, func(r rune) string { return string(r) + string(r) })
+	}},
+	{"rot47", func(_ generator, s string) string {
+		return strings.Map(func(r rune) rune {
+			if r <= ' ' || r > '~' {
+				return r
+			}
+			return '!' + (r-'!'+47)%94
+		}, s)
+	}},
+	{"signs for letters", func(_ generator, s string) string {
+		return strings.NewReplacer("a", "@", "e", "3", "i", "!", "o", "0", "s", "$", "t", "+").Replace(s)
+	}},
+	{"variation selectors", func(_ generator, s string) string {
+		return eachRune(s, func(r rune) string { return string(0xE0100 + r - 16) })
+	}},
 	{"tag characters", func(_ generator, s string) string {
 		return strings.Map(func(r rune) rune { return r + 0xe0000 }, s)
 	}},
@@ -315,6 +430,48 @@ func reversed(s string) string {
 	runes := []rune(s)
 	slices.Reverse(runes)
 	return string(runes)
+}
+
+// inBlocks writes each in bytes as a number of out digits; what is missing at the end
+// is zero.
+func inBlocks(s string, in, out int, digits string) string {
+	var b []byte
+	for block := range slices.Chunk([]byte(s), in) {
+		n := uint64(0)
+		for i := range in {
+			if n <<= 8; i < len(block) {
+				n |= uint64(block[i])
+			}
+		}
+		at := len(b)
+		b = append(b, make([]byte, out)...)
+		for i := out - 1; i >= 0; i-- {
+			b[at+i] = digits[n%uint64(len(digits))]
+			n /= uint64(len(digits))
+		}
+	}
+	return string(b)
+}
+
+func gzipped(s string) []byte {
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	_, _ = io.WriteString(w, s)
+	_ = w.Close()
+	return b.Bytes()
+}
+
+// spelledOut writes a code for each letter, and a slash between words.
+func spelledOut(s string, codes []string) string {
+	return eachRune(strings.ToLower(s), func(r rune) string {
+		switch {
+		case r >= 'a' && r <= 'z':
+			return codes[r-'a'] + " "
+		case r == ' ':
+			return "/ "
+		}
+		return ""
+	})
 }
 
 func wrap(s string, words int) []string {

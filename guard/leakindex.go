@@ -124,11 +124,55 @@ func (x *index) add(prompt int32, text []byte, words []word, weights []float32) 
 	x.addWords(prompt, mirrored, weights)
 	x.addWords(prompt, reversed(mirrored), backWeights)
 
+	pig := each(forward, pigLatin)
+	x.addWords(prompt, pig, weights)
+	bare := each(forward, unvoiced)
+	x.addWords(prompt, bare, weights)
+
 	runes, share := letters(text, words, weights)
 	x.addLetters(prompt, runes, share)
+	for _, list := range [...][]string{pig, bare} {
+		x.addJoined(prompt, list, weights)
+	}
 	x.addLetters(prompt, []rune(rot13(string(runes))), share)
 	x.addLetters(prompt, reversed(runes), reversed(share))
 	x.addSteps(prompt, runes, share)
+}
+
+// addJoined adds the letters of words that were changed.
+func (x *index) addJoined(prompt int32, words []string, weights []float32) {
+	var runes []rune
+	var share []float32
+	for i, w := range words {
+		for _, r := range w {
+			runes, share = append(runes, r), append(share, weights[i]/float32(utf8.RuneCountInString(w)))
+		}
+	}
+	x.addLetters(prompt, runes, share)
+}
+
+// pigLatin puts what is before the first vowel of a word behind it, and ay behind that.
+func pigLatin(word string) string {
+	switch i := strings.IndexAny(word, "aeiouy"); {
+	case i == 0 && word[0] != 'y':
+		return word + "way"
+	case i < 0:
+		return word + "ay"
+	default:
+		i = max(i, 1)
+		return word[i:] + word[:i] + "ay"
+	}
+}
+
+// unvoiced leaves the vowels of a word out.
+func unvoiced(word string) string {
+	return strings.Map(func(r rune) rune {
+		switch r {
+		case 'a', 'e', 'i', 'o', 'u':
+			return -1
+		}
+		return r
+	}, word)
 }
 
 // addSteps adds how far each letter is behind the one before, and the same for an
@@ -183,6 +227,9 @@ func rot13(s string) string { return strings.Map(rotate, s) }
 func rotate(r rune) rune {
 	if r >= 'a' && r <= 'z' {
 		return 'a' + (r-'a'+13)%26
+	}
+	if r >= 'A' && r <= 'Z' {
+		return 'A' + (r-'A'+13)%26
 	}
 	return r
 }

@@ -11,13 +11,15 @@ const (
 	streamStep    = 24   // it looks again after so many, at the end of a word
 	streamMost    = 64   // or in any case
 	streamContext = 2048 // of what was passed on is looked at again
-	streamHeld    = 4096 // the most that a tag is waited for
+	streamHeld    = 4096 // the most that a tag or a long run is waited for
+	streamRun     = 32   // letters and digits that are a long run
 )
 
 // An OutputWriter passes on what is written to it until that repeats a prompt
 // or, if its policy blocks, has a tag or a delimiter. It holds back what may be
 // the beginning of these: of a prompt not more than the first few words leave.
-// Of other text it holds back at most 64 bytes.
+// Of other text it holds back at most 64 bytes, and 4 KB of a run of letters and digits
+// without a gap, which may be an encoding.
 //
 // It must be closed. It is not for use by several goroutines at once.
 type OutputWriter struct {
@@ -133,7 +135,25 @@ func (w *OutputWriter) scanPrompts() (hold int, err error) {
 		w.prompt = leak.Prompt
 		return 0, fmt.Errorf("%w (prompt %q)", ErrPromptLeak, leak.Prompt)
 	}
-	return hold, nil
+	return min(hold, w.openRun()), nil
+}
+
+// openRun returns where the run of letters and digits begins that buf ends with, if it
+// is long: what is compressed, or one number, says nothing before it is whole.
+func (w *OutputWriter) openRun() int {
+	start, line := len(w.buf), len(w.buf)
+	for start > 0 && len(w.buf)-start <= streamHeld {
+		if c := w.buf[start-1]; c == '\n' && (line == len(w.buf) || line-start >= streamRun) {
+			line = start - 1
+		} else if alphabet[c]&inBase64 == 0 {
+			break
+		}
+		start--
+	}
+	if n := len(w.buf) - start; n < streamRun || n > streamHeld {
+		return len(w.buf)
+	}
+	return start
 }
 
 // scanTags blocks or replaces tags and delimiters in what was not passed on,

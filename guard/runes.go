@@ -84,7 +84,8 @@ func lookAlike(r rune) byte {
 	const (
 		cyrillic = "аaеeоoрpсcуyхxіiјjѕsһhԁdԛqԝwѵvӏlкkмmтtАAВBЕEКKМMНHОOРPСCТTХXУYІIЈJЅSԌGԚQԜWҮYӀI"
 		greek    = "αaοoνvιiρpυuκkτtΑAΒBΕEΖZΗHΙIΚKΜMΝNΟOΡPΤTΥYΧXϲcϳj"
-		latin    = "ɡgıiȷjɑaɩiʏyᴀaᴄcᴏoᴠvᴢzꜱs"
+		latin    = "ɡgıiȷjɑaɩiʏyᴀaʙbᴄcᴅdᴇeꜰfɢgʜhɪiᴊjᴋkʟlᴍmɴnᴏoᴘpǫqʀrꜱsᴛtᴜuᴠvᴡwᴢz"
+		braille  = "⠁a⠃b⠉c⠙d⠑e⠋f⠛g⠓h⠊i⠚j⠅k⠇l⠍m⠝n⠕o⠏p⠟q⠗r⠎s⠞t⠥u⠧v⠺w⠭x⠽y⠵z"
 		armenian = "օoսuցgհhոnԱUՏSՕO"
 		marks    = "。.·.•.∙.⋅.᛫.∕/⁄/⧸/∶:꞉:ː:׃:‚,‐-⁃-➖-ー-一-∣|ǀ|˗-_"
 		circled  = "❶1❷2❸3❹4❺5❻6❼7❽8❾9➀1➁2➂3➃4➄5➅6➆7➇8➈9➊1➋2➌3➍4➎5➏6➐7➑8➒9⓿0🄌0"
@@ -102,6 +103,8 @@ func lookAlike(r rune) byte {
 		if r == 'ː' || r == '·' || r == 'ǀ' || r == '˗' {
 			table = marks
 		}
+	case r >= 0x2800 && r < 0x2840:
+		table = braille
 	case r >= 0x2460 && r < 0x27C0, r == 0x1F10C:
 		switch {
 		case r >= 0x2474 && r <= 0x247C: // in parentheses
