@@ -110,7 +110,11 @@ func (g *Gateway) Proxy(provider *url.URL, base http.RoundTripper) http.Handler 
 
 // unreachable answers for a provider that does not.
 func (g *Gateway) unreachable(w http.ResponseWriter, r *http.Request, err error) {
-	g.Logger.Warn("httpguard: the provider cannot be reached", "err", err)
+	if r.Context().Err() != nil {
+		g.Logger.Info("httpguard: the program hung up before there was an answer")
+	} else {
+		g.Logger.Warn("httpguard: the provider cannot be reached", "err", err)
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusBadGateway)
 	_, _ = w.Write(shapeOf(r).problem(http.StatusBadGateway, "phoenix guard: the provider cannot be reached"))
