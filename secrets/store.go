@@ -294,8 +294,11 @@ func (s *Store) Declared() []string {
 }
 
 // Checked returns when every secret was last known to be the newest version,
-// and what has been in the way since, nil if nothing.
+// and what has been in the way since, nil if nothing. Without secrets that is now.
 func (s *Store) Checked() (time.Time, error) {
+	if len(s.entries) == 0 {
+		return time.Now(), nil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.checked, s.problem

@@ -305,6 +305,17 @@ func TestUnfitVersionsAreNotPublished(t *testing.T) {
 	}
 }
 
+// Without secrets nothing grows old.
+func TestCheckedWithoutSecrets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t, newSource(), secrets.Config{})
+		time.Sleep(time.Hour)
+		if at, err := s.Checked(); err != nil || time.Since(at) != 0 {
+			t.Errorf("checked %v ago, %v", time.Since(at), err)
+		}
+	})
+}
+
 func TestSourceCanBeReplaced(t *testing.T) {
 	first, second := newSource(), newSource()
 	first.put("kv/app", map[string]string{"a": "1"})
