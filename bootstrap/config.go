@@ -300,7 +300,6 @@ func FromEnv(cfg Config) (Config, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	cfg.Logger = cfg.Logger.With("service", cfg.Service)
 	if cfg.Audit == nil {
 		cfg.Audit = auditlog.Slog(cfg.Logger)
 	}

@@ -30,6 +30,7 @@ func Start(ctx context.Context, cfg Config) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.Logger = cfg.Logger.With("service", cfg.Service)
 	if cfg.fromEnv != "" {
 		cfg.Logger.Warn("the SecretID came in the environment, where /proc shows it for as long as this process lives; put it in a file and name that in VAULT_SECRET_ID_FILE", "variable", cfg.fromEnv)
 		if real {
