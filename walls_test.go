@@ -70,6 +70,7 @@ var rooms = []room{
 	{"internal/sdnotify", nil},
 	{"internal/unixsock", nil},
 	{"internal/buildinfo", nil},
+	{"internal/yamlfile", []string{yaml}},
 	{"internal/freeport", nil},                                                       // for tests
 	{"internal/leak", []string{goleak}},                                              // for tests
 	{"internal/testpki", nil},                                                        // for tests
@@ -78,14 +79,14 @@ var rooms = []room{
 	{"internal/reals3", []string{"internal/freeport"}},                               // for tests
 	{"internal/certfile", []string{"secrets", "tlsconfig", pkcs12}},
 	{"bootstrap", []string{"secrets", "auditlog", "tlsconfig", "internal/vault", "internal/sealed", "internal/secmem", xsync}},
-	{"provision", []string{"secrets", "auditlog", "internal/vault", "internal/sealed", yaml, xsync, xtime, renameio}},
+	{"provision", []string{"secrets", "auditlog", "internal/vault", "internal/sealed", "internal/yamlfile", yaml, xsync, xtime, renameio}},
 	{"vaulttest", nil},
 	{"vaulttest/conformance", []string{"vaulttest", "internal/realvault"}},
 	{"internal/realvault", []string{"internal/freeport", xsys}},
 	{"internal/doctor", []string{"bootstrap", "provision", "internal/vault", "secrets", "tlsconfig", "dbconn", hcl, xsync}},
 	{"internal/demo", []string{"bootstrap", "provision", "vaulttest", "internal/realvault", "internal/vault", "auditlog", "secrets", "tlsconfig", "guard", "guard/httpguard", "examples/tamshai", "examples/agent", "examples/node", "dbconn", "internal/realpg"}},
 	{"internal/agent/pgproxy", []string{"dbconn", "internal/unixsock", "secrets", "auditlog", pgx, xsys}},
-	{"internal/agent/...", []string{"bootstrap", "tlsconfig", "tlsconfig/assertion", "dbconn", "auditlog", "auditlog/audithttp", "secrets", "internal/secmem", "internal/sdnotify", "internal/unixsock", "internal/buildinfo", yaml, xsys}},
+	{"internal/agent/...", []string{"bootstrap", "tlsconfig", "tlsconfig/assertion", "dbconn", "auditlog", "auditlog/audithttp", "secrets", "internal/secmem", "internal/sdnotify", "internal/unixsock", "internal/buildinfo", "internal/yamlfile", yaml, xsys}},
 	{"cmd/phoenix-agent", []string{"internal/agent"}},
 	{"cmd/phoenix/...", []string{anything}},
 	{"examples/...", []string{anything}},

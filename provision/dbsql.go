@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tamshai/phoenix/internal/yamlfile"
 	"github.com/tamshai/phoenix/secrets"
 )
 
@@ -157,7 +158,7 @@ func (e *Estate) postgresConnection(server string) (*DatabaseConnection, error) 
 	c := e.Users.Connection(server)
 	switch {
 	case c == nil:
-		return nil, fmt.Errorf("%s has no connection to a server %q%s", e.File, server, suggest(server, e.Users.servers()))
+		return nil, fmt.Errorf("%s has no connection to a server %q%s", e.File, server, yamlfile.Suggest(server, e.Users.servers()))
 	case c.Kind == "mongodb":
 		return nil, fmt.Errorf("%s is MongoDB; make Vault's user there in mongosh: db.getSiblingDB(%q).createUser({user: %q, pwd: passwordPrompt(), roles: [\"userAdminAnyDatabase\"]})", server, c.Database, c.User)
 	}

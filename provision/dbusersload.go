@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/tamshai/phoenix/internal/yamlfile"
 )
 
 // What is within reason: no password lives longer than a day.
@@ -61,7 +63,7 @@ func (l *loader) connections(n *yaml.Node) {
 		server := l.server(name)
 		switch {
 		case server == nil:
-			l.bad(at, "unknown server %q%s", name, suggest(name, namesOf(l.estate.Servers, func(s Server) string { return s.Name })))
+			l.bad(at, "unknown server %q%s", name, yamlfile.Suggest(name, namesOf(l.estate.Servers, func(s Server) string { return s.Name })))
 			return
 		case plugins[server.Kind] == "":
 			l.bad(at, "the server %s is of kind %s; Vault makes users on postgres and mongodb", name, server.Kind)
@@ -166,7 +168,7 @@ func (l *loader) databaseRoles(n *yaml.Node, ttl, maxTTL time.Duration) {
 		}
 		i := slices.IndexFunc(l.estate.Databases, func(d Database) bool { return d.Name == r.Database })
 		if i < 0 {
-			l.bad(value, "%s names no database of the estate (database: NAME)%s", what, suggest(r.Database, namesOf(l.estate.Databases, func(d Database) string { return d.Name })))
+			l.bad(value, "%s names no database of the estate (database: NAME)%s", what, yamlfile.Suggest(r.Database, namesOf(l.estate.Databases, func(d Database) string { return d.Name })))
 			return
 		}
 		d := l.estate.Databases[i]
@@ -275,10 +277,10 @@ func (l *loader) leasedRoles(n *yaml.Node) {
 	for _, s := range l.estate.Services {
 		for _, lease := range s.Leases {
 			if mount, role, ok := strings.Cut(lease, "/creds/"); ok && mount == u.Mount && u.Role(role) == nil {
-				l.bad(n, "service %s leases %s, and there is no such role%s", s.Name, lease, suggest(role, namesOf(u.Roles, func(r DatabaseRole) string { return r.Name })))
+				l.bad(n, "service %s leases %s, and there is no such role%s", s.Name, lease, yamlfile.Suggest(role, namesOf(u.Roles, func(r DatabaseRole) string { return r.Name })))
 			}
 			if mount, role, ok := strings.Cut(lease, "/static-creds/"); ok && mount == u.Mount && u.static(role) == nil {
-				l.bad(n, "service %s leases %s, and there is no such static role%s", s.Name, lease, suggest(role, namesOf(u.Static, func(r StaticRole) string { return r.Name })))
+				l.bad(n, "service %s leases %s, and there is no such static role%s", s.Name, lease, yamlfile.Suggest(role, namesOf(u.Static, func(r StaticRole) string { return r.Name })))
 			}
 		}
 	}

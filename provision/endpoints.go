@@ -9,6 +9,8 @@ import (
 	"strconv"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/tamshai/phoenix/internal/yamlfile"
 )
 
 // An Endpoint is where something of the estate listens, and who it should be.
@@ -102,7 +104,7 @@ func (l *loader) endpoint(end *Endpoint, at, value *yaml.Node) {
 		}},
 		field{"protocol", func(n *yaml.Node) {
 			if end.Protocol = l.text(n, "protocol"); !slices.Contains(protocols, end.Protocol) {
-				l.bad(n, "unknown protocol %q%s", end.Protocol, suggest(end.Protocol, protocols))
+				l.bad(n, "unknown protocol %q%s", end.Protocol, yamlfile.Suggest(end.Protocol, protocols))
 			}
 		}},
 		field{"identity", func(n *yaml.Node) {

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/tamshai/phoenix/internal/yamlfile"
 )
 
 // An Estate is a deployment as its file declares it, in the order of the file.
@@ -200,7 +202,7 @@ func (e *Estate) Service(name string) (Service, error) {
 			return s, nil
 		}
 	}
-	return Service{}, fmt.Errorf("unknown service %q%s", name, suggest(name, e.ServiceNames()))
+	return Service{}, fmt.Errorf("unknown service %q%s", name, yamlfile.Suggest(name, e.ServiceNames()))
 }
 
 // ServiceNames lists the services.

@@ -15,6 +15,7 @@ import (
 
 	"go.yaml.in/yaml/v4"
 
+	"github.com/tamshai/phoenix/internal/yamlfile"
 	"github.com/tamshai/phoenix/secrets"
 )
 
@@ -305,7 +306,7 @@ func (l *loader) path(n *yaml.Node, text string) (Path, bool) {
 	}
 	l.later = append(l.later, func() {
 		if !slices.Contains(l.estate.KV, mount) {
-			l.bad(n, "mount %q of %q is not in vault.kv%s", mount, text, suggest(mount, l.estate.KV))
+			l.bad(n, "mount %q of %q is not in vault.kv%s", mount, text, yamlfile.Suggest(mount, l.estate.KV))
 		}
 	})
 	return Path{mount, path}, true
@@ -326,7 +327,7 @@ func (l *loader) paths(n *yaml.Node, what string) []Path {
 func (l *loader) known(n *yaml.Node, what, name string, names func() []string) {
 	l.later = append(l.later, func() {
 		if all := names(); !slices.Contains(all, name) {
-			l.bad(n, "unknown %s %q%s", what, name, suggest(name, all))
+			l.bad(n, "unknown %s %q%s", what, name, yamlfile.Suggest(name, all))
 		}
 	})
 }
@@ -523,7 +524,7 @@ func (l *loader) servers(n *yaml.Node) {
 		}
 		known := append(l.place(&s.Place), field{"kind", func(n *yaml.Node) {
 			if s.Kind = l.text(n, "kind"); !slices.Contains(serverKinds, s.Kind) {
-				l.bad(n, "unknown kind %q%s", s.Kind, suggest(s.Kind, serverKinds))
+				l.bad(n, "unknown kind %q%s", s.Kind, yamlfile.Suggest(s.Kind, serverKinds))
 			}
 		}})
 		l.fields(value, "server "+name, known...)

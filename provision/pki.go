@@ -11,6 +11,8 @@ import (
 
 	"strings"
 	"time"
+
+	"github.com/tamshai/phoenix/internal/yamlfile"
 )
 
 // PKI is how the estate's certificates are made: by an intermediate authority
@@ -123,7 +125,7 @@ func (e *Estate) CertRole(name string) (CertRole, error) {
 			return CertRole{}, fmt.Errorf("the server %q has no SANs in %s; give it some", name, e.File)
 		}
 	}
-	return CertRole{}, fmt.Errorf("no certificate is declared for %q%s", name, suggest(name, names))
+	return CertRole{}, fmt.Errorf("no certificate is declared for %q%s", name, yamlfile.Suggest(name, names))
 }
 
 func (e *Estate) certRole(name string, sans []string) CertRole {

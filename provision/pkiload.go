@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/tamshai/phoenix/internal/yamlfile"
 )
 
 var (
@@ -171,7 +173,7 @@ func (l *loader) material(name string, n *yaml.Node) Material {
 	what := "the material of " + name
 	format := func(n *yaml.Node, text string) {
 		if !slices.Contains(MaterialFormats(), text) {
-			l.bad(n, "unknown format %q%s", text, suggest(text, MaterialFormats()))
+			l.bad(n, "unknown format %q%s", text, yamlfile.Suggest(text, MaterialFormats()))
 		}
 		m.Formats = append(m.Formats, text)
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tamshai/phoenix/internal/vault"
+	"github.com/tamshai/phoenix/internal/yamlfile"
 	"github.com/tamshai/phoenix/secrets"
 )
 
@@ -45,7 +46,7 @@ func ParseStage(name string) (Stage, error) {
 	if stage := Stage(name); slices.Contains(Stages(), stage) {
 		return stage, nil
 	}
-	return "", fmt.Errorf("unknown stage %q%s", name, suggest(name, namesOf(Stages(), func(s Stage) string { return string(s) })))
+	return "", fmt.Errorf("unknown stage %q%s", name, yamlfile.Suggest(name, namesOf(Stages(), func(s Stage) string { return string(s) })))
 }
 
 // An Action is what a plan would do about something.

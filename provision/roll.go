@@ -12,6 +12,7 @@ import (
 
 	"github.com/tamshai/phoenix/auditlog"
 	"github.com/tamshai/phoenix/internal/vault"
+	"github.com/tamshai/phoenix/internal/yamlfile"
 )
 
 // A RollPhase is a part of a roll, in which the estate gets a new root and a
@@ -34,7 +35,7 @@ func ParseRollPhase(name string) (RollPhase, error) {
 	if phase := RollPhase(name); slices.Contains(RollPhases(), phase) {
 		return phase, nil
 	}
-	return "", fmt.Errorf("unknown phase %q%s", name, suggest(name, namesOf(RollPhases(), func(p RollPhase) string { return string(p) })))
+	return "", fmt.Errorf("unknown phase %q%s", name, yamlfile.Suggest(name, namesOf(RollPhases(), func(p RollPhase) string { return string(p) })))
 }
 
 // A RollProbe looks at peers before something is done that they must be ready

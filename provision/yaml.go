@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/tamshai/phoenix/internal/yamlfile"
 )
 
 // MaxEstate is the longest estate file in bytes.
@@ -65,9 +67,6 @@ func (r *reader) err(file string) error {
 	return &EstateError{file, slices.Compact(r.problems)}
 }
 
-// place is how the YAML library says where.
-var place = regexp.MustCompile(`at L(\d+)\.C\d+: (.+)$`)
-
 // document returns the root of the one document in data, nil if it has none.
 func (r *reader) document(data []byte) *yaml.Node {
 	if len(data) > MaxEstate {
@@ -103,12 +102,8 @@ func (r *reader) document(data []byte) *yaml.Node {
 }
 
 func (r *reader) syntax(err error) {
-	p := Problem{Text: strings.Join(strings.Fields(err.Error()), " ")}
-	if m := place.FindStringSubmatch(p.Text); m != nil {
-		p.Line, _ = strconv.Atoi(m[1])
-		p.Text = "this is not YAML: " + m[2]
-	}
-	r.problems = append(r.problems, p)
+	line, text := yamlfile.Explain(err)
+	r.problems = append(r.problems, Problem{line, text})
 }
 
 // plain reports whether a tree is free of what would make it say more than it
@@ -171,7 +166,7 @@ func (r *reader) fields(n *yaml.Node, what string, known ...field) {
 		for i, f := range known {
 			names[i] = f.name
 		}
-		r.bad(at, "unknown key %q in %s%s", key, what, suggest(key, names))
+		r.bad(at, "unknown key %q in %s%s", key, what, yamlfile.Suggest(key, names))
 	})
 	for _, f := range known {
 		if value := values[f.name]; value != nil {
@@ -274,55 +269,6 @@ func short(d time.Duration) string {
 		}
 	}
 	return s
-}
-
-// suggest returns `; did you mean "name"?` for the nearest of names, or lists
-// them if none is near and they are few.
-func suggest(got string, names []string) string {
-	best, distance := "", max(2, len(got)/3)+1
-	for _, name := range names {
-		if d := editDistance(got, name); d < distance {
-			best, distance = name, d
-		}
-	}
-	switch {
-	case best != "":
-		return fmt.Sprintf("; did you mean %q?", best)
-	case len(names) > 0 && len(names) <= 12:
-		return "; known are " + strings.Join(names, ", ")
-	}
-	return ""
-}
-
-// editDistance is the number of letters to insert, delete, replace or swap
-// with their neighbour that makes b out of a.
-func editDistance(a, b string) int {
-	const longest = 64
-	if len(a) > longest || len(b) > longest {
-		return longest
-	}
-	rows := make([][]int, len(a)+1)
-	for i := range rows {
-		rows[i] = make([]int, len(b)+1)
-		rows[i][0] = i
-	}
-	for j := range rows[0] {
-		rows[0][j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		for j := 1; j <= len(b); j++ {
-			change := 1
-			if a[i-1] == b[j-1] {
-				change = 0
-			}
-			d := min(rows[i-1][j]+1, rows[i][j-1]+1, rows[i-1][j-1]+change)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				d = min(d, rows[i-2][j-2]+1)
-			}
-			rows[i][j] = d
-		}
-	}
-	return rows[len(a)][len(b)]
 }
 
 func namesOf[T any](items []T, name func(T) string) []string {

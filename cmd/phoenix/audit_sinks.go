@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -22,6 +20,7 @@ import (
 	"github.com/tamshai/phoenix/auditlog/sink/s3lock"
 	"github.com/tamshai/phoenix/auditlog/sink/syslog"
 	"github.com/tamshai/phoenix/auditlog/sink/webhook"
+	"github.com/tamshai/phoenix/internal/yamlfile"
 )
 
 // shipFile is the file of phoenix audit ship. Unknown and repeated keys are
@@ -30,6 +29,9 @@ type shipFile struct {
 	Anchor string     `yaml:"anchor"`
 	Sinks  []shipSink `yaml:"sinks"`
 }
+
+// maxShip is the longest such file in bytes.
+const maxShip = 1 << 20
 
 const shipSchema = `The file is YAML; no other keys than these are allowed:
    anchor: DIR    a write-once directory for checkpoints; without it the first
@@ -149,21 +151,9 @@ func loadShip(ctx context.Context, path string) (sinks []auditlog.Sink, anchor s
 	fail := func(err error) ([]auditlog.Sink, string, error) {
 		return nil, "", usagef("%s: %s", path, strings.Join(strings.Fields(err.Error()), " "))
 	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, "", usagef("-f: %v", err)
-	}
 	var file shipFile
-	loader, err := yaml.NewLoader(bytes.NewReader(data), yaml.WithKnownFields())
-	if err == nil {
-		err = loader.Load(&file)
-	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		return fail(err)
-	}
-	var second yaml.Node
-	if err == nil && !errors.Is(loader.Load(&second), io.EOF) {
-		return fail(errors.New("it has more than one document"))
+	if err := yamlfile.Read(path, maxShip, &file); err != nil {
+		return nil, "", usagef("-f %s: %v", path, err)
 	}
 	b := shipBuilder{ctx: ctx, dir: filepath.Dir(path)}
 	names := map[string]bool{}

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -12,10 +10,9 @@ import (
 	"strings"
 	"unicode"
 
-	"go.yaml.in/yaml/v4"
-
 	"github.com/tamshai/phoenix/guard"
 	"github.com/tamshai/phoenix/guard/httpguard"
+	"github.com/tamshai/phoenix/internal/yamlfile"
 )
 
 // maxPolicy is the longest policy file in bytes.
@@ -72,7 +69,7 @@ func loadPolicy(path string) (httpguard.Config, error) {
 		).Replace(text))
 	}
 	if path != "" {
-		if err := readPolicy(path, &file); err != nil {
+		if err := yamlfile.Read(path, maxPolicy, &file); err != nil {
 			return fail("%v", err)
 		}
 	}
@@ -125,41 +122,6 @@ func loadPolicy(path string) (httpguard.Config, error) {
 		}
 	}
 	return c, nil
-}
-
-func readPolicy(path string, file *policyFile) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxPolicy+1))
-	if err != nil {
-		return err
-	}
-	if len(data) > maxPolicy {
-		return fmt.Errorf("the policy is longer than %d bytes", maxPolicy)
-	}
-	loader, err := yaml.NewLoader(bytes.NewReader(data), yaml.WithKnownFields())
-	if err == nil {
-		err = loader.Load(file)
-	}
-	if errors.Is(err, io.EOF) { // nothing but comments
-		return nil
-	}
-	if err != nil {
-		text := strings.NewReplacer(
-			" in type main.policyFile", "; see phoenix guard serve --help for the keys", "main.policyFile", "keys and values",
-			"map[string]guard.Action", "actions by label", "map[string][]string", "lists by label", "map[string]string", "files by name",
-			"[]string", "a list", "float64", "a number", "bool", "true or false", "guard.Action", "an action", "!!", "",
-		).Replace(err.Error())
-		return fmt.Errorf("not a sound policy: %s", strings.Join(strings.Fields(text), " "))
-	}
-	var second yaml.Node
-	if err := loader.Load(&second); !errors.Is(err, io.EOF) {
-		return errors.New("not a sound policy: it has more than one document")
-	}
-	return nil
 }
 
 // registerPrompt registers the prompt in a file.

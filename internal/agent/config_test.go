@@ -74,13 +74,13 @@ func TestUsage(t *testing.T) {
 		"at most 107 bytes":                                         {"-identity", "pki/sign/a", "-tunnel", "unix:/" + strings.Repeat("x", 107) + "=b:2,peer=b", "--", "x"},
 		`has the mode "lax"`:                                        {"-identity", "pki/sign/a", "-serve", ":1=127.0.0.1:2,peer=b:lax", "--", "x"},
 		"move takes no value":                                       {"-postgres", "unix:/run/pg=db:5432/a,lease=d/creds/a,ca=/c,move=no", "--", "x"},
-		"write a time like 30s":                                     {"-config", config("serve: [{at: ':1', stall: 30}]"), "--", "x"},
+		"a time like 30s is wanted":                                 {"-config", config("serve: [{at: ':1', stall: 30}]"), "--", "x"},
 		"it listens for nothing":                                    {"-once", "-file", "/a=m/p#f", "-identity", "pki/sign/a", "-call", "127.0.0.1:1=b:2,peer=a"},
 		"no folder":                                                 {"-config", config("audit: {signer: transit/sign/a}"), "--", "x"},
 		"record in the program's name":                              {"-config", config("audit: {dir: /a, listen: ':1', token: m/p#f}"), "--", "x"},
 		"whoever is on this host":                                   {"-config", config("audit: {dir: /a, listen: '127.0.0.1:1'}"), "--", "x"},
 		"names no field":                                            {"-config", config("audit: {dir: /a, listen: '127.0.0.1:1', token: m/p}"), "--", "x"},
-		"the configuration cannot be read":                          {"-config", "/no/such/file", "--", "x"},
+		"-config /no/such/file: open ":                              {"-config", "/no/such/file", "--", "x"},
 	} {
 		_, err := parse(args...)
 		if !errors.Is(err, agent.ErrUsage) || !strings.Contains(err.Error()+"$", want) {
@@ -191,11 +191,10 @@ func TestFileIsStrict(t *testing.T) {
 	for text, want := range map[string]string{
 		"comand: [x]":                     "comand",
 		"grace: 1s\ngrace: 2s":            "grace",
-		"grace: soon":                     "soon",
-		"---\ngrace: 1s\n---\ngrace: 2s":  "more than one document",
+		"grace: soon":                     "line 1: a time like 30s",
+		"---\ngrace: 1s\n---\ngrace: 2s":  "a second document begins",
 		"on_change: {m/p#f: {walk: [x]}}": "run: [CMD",
 		"on_change: {m/p#f: {run: []}}":   "names no command",
-		strings.Repeat("#", 1<<20+1):      "longer than",
 		"files: [{path: /a, mode: 7777}]": "no mode",
 		"serve: [{peer: a}]":              "peer",
 		"call: [{to: a, peers: {a: {}}}]": "peers",

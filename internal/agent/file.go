@@ -1,10 +1,7 @@
 package agent
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -17,6 +14,7 @@ import (
 
 	"github.com/tamshai/phoenix/bootstrap"
 	"github.com/tamshai/phoenix/internal/agent/sidecar"
+	"github.com/tamshai/phoenix/internal/yamlfile"
 )
 
 // maxConfig is the longest configuration file in bytes.
@@ -133,39 +131,24 @@ func (a *actionText) UnmarshalYAML(n *yaml.Node) error {
 // LoadFile reads a configuration file. Templates that it names start from its
 // directory.
 func LoadFile(path string) (Config, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return Config{}, usage("the configuration cannot be read: %w", err)
+	var d document
+	if err := yamlfile.Read(path, maxConfig, &d); err != nil {
+		return Config{}, usage("-config %s: %w", path, err)
 	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
-	if err != nil {
-		return Config{}, usage("the configuration cannot be read: %w", err)
-	}
-	return Load(path, data)
+	return d.load(path)
 }
 
 // Load reads a configuration; name stands for it in errors, and its directory
 // is where templates start from.
 func Load(name string, data []byte) (Config, error) {
-	if len(data) > maxConfig {
-		return Config{}, usage("%s: the file is longer than %d bytes", name, maxConfig)
-	}
-	loader, err := yaml.NewLoader(bytes.NewReader(data), yaml.WithKnownFields())
-	if err != nil {
+	var d document
+	if err := yamlfile.Load(data, &d); err != nil {
 		return Config{}, usage("%s: %w", name, err)
 	}
-	var d document
-	if err := loader.Load(&d); err != nil && !errors.Is(err, io.EOF) {
-		text := strings.Join(strings.Fields(err.Error()), " ")
-		if strings.Contains(text, "time.Duration") {
-			text += "; write a time like 30s"
-		}
-		return Config{}, usage("%s: %s", name, text)
-	}
-	if err := loader.Load(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		return Config{}, usage("%s: the file holds more than one document", name)
-	}
+	return d.load(name)
+}
+
+func (d *document) load(name string) (Config, error) {
 	c, err := d.config(filepath.Dir(name))
 	if err != nil {
 		return Config{}, fmt.Errorf("%s: %w", name, err)
