@@ -75,6 +75,10 @@ func readableLog(cmd *cli.Command, i int) (string, fs.FS, error) {
 	return dir, os.DirFS(dir), nil
 }
 
+func noLog(dir string) error {
+	return usagef("%s has no audit log; name the directory that the log was opened in", dir)
+}
+
 func auditDirFlag() cli.Flag {
 	return &cli.StringFlag{Name: "dir", Usage: "the log's `DIR`, if it is not an argument", Sources: cli.EnvVars("PHOENIX_AUDIT_DIR"), TakesFile: true}
 }
@@ -113,9 +117,9 @@ func writerFlags() []cli.Flag {
 		&cli.StringFlag{Name: "signing-key", Usage: "sign with the Ed25519 key in `FILE`, which phoenix audit key makes", TakesFile: true},
 		&cli.StringSliceFlag{Name: "sensitive", Usage: "replace `FIELD` by its HMAC: user, peer, client, resource or an attribute; may be repeated"},
 		&cli.StringFlag{Name: "hash-key", Usage: "the key of these HMACs: 32 bytes or more in `FILE`", TakesFile: true},
-		&cli.Int64Flag{Name: "max-bytes", Usage: "bound on the log's size; 0: 1 GiB"},
-		&cli.Int64Flag{Name: "segment-size", Usage: "size of a segment; 0: 16 MiB"},
-		&cli.IntFlag{Name: "max-event", Usage: "largest event in bytes; 0: 256 KiB"},
+		&cli.Int64Flag{Name: "max-bytes", Usage: "bound on the log's size in bytes", DefaultText: "1 GiB"},
+		&cli.Int64Flag{Name: "segment-size", Usage: "size of a segment in bytes", DefaultText: "16 MiB"},
+		&cli.IntFlag{Name: "max-event", Usage: "largest event in bytes", DefaultText: "256 KiB"},
 	}, anchorFlags()...)
 }
 
@@ -307,7 +311,7 @@ func printer(cmd *cli.Command, w io.Writer) (func(auditlog.Entry) error, error) 
 }
 
 func auditCat(ctx context.Context, cmd *cli.Command) error {
-	_, fsys, err := readableLog(cmd, 0)
+	dir, fsys, err := readableLog(cmd, 0)
 	if err != nil {
 		return err
 	}
@@ -317,7 +321,9 @@ func auditCat(ctx context.Context, cmd *cli.Command) error {
 		return err
 	}
 	var damaged error
+	empty := true // not even the record that a log begins with
 	for e, err := range auditlog.Read(fsys, func(text string) { damaged = errors.Join(damaged, errors.New(text)) }) {
+		empty = false
 		if err == nil {
 			err = ctx.Err()
 		}
@@ -327,6 +333,9 @@ func auditCat(ctx context.Context, cmd *cli.Command) error {
 		if err != nil {
 			return err
 		}
+	}
+	if empty && damaged == nil {
+		return noLog(dir)
 	}
 	return errors.Join(w.Flush(), damaged)
 }
@@ -353,7 +362,7 @@ func auditTail(ctx context.Context, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	show, err := printer(cmd, os.Stdout)
+	show, err := printer(cmd, stdout(cmd))
 	if err != nil {
 		return err
 	}

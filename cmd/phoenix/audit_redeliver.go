@@ -83,7 +83,7 @@ func auditRedeliver(ctx context.Context, cmd *cli.Command) error {
 		return errors.Join(jsonOut(out), problems)
 	}
 	for _, one := range out {
-		fmt.Fprintf(os.Stdout, "%s: %d delivered, %d refused\n", one.Sink, one.Delivered, one.Rejected)
+		fmt.Fprintf(stdout(cmd), "%s: %d delivered, %d refused\n", one.Sink, one.Delivered, one.Rejected)
 	}
 	return problems
 }

@@ -85,7 +85,13 @@ func auditServe(ctx context.Context, cmd *cli.Command) (err error) {
 	}
 	addresses := cmd.StringSlice("listen")
 	for _, address := range addresses {
-		if !strings.HasPrefix(address, "unix:") && cert == "" && !cmd.Bool("plaintext") && !isLoopback(address) {
+		if strings.HasPrefix(address, "unix:") {
+			continue
+		}
+		if err := checkAddress(address); err != nil {
+			return err
+		}
+		if cert == "" && !cmd.Bool("plaintext") && !isLoopback(address) {
 			return usagef("--listen %s is not loopback, and without TLS others could read tokens and events; give --tls-cert and --tls-key, or --plaintext if the network is yours alone", address)
 		}
 	}
@@ -113,7 +119,7 @@ func auditServe(ctx context.Context, cmd *cli.Command) (err error) {
 	}
 	server, err := audithttp.IngestServer(audithttp.IngestConfig{Log: log, Clients: clients, Logger: warnings(os.Stderr)})
 	if err != nil {
-		return usagef("%s", strings.TrimPrefix(err.Error(), "audithttp: "))
+		return usagef("%s", strings.Replace(strings.TrimPrefix(err.Error(), "audithttp: "), "no UIDs and no Token", "neither uid nor token-file", 1))
 	}
 	var listeners []net.Listener
 	for _, address := range addresses {

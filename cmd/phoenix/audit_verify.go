@@ -64,12 +64,12 @@ func auditVerifyCommand() *cli.Command {
 
 In a bucket it reads the oldest version of each object, and finds the anchors
 beside the log. Amazon's credentials come from the environment, its shared
-files or the instance. Without --key the checkpoints' own keys are believed, and without --anchor who
-has the signing key could have sealed another history: the notes say so. Events
-that no checkpoint covers yet are no damage; they are counted. PLACE is of this
-log alone. A host that was wiped and made again has no more than its last epoch:
-earlier ones may be missing as soon as that is anchored, unless --all-epochs is
-given.
+files or the instance. Without --key the checkpoints' own keys are believed, and
+without --anchor who has the signing key could have sealed another history: the
+notes say so. Events that no checkpoint covers yet are no damage; they are
+counted. PLACE is of this log alone. A host that was wiped and made again has no
+more than its last epoch: earlier ones may be missing as soon as that is
+anchored, unless --all-epochs is given.
 
 Exit codes: 0 sound; 10 edited, 11 dropped, 12 reordered, 13 truncated, 14
 re-sealed, 15 wrong key, 16 anchor missing; 2 usage; 3 the bucket cannot be read.
@@ -106,7 +106,13 @@ func auditVerify(ctx context.Context, cmd *cli.Command) error {
 	}
 	noteUnlocked(report, fsys)
 	if len(report.Epochs) == 0 && len(report.Findings) == 0 {
-		return usagef("%s has no audit log; name the directory that the log was opened in", dir)
+		return noLog(dir)
+	}
+	if anchors != nil && len(report.Findings) == 0 {
+		// Where there is nothing, nothing contradicts the log: it may be misspelt.
+		if _, err := fs.Stat(anchors, "."); errors.Is(err, fs.ErrNotExist) {
+			return usagef("--anchor: there is no %s; name the place that the log's checkpoints are anchored in", cmd.String("anchor"))
+		}
 	}
 	if cmd.Bool("json") {
 		err = jsonOut(report)
@@ -173,9 +179,9 @@ func auditStatusCommand() *cli.Command {
    phoenix audit status --require-delivered DIR && ./wipe-the-host
 
 With --require-delivered the exit code is 1 unless there is a sink and every
-sink, or each that --sink names, has taken every event. With --json it prints {epoch, seq, events, bytes, sealed,
-anchored, unsealed, dropped, damage, sinks: [{name, confirmed, delivered,
-rejected, backlog, lag}]}; lag is in seconds.`,
+sink, or each that --sink names, has taken every event. With --json it prints
+{epoch, seq, events, bytes, sealed, anchored, unsealed, dropped, damage, sinks:
+[{name, confirmed, delivered, rejected, backlog, lag}]}; lag is in seconds.`,
 		Flags: []cli.Flag{
 			auditDirFlag(),
 			&cli.BoolFlag{Name: "require-delivered", Usage: "fail unless everything is delivered"},
@@ -197,7 +203,7 @@ func auditStatus(_ context.Context, cmd *cli.Command) error {
 		return err
 	}
 	if status.Epoch == "" {
-		return usagef("%s has no audit log; name the directory that the log was opened in", dir)
+		return noLog(dir)
 	}
 	if cmd.Bool("json") {
 		err = jsonOut(status)

@@ -34,8 +34,8 @@ func certsCheckCommand() *cli.Command {
 
 Each endpoint of the estate must answer nothing in the clear, refuse clients
 without a certificate and with one of another authority, whether they name the
-server in the handshake (SNI) or not, refuse TLS 1.2 and older, and show a certificate that the bundle vouches for, with the names that
-are expected. With --cert it must also accept that client. Nothing is changed,
+server in the handshake (SNI) or not, refuse TLS 1.2 and older, and show a
+certificate that the bundle vouches for, with the names that are expected. With --cert it must also accept that client. Nothing is changed,
 and no password is needed or sent. Protocols are https (the default), postgres,
 mongodb, redis and tls.
 
@@ -54,7 +54,7 @@ wrong usage, and 3 if there is none but an endpoint cannot be reached.
 			&cli.StringFlag{Name: "key", Usage: "the PEM `FILE` of its key, if that is not in the same", TakesFile: true},
 			&cli.StringFlag{Name: "bundle", Usage: "the PEM `FILE` of the authorities to trust; without it the system's are", TakesFile: true},
 			&cli.StringFlag{Name: "host", Usage: "connect to this `HOST` instead of those in the estate, as where containers publish their ports"},
-			&cli.DurationFlag{Name: "warn-before", Usage: "warn of certificates that end within this `TIME` (default: 24h, or the last fifth of a certificate's life if that is less)"},
+			&cli.DurationFlag{Name: "warn-before", Usage: "warn of certificates that end within this `TIME`", DefaultText: "24h, or the last fifth of a certificate's life if that is less"},
 			&cli.StringSliceFlag{Name: "agent", Usage: "ask the agent that listens at this `ADDR` for its edges; may be repeated"},
 			&cli.DurationFlag{Name: "quiet", Value: 24 * time.Hour, Usage: "an edge can be strict when nothing plain has come for this `TIME`"},
 			&cli.DurationFlag{Name: "timeout", Value: 5 * time.Second, Usage: "the longest one connection may take"},
@@ -143,15 +143,15 @@ func certsCheck(ctx context.Context, cmd *cli.Command) error {
 			}
 		}
 		all["edges"] = edges
-		err = printJSON(os.Stdout, all)
+		err = printJSON(stdout(cmd), all)
 	case cmd.Bool("json"):
-		err = printJSON(os.Stdout, all)
+		err = printJSON(stdout(cmd), all)
 	default:
 		if len(checks) > 0 {
-			printChecks(os.Stdout, checks, about)
+			printChecks(stdout(cmd), checks, about)
 		}
 		if len(agents) > 0 {
-			printEdges(os.Stdout, agents, quiet, now)
+			printEdges(stdout(cmd), agents, quiet, now)
 		}
 	}
 	result := checksResult(checks)
@@ -262,7 +262,11 @@ func namedChecks(cmd *cli.Command, cfg tlsconfig.ProbeConfig) ([]*check, error) 
 		who, ok := parseEndpoint(arg)
 		if !ok {
 			shown := arg[strings.LastIndex(arg, "@")+1:] // there may be a password before it
-			return nil, usagef("%q is no endpoint; write PROTOCOL://HOST:PORT, with one of %v, for PostgreSQL postgres://USER@HOST:PORT/DATABASE, without a password", shown, tlsconfig.Protocols())
+			var known []string
+			for _, p := range tlsconfig.Protocols() {
+				known = append(known, string(p))
+			}
+			return nil, usagef("%q is no endpoint; write PROTOCOL://HOST:PORT, with one of %s, for PostgreSQL postgres://USER@HOST:PORT/DATABASE, without a password", shown, strings.Join(known, ", "))
 		}
 		checks = append(checks, &check{name: who.Addr, cfg: cfg, who: who})
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -59,7 +60,7 @@ func askAgent(ctx context.Context, at, path string, into any) error {
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return fmt.Errorf("%w at %s: %w; give what its -listen says", errNoAgent, at, err)
+		return fmt.Errorf("%w at %s: %w; give what its -listen says", errNoAgent, at, cause(err))
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
@@ -69,6 +70,15 @@ func askAgent(ctx context.Context, at, path string, into any) error {
 		return fmt.Errorf("%w at %s: what is there answers with something else", errNoAgent, at)
 	}
 	return nil
+}
+
+// cause is err without the request, which nobody has made by that name.
+func cause(err error) error {
+	var of *url.Error
+	if errors.As(err, &of) {
+		return of.Err
+	}
+	return err
 }
 
 // edgesResult is what the command ends with: a finding if an edge can be made

@@ -64,7 +64,7 @@ its place, ca.crt goes on naming it until it ends.
 			&cli.StringFlag{Name: "mode", Usage: "with --out, the `MODE` of files with the key", DefaultText: "0600"},
 			&cli.StringFlag{Name: "password-file", Usage: "with --out, the `FILE` with the password for pkcs12; - is standard input", TakesFile: true},
 			&cli.StringFlag{Name: "reload", Usage: "with --out, a shell `COMMAND` to run after a change"},
-			&cli.DurationFlag{Name: "renew-before", Usage: "do nothing while the certificate is good for longer, like 8h"},
+			&cli.DurationFlag{Name: "renew-before", Usage: "do nothing while the certificate is good for longer, like 8h", HideDefault: true},
 			&cli.DurationFlag{Name: "ttl", Usage: "how long it shall be good", DefaultText: "as the estate says; 720h for --self-signed"},
 			&cli.BoolFlag{Name: "self-signed", Usage: "without Vault: for Vault's own listener"},
 			&cli.StringFlag{Category: "Operator", Name: "credentials", Usage: "log in with the `FILE` that phoenix issue wrote for the service", TakesFile: true},
@@ -145,11 +145,11 @@ func certsIssue(ctx context.Context, cmd *cli.Command) (err error) {
 		}
 		report = append(report, *line)
 		if !cmd.Bool("json") {
-			fmt.Printf("%s: %s %s in %s, good until %s\n", line.Service, line.Action, line.Serial, line.Dir, line.Expires.Format(time.RFC3339))
+			fmt.Fprintf(stdout(cmd), "%s: %s %s in %s, good until %s\n", line.Service, line.Action, line.Serial, line.Dir, line.Expires.Format(time.RFC3339))
 		}
 	}
 	if cmd.Bool("json") {
-		problems = errors.Join(printJSON(os.Stdout, map[string]any{"material": report}), problems)
+		problems = errors.Join(printJSON(stdout(cmd), map[string]any{"material": report}), problems)
 	}
 	return problems
 }

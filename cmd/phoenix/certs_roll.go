@@ -44,9 +44,10 @@ pki.material that is on this machine must have it, and each endpoint of the
 estate, and each --endpoint, must accept a client with a certificate from below
 it. Who that is, calls in the estate says; the certificates are for the asking
 alone, good for five minutes. An endpoint that refuses is asked with a
-certificate of today too: if it accepts that one, it is behind. Of a name with several addresses each is asked. What a
-program trusts that only calls others is seen by no endpoint: its agent is asked
-with --agent, and --settle is for those without one.
+certificate of today too: if it accepts that one, it is behind. Of a name with
+several addresses each is asked. What a program trusts that only calls others is
+seen by no endpoint: its agent is asked with --agent, and --settle is for those
+without one.
 
 Before remove neither folders nor endpoints may show a chain to the old root,
 and no certificate below it may be good. What Vault has signed is known without
@@ -120,9 +121,9 @@ func certsRoll(ctx context.Context, cmd *cli.Command) (err error) {
 		if err != nil {
 			out.Error = advised(err)
 		}
-		return errors.Join(printJSON(os.Stdout, out), err, rolled(report))
+		return errors.Join(printJSON(stdout(cmd), out), err, rolled(report))
 	}
-	printRoll(report)
+	printRoll(stdout(cmd), report)
 	return errors.Join(err, rolled(report))
 }
 
@@ -161,7 +162,7 @@ func rolled(r *provision.RollReport) error {
 	return nil
 }
 
-func printRoll(r *provision.RollReport) {
+func printRoll(w io.Writer, r *provision.RollReport) {
 	for _, a := range r.Authorities {
 		state := "new"
 		switch {
@@ -170,19 +171,19 @@ func printRoll(r *provision.RollReport) {
 		case a.Issues:
 			state = "current"
 		}
-		fmt.Printf("%-8s %s %q, until %s\n", state, a.Mount, a.Subject, a.Ends.Format(time.DateOnly))
+		fmt.Fprintf(w, "%-8s %s %q, until %s\n", state, a.Mount, a.Subject, a.Ends.Format(time.DateOnly))
 	}
 	for _, s := range r.Done {
-		fmt.Printf("done     %s: %s\n", s.Phase, s.Text)
+		fmt.Fprintf(w, "done     %s: %s\n", s.Phase, s.Text)
 	}
 	for _, why := range r.Waiting {
-		fmt.Printf("waiting  %s: %s\n", r.Phase, why)
+		fmt.Fprintf(w, "waiting  %s: %s\n", r.Phase, why)
 	}
 	if r.Phase == provision.RollIdle {
-		fmt.Println("no roll is under way")
+		fmt.Fprintln(w, "no roll is under way")
 		return
 	}
-	fmt.Printf("next     %s: run again to go on\n", r.Phase)
+	fmt.Fprintf(w, "next     %s: run again to go on\n", r.Phase)
 }
 
 // rollProbe looks at the folders of the estate that are on this machine, at

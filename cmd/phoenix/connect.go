@@ -58,7 +58,7 @@ func loadEstate(cmd *cli.Command) (*provision.Estate, error) {
 	}
 	e, err := provision.LoadFile(path)
 	if err != nil && !errors.Is(err, provision.ErrEstate) {
-		return nil, usagef("--file: %v", err)
+		return nil, usagef("--file: %s", strings.TrimPrefix(err.Error(), "provision: estate: "))
 	}
 	return e, err
 }
@@ -145,6 +145,8 @@ func operatorToken(cmd *cli.Command) (secrets.Secret, error) {
 		text, from = strings.TrimSpace(string(data)), "--token-file"
 	}
 	switch {
+	case text == "" && from == "--token-file":
+		return secrets.Secret{}, usagef("--token-file %s is empty; log in, and put the new token there", cmd.String("token-file"))
 	case text == "":
 		return secrets.Secret{}, usagef("there is no operator's token; set VAULT_TOKEN, or give --token-file or --github-oidc")
 	case strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }):

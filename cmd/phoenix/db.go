@@ -146,9 +146,9 @@ func posture(ctx context.Context, cmd *cli.Command) error {
 		fmt.Fprintf(os.Stderr, "phoenix: wrote %s, which accepts %s until their days; read it, and say why for each\n", path, plural(len(r.Findings)+len(r.Accepted), "finding"))
 	}
 	if cmd.Bool("json") {
-		err = printJSON(os.Stdout, r)
+		err = printJSON(stdout(cmd), r)
 	} else {
-		printPosture(os.Stdout, r)
+		printPosture(stdout(cmd), r)
 	}
 	if err == nil && len(r.Findings) > 0 && path == "" {
 		return errFinding
@@ -159,7 +159,7 @@ func posture(ctx context.Context, cmd *cli.Command) error {
 func listCodes(cmd *cli.Command) error {
 	codes := dbconn.PostureCodes()
 	if cmd.Bool("json") {
-		return printJSON(os.Stdout, codes)
+		return printJSON(stdout(cmd), codes)
 	}
 	names := make([]string, 0, len(codes))
 	for name := range codes {
@@ -167,7 +167,7 @@ func listCodes(cmd *cli.Command) error {
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		fmt.Printf("%-22s %s\n", name, codes[name])
+		fmt.Fprintf(stdout(cmd), "%-22s %s\n", name, codes[name])
 	}
 	return nil
 }

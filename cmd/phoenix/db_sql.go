@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/urfave/cli/v3"
@@ -75,8 +76,8 @@ func dbSQL(ctx context.Context, cmd *cli.Command) error {
 	if err != nil {
 		return usagef("%v", err)
 	}
-	fmt.Print(sql)
-	return nil
+	_, err = io.WriteString(stdout(cmd), sql)
+	return err
 }
 
 // postgresServer is the one of --server, or the only one.
@@ -130,10 +131,10 @@ func missingSQL(ctx context.Context, cmd *cli.Command, estate *provision.Estate,
 		}
 	}
 	if cmd.Bool("json") {
-		err = printJSON(os.Stdout, map[string]any{"server": server, "missing": missing})
+		err = printJSON(stdout(cmd), map[string]any{"server": server, "missing": missing})
 	} else {
 		for _, m := range missing {
-			fmt.Printf("-- not so: %s\n%s\n", m.What, m.SQL)
+			fmt.Fprintf(stdout(cmd), "-- not so: %s\n%s\n", m.What, m.SQL)
 		}
 		if len(missing) > 0 {
 			fmt.Fprintf(os.Stderr, "phoenix: %s lacks %s for Vault; have its superuser run what is printed, or all of phoenix db sql -f %s, which also sets the password\n", server, plural(len(missing), "thing"), estate.File)

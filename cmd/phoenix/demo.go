@@ -18,11 +18,11 @@ func demoCommand() *cli.Command {
 		Usage: "run the main job from an empty Vault, in seconds",
 		Description: `Provisions the Tamshai estate, issues one-use SecretIDs, boots three services,
 replays a spent SecretID, presents a tampered one, changes a secret under a
-running service, runs a Node service behind the agent, and three on mutual TLS and PostgreSQL
-while all their credentials are replaced, keeps personal data from a
-model and its prompt from its users, changes an audit log as root and finds what
-was changed, wipes Vault and comes back. It runs on the
-double of Vault, with nothing installed, or on real Vault in a process of its own.
+running service, runs a Node service behind the agent, and three on mutual TLS
+and PostgreSQL while all their credentials are replaced, keeps personal data
+from a model and its prompt from its users, changes an audit log as root and
+finds what was changed, wipes Vault and comes back. It runs on the double of
+Vault, with nothing installed, or on real Vault in a process of its own.
 It touches no other Vault and prints no secret value.
 
    phoenix demo

@@ -101,11 +101,11 @@ func examine(ctx context.Context, cmd *cli.Command) (err error) {
 	}
 	progress.clear()
 	if cmd.Bool("json") {
-		err = printJSON(os.Stdout, map[string]any{
+		err = printJSON(stdout(cmd), map[string]any{
 			"vault": addr, "reached": r.Reached, "problems": r.Count(doctor.Problem), "warnings": r.Count(doctor.Warning), "findings": r.Findings,
 		})
 	} else {
-		printReport(os.Stdout, r, orElse(service, file), cmd.Bool("verbose"))
+		printReport(stdout(cmd), r, orElse(service, file), cmd.Bool("verbose"))
 	}
 	switch {
 	case err != nil:
@@ -193,10 +193,10 @@ func listChecks(cmd *cli.Command) error {
 		list = append(list, entry{c.ID, c.Modes.String(), c.About})
 	}
 	if cmd.Bool("json") {
-		return printJSON(os.Stdout, list)
+		return printJSON(stdout(cmd), list)
 	}
 	for _, e := range list {
-		fmt.Printf("%-22s %-16s %s\n", e.Check, e.Modes, e.About)
+		fmt.Fprintf(stdout(cmd), "%-22s %-16s %s\n", e.Check, e.Modes, e.About)
 	}
 	return nil
 }

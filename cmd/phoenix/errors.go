@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -139,10 +140,38 @@ func exitCode(err error) int {
 // that names the flag, instead of a page of help.
 func namesUsageErrors(c *cli.Command) {
 	c.OnUsageError = func(_ context.Context, cmd *cli.Command, err error, _ bool) error {
-		return usagef("%v; see %s --help", err, cmd.FullName())
+		return usagef("%s; see %s --help", flagFault(err), cmd.FullName())
 	}
 	for _, sub := range c.Commands {
 		namesUsageErrors(sub)
+	}
+}
+
+// A badFlag is what the library says of a flag: it writes one dash where people
+// write two, and shows how Go reads numbers.
+var badFlag = regexp.MustCompile(`^(?:flag provided but not defined: -+(\S+)|flag needs an argument: -+(\S+)|invalid value ("(?:[^"\\]|\\.)*") for (?:flag|argument) -+(\S+): (.*))$`)
+
+// flagFault says what is wrong with a flag.
+func flagFault(err error) string {
+	dashed := func(name string) string {
+		if len(name) == 1 {
+			return "-" + name
+		}
+		return "--" + name
+	}
+	switch m := badFlag.FindStringSubmatch(err.Error()); {
+	case m == nil:
+		return err.Error()
+	case m[1] != "":
+		return "there is no flag " + dashed(m[1])
+	case m[2] != "":
+		return dashed(m[2]) + " needs a value"
+	case strings.Contains(m[5], "invalid duration"):
+		return fmt.Sprintf("%s: %s is no time; write it like 30s", dashed(m[4]), m[3])
+	case strings.Contains(m[5], "parsing"):
+		return fmt.Sprintf("%s: %s is no number, or out of range", dashed(m[4]), m[3])
+	default:
+		return fmt.Sprintf("%s: %s: %s", dashed(m[4]), m[3], m[5])
 	}
 }
 

@@ -54,7 +54,7 @@ With a FILE, or on a terminal, the text is shown with its findings marked.
    echo '{"text":"SSN 219-09-9999"}' | phoenix guard scan
    phoenix guard scan notes.txt`,
 		Flags: []cli.Flag{
-			&cli.FloatFlag{Name: "min-score", Usage: "list candidates with a score of `X` or more, from 0 to 1"},
+			&cli.FloatFlag{Name: "min-score", Usage: "list candidates with a score of `X` or more, from 0 to 1", HideDefault: true},
 			entitiesFlag(),
 		},
 		Action: func(ctx context.Context, cmd *cli.Command) error {

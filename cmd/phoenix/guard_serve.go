@@ -63,6 +63,9 @@ func serveGuard(ctx context.Context, cmd *cli.Command) error {
 	if (cert == "") != (key == "") {
 		return usagef("--tls-cert and --tls-key go together")
 	}
+	if err := checkAddress(cmd.String("listen")); err != nil {
+		return err
+	}
 	if cert == "" && !cmd.Bool("plaintext") && !isLoopback(cmd.String("listen")) {
 		return usagef("--listen %s is not loopback, and without TLS others could read what users say; give --tls-cert and --tls-key, or --plaintext if the network is yours alone", cmd.String("listen"))
 	}
@@ -145,6 +148,14 @@ func upstreamURL(s string) (*url.URL, error) {
 		return nil, usagef("--upstream %s would send requests in the clear; use https://", u.Host)
 	}
 	return u, nil
+}
+
+// checkAddress returns an error unless address is HOST:PORT.
+func checkAddress(address string) error {
+	if _, port, err := net.SplitHostPort(address); err != nil || port == "" {
+		return usagef("--listen %q is no address; write it like 127.0.0.1:8089, or :8089 for every interface", address)
+	}
+	return nil
 }
 
 // isLoopback reports whether the host in an address is this machine alone.

@@ -29,11 +29,13 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) int {
+	stdout := &dataWriter{file: os.Stdout}
 	root := &cli.Command{
 		Name:                  "phoenix",
-		Usage:                 "provision Vault from an estate file and issue SecretIDs",
+		Usage:                 "provision, issue, check, audit and guard: the operator's side of Phoenix",
 		Description:           "Start here:\n   phoenix provision plan -f estate.yaml",
 		Version:               buildinfo.Version(),
+		Writer:                stdout,
 		EnableShellCompletion: true,
 		Suggest:               true,
 		ExitErrHandler:        func(context.Context, *cli.Command, error) {}, // report does it
@@ -50,5 +52,5 @@ func run(ctx context.Context, args []string) int {
 		},
 	}
 	namesUsageErrors(root)
-	return report(os.Stderr, root.Run(ctx, args))
+	return report(os.Stderr, stdout.with(root.Run(ctx, args)))
 }

@@ -140,24 +140,24 @@ func showPlan(_ context.Context, cmd *cli.Command, plan *provision.Plan) error {
 		}
 	}
 	if cmd.Bool("json") {
-		err := printJSON(os.Stdout, map[string]any{
+		err := printJSON(stdout(cmd), map[string]any{
 			"estate": plan.Estate.File, "owner": plan.Estate.Owner, "vault": plan.Vault(), "version": plan.Version,
 			"drift": plan.Drift(), "reads": plan.Reads(), "notes": orEmpty(plan.Notes), "changes": shown,
 		})
 		return errors.Join(err, drift(plan))
 	}
-	colour := paint(os.Stdout)
+	colour := paint(stdout(cmd))
 	counts := map[provision.Action]int{}
 	for _, c := range plan.Changes {
 		counts[c.Action]++
 	}
 	for _, c := range shown {
-		printChange(os.Stdout, colour, c, plan.Prune, verbose)
+		printChange(stdout(cmd), colour, c, plan.Prune, verbose)
 	}
 	for _, note := range plan.Notes {
-		fmt.Printf("? %s\n", note)
+		fmt.Fprintf(stdout(cmd), "? %s\n", note)
 	}
-	fmt.Printf("%s: %d to create, %d to change, %d %s, %d unseen, %d as wanted\n", plan.Estate.File,
+	fmt.Fprintf(stdout(cmd), "%s: %d to create, %d to change, %d %s, %d unseen, %d as wanted\n", plan.Estate.File,
 		counts[provision.Create], counts[provision.Update], counts[provision.Prune], pruning(plan.Prune), counts[provision.Unseen], counts[provision.OK])
 	return drift(plan)
 }
@@ -237,13 +237,13 @@ func apply(ctx context.Context, cmd *cli.Command, plan *provision.Plan) error {
 		if err != nil {
 			out["error"] = err.Error()
 		}
-		return errors.Join(printJSON(os.Stdout, out), err)
+		return errors.Join(printJSON(stdout(cmd), out), err)
 	}
-	colour := paint(os.Stdout)
+	colour := paint(stdout(cmd))
 	for _, c := range result.Done {
-		printChange(os.Stdout, colour, c, true, cmd.Bool("verbose"))
+		printChange(stdout(cmd), colour, c, true, cmd.Bool("verbose"))
 	}
-	fmt.Printf("%s: %d writes, %d reads\n", plan.Estate.File, result.Writes, result.Reads)
+	fmt.Fprintf(stdout(cmd), "%s: %d writes, %d reads\n", plan.Estate.File, result.Writes, result.Reads)
 	return err
 }
 

@@ -1,17 +1,53 @@
 package main
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"sync"
 
+	"github.com/urfave/cli/v3"
 	"golang.org/x/term"
 
 	"github.com/tamshai/phoenix/provision"
 )
 
+// A dataWriter is standard output. It remembers that a write failed, so that a
+// report that is lost, as on a full disk, is no success.
+type dataWriter struct {
+	file *os.File
+	mu   sync.Mutex
+	err  error
+}
+
+func (o *dataWriter) Write(p []byte) (int, error) {
+	n, err := o.file.Write(p)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.err = cmp.Or(o.err, err)
+	return n, err
+}
+
+// with returns err and what was lost of the output.
+func (o *dataWriter) with(err error) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err == nil || errors.Is(err, o.err) {
+		return err
+	}
+	return errors.Join(err, o.err)
+}
+
+// stdout is where cmd writes data.
+func stdout(cmd *cli.Command) io.Writer { return cmd.Root().Writer }
+
 // isTerminal reports whether w is one.
 func isTerminal(w io.Writer) bool {
+	if o, ok := w.(*dataWriter); ok {
+		w = o.file
+	}
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -124,7 +125,11 @@ func mainCheck(args []string, stdout io.Writer) (int, error) {
 	}
 	resp, err := ask(ctx, *listen, path)
 	if err != nil {
-		return 3, fmt.Errorf("no agent answers at %s: %w", *listen, err)
+		var request *url.Error // which nobody has made by its name
+		if errors.As(err, &request) {
+			err = request.Err
+		}
+		return 3, fmt.Errorf("no agent answers at %s: %w; see whether it runs, and what its own -listen says", *listen, err)
 	}
 	defer resp.Body.Close()
 	if *live {

@@ -100,7 +100,7 @@ func (c *Config) checkAddr() error {
 		return errors.New("vault: VAULT_ADDR must hold no user, query or fragment; write it like https://vault:8200")
 	}
 	if u.Scheme == "http" && !c.AllowPlaintext && !loopback(u.Hostname()) {
-		return fmt.Errorf("vault: %s would send tokens in the clear; use https, or set AllowPlaintext if the network itself is private and encrypted", c.Addr)
+		return fmt.Errorf("vault: %s would send tokens in the clear; use https", c.Addr)
 	}
 	return nil
 }
