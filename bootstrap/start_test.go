@@ -125,11 +125,21 @@ func TestHandoverFromSpent(t *testing.T) {
 func TestHandoverOfARunningSession(t *testing.T) {
 	v := onReal(t)
 	cfg := v.withFile(v.wrapped())
+	// What is on record when the session says that it is ready.
+	var recorded [][2]int
+	cfg.OnStatus = func(s bootstrap.Status) {
+		if s.State == bootstrap.Ready {
+			recorded = append(recorded, [2]int{len(v.events.all("bootstrap.ready")), len(v.events.all("session.handover"))})
+		}
+	}
 	s := v.start(cfg)
 	before := v.tokens()
 	v.drop(cfg.SecretIDFile, v.wrapped())
 	v.events.await(t, "session.handover", 1)
 	v.events.await(t, "session.token.revoked", 1)
+	if want := [][2]int{{1, 0}, {1, 1}}; !slices.Equal(recorded, want) {
+		t.Errorf("ready with %v on record, want %v", recorded, want)
+	}
 	after := v.tokens()
 	if len(before) != 1 || len(after) != 1 || before[0] == after[0] {
 		t.Errorf("tokens before %v, after %v", before, after)
