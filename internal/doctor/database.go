@@ -175,12 +175,20 @@ func (x *exam) databaseStatic(ctx context.Context) []Finding {
 		case period > longestLease:
 			list = append(list, problem(r.Name, "its password is changed each "+span(period)+": it is older than a day", databasesRemedy))
 		case unknown == nil && late > time.Hour:
-			list = append(list, problem(r.Name, "its password should have been changed "+span(late)+" ago: Vault tries, and cannot", "see Vault's log; Vault's user must be able to log in and have ADMIN on "+r.User+": phoenix db sql --server "+r.Server+" --dsn …"))
+			list = append(list, problem(r.Name, "its password should have been changed "+span(late)+" ago: Vault tries, and cannot", "see Vault's log; Vault's user must be able to log in and to change "+r.User+": "+x.rightsOfVault(r.Server)))
 		default:
 			list = append(list, ok(r.Name, "its password is changed each %s", span(period)))
 		}
 	}
 	return list
+}
+
+// rightsOfVault says how to see whether Vault's user has them on a server.
+func (x *exam) rightsOfVault(server string) string {
+	if c := x.estate.Users.Connection(server); c != nil && c.Kind == "mongodb" {
+		return "it needs the role userAdminAnyDatabase"
+	}
+	return "phoenix db sql --server " + server + " --dsn …"
 }
 
 // databaseUsers has Vault make a user with each role, which proves that it can log
@@ -195,7 +203,7 @@ func (x *exam) databaseUsers(ctx context.Context) []Finding {
 		ref := u.Mount + "/creds/" + r.Name
 		lease, grant, err := x.client.ReadLease(ctx, ref)
 		if err != nil {
-			list = append(list, problem(ref, "Vault makes no user: "+err.Error(), "see that the server is up, and what Vault's user lacks there: phoenix db sql --server "+r.Server+" --dsn …"))
+			list = append(list, problem(ref, "Vault makes no user: "+err.Error(), "see that the server is up, and what Vault's user lacks there: "+x.rightsOfVault(r.Server)))
 			continue
 		}
 		// Without sync Vault answers before it has tried.

@@ -3,12 +3,15 @@ package doctor_test
 import (
 	"context"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/tamshai/phoenix/internal/doctor"
+	"github.com/tamshai/phoenix/internal/realmongo"
 	"github.com/tamshai/phoenix/internal/realpg"
 	"github.com/tamshai/phoenix/internal/testpki"
 	"github.com/tamshai/phoenix/internal/vault"
@@ -170,4 +173,75 @@ func TestMistakesInDatabases(t *testing.T) {
 	// The connection comes last: without it nothing else can be made again.
 	w.must("DELETE", config, nil)
 	want(t, w.examine(w.server.RootToken()), "database.connection", p, "there is no "+config)
+}
+
+const withMongoDB = estateText + `
+servers:
+  mongodb: {kind: mongodb, sans: [localhost, 127.0.0.1]}
+databases:
+  sales: {server: mongodb}
+database_users:
+  mount: documents
+  connections:
+    mongodb: {addr: "ADDR", password: {env: FIRST_PASSWORD}, ca: {file: "CA"}}
+  roles:
+    sales: {database: sales, grant: [readWrite]}
+  static:
+    old_app: {server: mongodb}
+`
+
+// MongoDB's connections are looked at as PostgreSQL's are. The server of the test
+// has no roles, and makes none of the users that Vault asks for, which is what a
+// server is seen to do whose user for Vault lacks rights.
+func TestDatabasesOnMongoDB(t *testing.T) {
+	w := settled(t)
+	ca := testpki.NewCA("doctor's documents")
+	m := realmongo.Start(t, realmongo.Config{CA: ca, Certificate: lasting(ca, "localhost", 90*24*time.Hour), Strangers: true})
+	caFile := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(caFile, testpki.PEM(ca.Cert), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const password = "first-password-on-mongodb"
+	hidden.add(password)
+	m.AddUser(t, "vault", password)
+	m.AddUser(t, "old_app", "by hand")
+	t.Setenv("FIRST_PASSWORD", password)
+	e, err := provision.Load("estate.yaml", []byte(strings.NewReplacer("ADDR", m.Addr(), `"CA"`, caFile).Replace(withMongoDB)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.estate = e
+	w.apply(e)
+	t.Cleanup(func() {
+		w.server.Request(context.Background(), w.server.RootToken(), "POST", "sys/leases/revoke-force/documents", nil, nil)
+		w.server.Request(context.Background(), w.server.RootToken(), "DELETE", "sys/mounts/documents", nil, nil)
+	})
+
+	r := w.databases(healthy(nil))
+	for _, check := range []string{"database.connection", "database.role", "database.static"} {
+		want(t, r, check, doctor.OK, "")
+	}
+	want(t, r, "database.tls", doctor.Problem, "set net.tls.disabledProtocols") // this one speaks TLS 1.2, too
+	want(t, r, "database.users", doctor.Problem, "it needs the role userAdminAnyDatabase")
+
+	const config = "documents/config/mongodb"
+	url := "mongodb://{{username}}:{{password}}@" + m.Addr() + "/admin"
+	for _, tt := range []struct {
+		name   string
+		config obj
+		status doctor.Status
+		part   string
+	}{
+		{"plaintext", obj{"connection_url": url, "verify_connection": false}, doctor.Problem, "tls=true is not in its connection_url"},
+		{"any certificate", obj{"connection_url": url + "?tls=true&tlsInsecure=true", "verify_connection": false}, doctor.Problem, "does not verify the server"},
+		{"another user", obj{"connection_url": url + "?tls=true", "username": "root", "verify_connection": false}, doctor.Problem, "Vault logs in as root, not as vault"},
+		{"every role", obj{"connection_url": url + "?tls=true", "username": "vault", "allowed_roles": "*", "verify_connection": false}, doctor.Warning, "every role may use it"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w.must("POST", config, tt.config)
+			want(t, w.examine(w.server.RootToken()), "database.connection", tt.status, tt.part)
+		})
+	}
+	m.Kill()
+	want(t, w.examine(w.server.RootToken()), "database.tls", doctor.Note, "cannot be reached from here")
 }
