@@ -25,6 +25,7 @@ import (
 	"filippo.io/age"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/tamshai/phoenix/internal/agent"
 	"github.com/tamshai/phoenix/internal/realvault"
 	"github.com/tamshai/phoenix/internal/sealed"
 	"github.com/tamshai/phoenix/internal/vault"
@@ -38,8 +39,9 @@ func TestMain(m *testing.M) {
 		// unwraps every SecretID in it, as a service would.
 		"unwrap": unwrap,
 		// failing is a command that fails.
-		"failing":  func() { os.Exit(7) },
-		"certinfo": certinfo,
+		"failing":       func() { os.Exit(7) },
+		"phoenix-agent": func() { os.Exit(agent.Main(os.Args, os.Stdout, os.Stderr)) },
+		"certinfo":      certinfo,
 	})
 }
 
@@ -94,6 +96,11 @@ func TestScripts(t *testing.T) {
 			"memory":    memory,
 			"appears": func(ts *testscript.TestScript, _ bool, args []string) {
 				await(ts, func() bool { _, err := os.Stat(ts.MkAbs(args[0])); return err == nil }, args[0]+" does not appear")
+			},
+			// ready ADDRESS: the agent there comes to be ready.
+			"ready": func(ts *testscript.TestScript, _ bool, args []string) {
+				var r agent.Report
+				await(ts, func() bool { return askAgent(t.Context(), args[0], "/readyz", &r) == nil && r.Ready }, "no agent gets ready at "+args[0])
 			},
 			// logged FILE REGEXP: the file comes to match.
 			"logged": func(ts *testscript.TestScript, _ bool, args []string) {
