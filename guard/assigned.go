@@ -17,11 +17,11 @@ func keyBefore(b []byte, i int) bool {
 func keyName(b []byte, i int) (name []byte, ok bool) {
 	for range 2 {
 		end := i
-		for end > 0 && i-end < 5 && strings.IndexByte("\"' \\`])?+|:.<>", b[end-1]) >= 0 {
+		for end > 0 && i-end < 5 && isBehindKey[b[end-1]] {
 			end--
 		}
 		start := end
-		for start > 0 && end-start < 64 && (isAlnum(b[start-1]) || b[start-1] == '_' || b[start-1] == '-' || b[start-1] == '.') {
+		for start > 0 && end-start < 64 && isKeyByte[b[start-1]] {
 			start--
 		}
 		name = b[start:end]
@@ -41,19 +41,35 @@ func keyName(b []byte, i int) (name []byte, ok bool) {
 	if len(name) < 3 {
 		return nil, false
 	}
-	for i := range name {
-		if secretWord(name, i) {
-			return name, !namesNoSecret(name)
+	if !hasSecretWord(name) {
+		return nil, false
+	}
+	return name, !namesNoSecret(name)
+}
+
+// isKeyByte marks what names of secrets are made of.
+var isKeyByte = func() (t [256]bool) {
+	for c := range t {
+		t[c] = isAlnum(byte(c)) || c == '_' || c == '-' || c == '.'
+	}
+	return t
+}()
+
+// isBehindKey marks what may stand between one and its value.
+var isBehindKey = byteSet("\"' \\`])?+|:.<>")
+
+// hasSecretWord reports whether a word that names secrets is in name.
+func hasSecretWord(name []byte) bool {
+	for i := 1; i < len(name); i++ {
+		if secretStarts[name[i-1]&31]&(1<<(name[i]&31)) != 0 && secretWord(name, i-1) {
+			return true
 		}
 	}
-	return nil, false
+	return false
 }
 
 // secretWord reports whether a word that names secrets begins at name[i].
 func secretWord(name []byte, i int) bool {
-	if i+1 >= len(name) || secretStarts[name[i]&31]&(1<<(name[i+1]&31)) == 0 {
-		return false
-	}
 	switch lower(name[i]) {
 	case 'p':
 		return hasWord(name, i, "passw") || hasWord(name, i, "passphrase") || hasWord(name, i, "pwd")
@@ -184,6 +200,9 @@ func isQuote(c byte) bool { return c == '"' || c == '\'' || c == '`' }
 // the key in front of it if there is no password.
 func (l *level) login(i int) {
 	t := l.t
+	if t[i] != ':' {
+		return
+	}
 	start := i
 	for start > 0 && i-start < 64 && (isAlnum(t[start-1]) || strings.IndexByte("_-.@{}\"!#$%^&*+", t[start-1]) >= 0) {
 		start--
@@ -192,7 +211,7 @@ func (l *level) login(i int) {
 	for start > 0 && strings.IndexByte(" \"'=", t[start-1]) >= 0 {
 		start--
 	}
-	if head := t[:start]; t[i] != ':' || start == i || !bytes.HasSuffix(head, []byte(" -u")) && !bytes.HasSuffix(head, []byte(" --user")) {
+	if head := t[:start]; start == i || !bytes.HasSuffix(head, []byte(" -u")) && !bytes.HasSuffix(head, []byte(" --user")) {
 		return
 	}
 	from := i + 1

@@ -72,12 +72,7 @@ func namesSecret(word []byte) bool {
 	if c := lower(word[0]); c == 'b' && (hasWord(word, 0, "bearer") || hasWord(word, 0, "basic")) {
 		return true
 	}
-	for i := range word {
-		if secretWord(word, i) {
-			return true
-		}
-	}
-	return false
+	return hasSecretWord(word)
 }
 
 // opensBlock reports whether c, at the end of a line, says that a value follows
