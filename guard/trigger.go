@@ -156,11 +156,12 @@ func encodes(word []byte) bool {
 	if changes < 2 && small > 0 {
 		return false // a word, or two
 	}
-	if len(word) > maxBlob {
-		return true
+	if len(word) <= 64 { // less to clear
+		var buf [64]byte
+		return decodeBlob(buf[:0], word) != nil
 	}
 	var buf [maxBlob]byte
-	return decodeBlob(buf[:0], word) != nil
+	return len(word) > maxBlob || decodeBlob(buf[:0], word) != nil
 }
 
 // marked reports whether the word b[start:end] ends what begins as the token of a
