@@ -80,11 +80,24 @@ func (l *level) token(i int) {
 			continue
 		}
 		q := min(blobEnd(t, p), end)
-		if q-p >= 18 || !isNumber(t[p:q], 0, 18) { // a shorter number is no encoding
+		if !isPlainNumber(t[p:q]) {
 			l.decode(p, q)
 		}
 		p = q
 	}
+}
+
+// isPlainNumber reports whether b, which may be an encoding, is a number instead: too
+// short for an encoding, or with hyphens.
+func isPlainNumber(b []byte) bool {
+	hyphen := false
+	for _, c := range b {
+		hyphen = hyphen || c == '-'
+		if !isDigit(c) && c != '-' {
+			return false
+		}
+	}
+	return hyphen || len(b) < 18
 }
 
 // named reads a token that begins with a known prefix at t[p]. It returns its
