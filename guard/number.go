@@ -172,7 +172,7 @@ func (l *level) collect(start int) int {
 	for n := 0; ; n++ {
 		g := &l.groups[n]
 		*g = group{start: start, at: at}
-		p, kinds := start, uint8(0)
+		p, kinds, mask := start, uint8(0), uint64(0)
 		for room := (*[maxFormSize]byte)(l.chars[at:]); p < len(t); p++ {
 			c := t[p]
 			k := charKind[c]
@@ -181,11 +181,11 @@ func (l *level) collect(start int) int {
 			}
 			if n := p - start; n < maxFormSize {
 				room[n] = c &^ (k & 0x20)
-				g.mask |= uint64(k>>7) << n
+				mask |= uint64(k>>7) << n
 			}
 			kinds |= k
 		}
-		g.numeric, g.letters = kinds&letterKind == 0, kinds&digitKind == 0
+		g.numeric, g.letters, g.mask = kinds&letterKind == 0, kinds&digitKind == 0, mask
 		g.end = p
 		if p-start > maxFormSize {
 			g.at = -1
@@ -342,20 +342,15 @@ func isOther(sep byte) bool { return sep == '/' || sep == '_' }
 // joinedLeft tells what joins a digit in front to the group that begins at
 // start: a separator, or 0.
 func (l *level) joinedLeft(gs []group, g, start int, glued bool) byte {
-	t := l.t
 	switch {
-	case glued:
+	case glued, g > 0 && gs[g-1].letters, start == 0:
 		return 0
 	case g > 0:
-		if gs[g-1].letters {
-			return 0
-		}
 		return gs[g-1].sep
-	case start == 0:
-		return 0
 	}
+	t := l.t
 	switch c := t[start-1]; {
-	case c == '$', c == 0xA3, c == 0xA5, c == '#' && false:
+	case c == '$', c == 0xA3, c == 0xA5:
 		return '$'
 	case c == ',' && start > 1 && isDigit(t[start-2]):
 		return ','
@@ -397,12 +392,10 @@ func (l *level) tryForm(f *form, c []byte, gs []group, g, j, start int, left byt
 		return
 	}
 	score := l.rate(rec, start, rec.score, rec.with)
-	// Numbers side by side, as in "Suite 680 36 4022 Oakridge Lane".
-	aside := own == ' ' && f.numeric && l.context(start).has(l.zone.det.unlike.bit)
 	switch {
 	case score != rec.score:
-	case aside:
-		score = min(score, 0.3)
+	case own == ' ' && f.numeric && score > 0.3 && l.context(start).has(l.zone.det.unlike.bit):
+		score = 0.3 // numbers side by side, as in "Suite 680 36 4022 Oakridge Lane"
 	case glued && own == '-' && j > g+1: // "value599-34-5017"
 		score = min(score, 0.5)
 	case glued:

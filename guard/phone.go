@@ -27,6 +27,9 @@ type phoneNumber struct {
 // readPhone reads a telephone number whose first digit is t[start].
 func (l *level) readPhone(start int) {
 	t := l.t
+	if start > 1 && partsDigits[t[start-1]] && isDigit(t[start-2]) {
+		return // a part of something else
+	}
 	p := start
 	var ph phoneNumber
 	for p > 0 && start-p < 3 {
@@ -41,9 +44,7 @@ func (l *level) readPhone(start int) {
 	}
 	if p > 0 && !ph.plus {
 		switch c := t[p-1]; {
-		case c == '$' || c == '#', p > 1 && isDigit(t[p-2]) && strings.IndexByte("-./,_:", c) >= 0:
-			return
-		case isDigit(c):
+		case c == '$', c == '#', p > 1 && partsDigits[c] && isDigit(t[p-2]), isDigit(c):
 			return
 		}
 	}
@@ -107,6 +108,9 @@ func (l *level) readPhone(start int) {
 	l.add(l.zone.det.phone, p, end, score)
 	l.national(p, end, score, &ph)
 }
+
+// partsDigits marks what joins a number to another that is in front.
+var partsDigits = byteSet("-./,_:")
 
 // sep returns how long the separator of groups is at the start of b: up to two
 // characters, or a hyphen with white space around it. What has a plus sign or

@@ -88,9 +88,11 @@ func (l *level) read(z *zone, from int) pemHead {
 				}
 				continue
 			}
-			if end, hit := plainNumber(t, i, z.min > 0.1); !hit && i >= l.runEnd {
-				i = end
-				continue
+			if i >= l.runEnd {
+				if end, hit := plainNumber(t, i, z.min > 0.1); !hit {
+					i = end
+					continue
+				}
 			}
 			if i >= l.tokEnd {
 				l.token(i)

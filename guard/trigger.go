@@ -247,13 +247,16 @@ func plainNumber(b []byte, i int, quick bool) (end int, hit bool) {
 	for end < len(b) && end-i < 8 && isDigit(b[end]) { // of a longer one, no more is asked
 		end++
 	}
+	if end < len(b) && !mayFollow[b[end]] || start > 0 && !mayPrecede[b[start-1]] {
+		return 0, true // most of those that are a part of something
+	}
 	letters, digits := i-start, end-i
 	if digits > 4 && !(digits == 5 && quick && letters == 0 && !postalBefore(b, start)) || letters > 0 && (letters < 3 || letters > 11 || digits > 3 || b[start]|0x20 == 'h' && letters == 3 && b[start+1]|0x20 == 'r') {
 		return 0, true
 	}
 	// In front.
 	if start > 0 {
-		switch c := b[start-1]; c {
+		switch b[start-1] {
 		case ' ', '\n', '\t', '(':
 			p := start - 1
 			for p > 0 && start-p < 11 && isLetter(b[p-1]) {
@@ -264,9 +267,6 @@ func plainNumber(b []byte, i int, quick bool) (end int, hit bool) {
 					return 0, true
 				}
 			}
-		case '"', '\'', '[', '{', ',', '#', '*', '|':
-		default:
-			return 0, true
 		}
 	}
 	// Behind.
@@ -283,9 +283,6 @@ func plainNumber(b []byte, i int, quick bool) (end int, hit bool) {
 				}
 				return end - 1, false
 			}
-		case ' ', '\n', '\t', '\r':
-		default:
-			return 0, true
 		}
 	}
 	if isQuote(b[p-1]) && quotedOn(b, p) {
@@ -313,6 +310,10 @@ func plainNumber(b []byte, i int, quick bool) (end int, hit bool) {
 	}
 	return end - 1, false
 }
+
+// mayPrecede and mayFollow mark what stands right before and behind a number that is
+// part of nothing.
+var mayPrecede, mayFollow = byteSet(" \n\t(\"'[{,#*|"), byteSet(" \n\t\r,;)]}\"'!?*|.:")
 
 // quotedOn reports whether behind the closing quote before b[p] is another that
 // opens a number, as in a list or a sum of strings.
