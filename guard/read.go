@@ -82,27 +82,15 @@ func (l *level) read(z *zone, from int) pemHead {
 			}
 			i = end - 1
 		case trigDigit:
-			if i < l.runEnd && i < l.tokEnd {
-				for i+1 < len(t) && isDigit(t[i+1]) {
-					i++
-				}
-				continue
-			}
-			if i >= l.runEnd {
-				if end, hit := plainNumber(t, i, z.min > 0.1); !hit {
+			if i >= l.runEnd || i >= l.tokEnd {
+				if end, hit := l.digit(i); !hit {
 					i = end
 					continue
 				}
 			}
-			if i >= l.tokEnd {
-				l.token(i)
+			for i+1 < len(t) && isDigit(t[i+1]) {
+				i++
 			}
-			if i >= l.runEnd {
-				l.number(i)
-			}
-			l.spaced(i)
-			l.parted(i)
-			l.codes(i)
 		case trigAt:
 			l.email(i)
 			l.oddAt(i)
@@ -141,6 +129,26 @@ func (l *level) read(z *zone, from int) pemHead {
 		}
 	}
 	return pemHead{}
+}
+
+// digit reads what the digit t[i] is in, the first of some. If that may be part of
+// nothing, hit is false, and end the last place of it.
+func (l *level) digit(i int) (end int, hit bool) {
+	if i >= l.runEnd {
+		if end, hit := plainNumber(l.t, i, l.zone.min > 0.1); !hit {
+			return end, false
+		}
+	}
+	if i >= l.tokEnd {
+		l.token(i)
+	}
+	if i >= l.runEnd {
+		l.number(i)
+	}
+	l.spaced(i)
+	l.parted(i)
+	l.codes(i)
+	return i, true
 }
 
 // add records what the source of t[i:j] is.
