@@ -82,6 +82,9 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if body, ok := req.Body.(*Body); ok {
 		defer body.Close()
 	}
+	if err := req.Context().Err(); err != nil {
+		return nil, err
+	}
 	out := outs.Get().(*[]byte)
 	defer giveBack(out)
 	*out = appendRequest(*out, req)
@@ -156,6 +159,7 @@ func (t *Transport) get(ctx context.Context, to place) (c *pconn, reused bool, e
 	}
 	c = &pconn{t: t, to: to, conn: conn, raw: rawOf(conn)}
 	c.in = bufio.NewReaderSize((*limited)(c), 4<<10)
+	c.vigil = newVigil(c.shut)
 	c.peek = func(fd uintptr) {
 		_, _, err := syscall.Recvfrom(int(fd), c.byte[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 		c.nothing = errors.Is(err, syscall.EAGAIN)
@@ -265,6 +269,7 @@ type pconn struct {
 	in    *bufio.Reader
 	left  int64 // bytes that may still be read
 	plain head
+	vigil *vigil // over the exchange that is under way
 	since time.Time
 	stale bool
 
@@ -322,10 +327,10 @@ func (c *pconn) unlimit() {
 func (c *pconn) exchange(req *http.Request, text []byte) (resp *http.Response, err error) {
 	ctx := req.Context()
 	c.read, c.unsent = false, false
-	stop := context.AfterFunc(ctx, c.shut)
+	c.vigil.begin(ctx)
 	defer func() {
 		if err != nil {
-			stop()
+			c.vigil.end()
 			c.close()
 			if ctx.Err() != nil {
 				err = ctx.Err()
@@ -347,13 +352,13 @@ func (c *pconn) exchange(req *http.Request, text []byte) (resp *http.Response, e
 	a, ok := resp.Body.(*answer)
 	switch {
 	case resp.Body == http.NoBody || resp.ContentLength == 0:
-		c.release(resp, stop)
+		c.release(resp)
 		return resp, nil
 	case !ok:
 		a = &answer{ReadCloser: resp.Body}
 		resp.Body = a
 	}
-	a.c, a.resp, a.stop = c, resp, stop
+	a.c, a.resp = c, resp
 	if o := observer(req); o != nil {
 		o.Reads(a)
 	}
@@ -432,8 +437,8 @@ func (e exactly) Read(p []byte) (int, error) {
 func (exactly) Close() error { return nil }
 
 // release gives the connection back, if another answer may come on it.
-func (c *pconn) release(resp *http.Response, stop func() bool) {
-	if !stop() || resp.Close || c.in.Buffered() > 0 || c.readErr != nil {
+func (c *pconn) release(resp *http.Response) {
+	if !c.vigil.end() || resp.Close || c.in.Buffered() > 0 || c.readErr != nil {
 		c.close()
 		return
 	}
@@ -495,30 +500,29 @@ type answer struct {
 	io.ReadCloser
 	c    *pconn
 	resp *http.Response
-	stop func() bool
 	over bool
 }
 
 // Read implements io.Reader.
 func (a *answer) Read(p []byte) (int, error) {
-	if a.c.in.Buffered() == 0 || a.resp.ContentLength < 0 {
+	if !a.over && (a.c.in.Buffered() == 0 || a.resp.ContentLength < 0) {
 		a.c.unlimit()
 	}
 	n, err := a.ReadCloser.Read(p)
 	if err != nil && !a.over {
 		a.over = true
 		if errors.Is(err, io.EOF) {
-			a.c.release(a.resp, a.stop)
+			a.c.release(a.resp)
 		} else {
-			a.stop()
+			a.c.vigil.end()
 			a.c.close()
 		}
 	}
 	return n, err
 }
 
-// Waits implements Waiter. Of a body in chunks it has
-// something if the line with its size is there, and a byte after it.
+// Waits implements Waiter. Of a body in chunks it has something if the line with
+// its size is there, and a byte after it.
 func (a *answer) Waits() bool {
 	n := a.c.in.Buffered()
 	if n == 0 || a.resp.ContentLength >= 0 {
@@ -534,7 +538,7 @@ func (a *answer) Waits() bool {
 func (a *answer) Close() error {
 	if !a.over {
 		a.over = true
-		a.stop()
+		a.c.vigil.end()
 		a.c.close()
 	}
 	return nil
