@@ -55,15 +55,16 @@ var errStatus = errors.New("its answer has a status that is none, or changes to 
 func (h *hop) back(w *watch, res *http.Response, p *passing) bool {
 	defer res.Body.Close()
 	dropListed(res.Header)
-	header := w.Header()
-	for name, values := range res.Header {
-		if !endsHere(name) {
-			header[name] = values
+	for name := range res.Header {
+		if endsHere(name) {
+			delete(res.Header, name)
 		}
 	}
 	if res.Header["Content-Type"] == nil {
-		header["Content-Type"] = nil // net/http would guess one
+		res.Header["Content-Type"] = nil // net/http would guess one
 	}
+	h1.AddHeader(w.ResponseWriter, res.Header)
+	header := w.Header()
 	announced := len(res.Trailer)
 	if announced > 0 {
 		names := make([]string, 0, announced)

@@ -1,6 +1,7 @@
 package h1
 
 import (
+	"maps"
 	"net/http"
 	"net/textproto"
 	"slices"
@@ -69,8 +70,25 @@ func (w *writer) begin(c *conn, req *http.Request) {
 
 func (w *writer) end() {
 	giveBack(w.out)
-	clear(w.header)
-	*w = writer{header: w.header}
+	header := w.header
+	if len(header) > keptHeader {
+		header = nil
+	}
+	clear(header)
+	*w = writer{header: header}
+}
+
+// keptHeader is how many headers an answer may have for the next one to use the
+// same map, which an idle connection keeps.
+const keptHeader = 16
+
+// AddHeader adds a header to that of w. It is w's from then on.
+func AddHeader(w http.ResponseWriter, header http.Header) {
+	if own, ok := w.(*writer); ok && len(own.header) == 0 {
+		own.header = header
+		return
+	}
+	maps.Copy(w.Header(), header)
 }
 
 // put adds to what is to be sent.
