@@ -32,7 +32,7 @@ func (a dirAnchor) Put(_ context.Context, name string, data []byte) error {
 	if err != nil {
 		return fmt.Errorf("auditlog: the anchor: %w", err)
 	}
-	defer os.Remove(temp.Name())
+	defer os.Remove(temp.Name()) //nolint:errcheck // it has its other name by then, or is of no use
 	_, err = temp.Write(data)
 	if err = errors.Join(err, temp.Chmod(0o444), temp.Sync(), temp.Close()); err != nil {
 		return fmt.Errorf("auditlog: the anchor: %w", err)

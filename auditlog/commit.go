@@ -244,7 +244,7 @@ func (w *writer) begin(epoch string, first uint64) error {
 func (w *writer) watch() error {
 	same, err := w.file.Is(w.name)
 	if err != nil || same {
-		return nil // a directory that cannot be read shows at the next segment
+		return nil //nolint:nilerr // a directory that cannot be read shows at the next segment
 	}
 	found := fmt.Sprintf("%s was removed or replaced while it was written to", w.name)
 	back := w.restore()

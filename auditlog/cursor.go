@@ -38,7 +38,7 @@ func readCursor(fsys fs.FS, name string) (c cursor, err error) {
 		return c, err
 	}
 	if json.Unmarshal(data, &c) != nil || c.Epoch != "" && !isUUID(c.Epoch) {
-		return cursor{}, nil // damaged: everything again is better than something never
+		return cursor{}, nil //nolint:nilerr // damaged: everything again is better than something never
 	}
 	return c, nil
 }

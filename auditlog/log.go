@@ -112,6 +112,7 @@ func (c *Config) fill() error {
 // A Policy says what becomes of an event that cannot be kept.
 type Policy time.Duration
 
+// Policies that do not wait; see [BlockFor] for those that do.
 const (
 	FailClosed Policy = 0  // Append returns ErrFull or what the disk said: the caller must not go on
 	FailOpen   Policy = -1 // Append returns nil; the event is dropped, counted, and the gap is recorded

@@ -41,7 +41,7 @@ func (t *ticket) write(path string) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(private)
+	defer os.Remove(private) //nolint:errcheck // it has its other name by then, or is of no use
 	// Not by fmt, which would keep the token in its buffers.
 	secmem.Do(func() {
 		_, err = f.Write(append(t.wrapping.AppendTo([]byte(ticketToken+"=")), '\n'))

@@ -162,14 +162,14 @@ func (l *listener) wait(ctx context.Context, handle func(Notification) error) er
 // not matter, as there is another.
 func (l *listener) rest(ctx context.Context, handle func(Notification) error) error {
 	if l.conn.Ping(ctx) != nil {
-		return nil
+		return nil //nolint:nilerr // see above
 	}
 	over, cancel := context.WithCancel(ctx)
 	cancel()
 	for {
 		n, err := l.conn.Conn().WaitForNotification(over)
 		if err != nil {
-			return nil
+			return nil //nolint:nilerr // see above
 		}
 		if err := wrapped(handle(Notification{Channel: n.Channel, Payload: n.Payload})); err != nil {
 			return err

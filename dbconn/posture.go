@@ -30,6 +30,7 @@ var (
 // PostureMode says what [PostureConfig.Admit] does about a role with findings.
 type PostureMode int
 
+// The modes; Report is the default.
 const (
 	Report  PostureMode = iota // tell, and admit the role
 	Enforce                    // keep the role out, also when the check itself fails
@@ -58,6 +59,7 @@ type PostureConfig struct {
 // Severity says how far a finding leads.
 type Severity string
 
+// The severities, the worst first.
 const (
 	Critical Severity = "critical" // every row of every table, or the server
 	High     Severity = "high"     // others' rows, now

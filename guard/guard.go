@@ -197,7 +197,7 @@ func (g *Guard) allowed(label string, text []byte) bool {
 	if len(g.allow) == 0 {
 		return false
 	}
-	host := text
+	var host []byte
 	switch label {
 	case "EMAIL_ADDRESS":
 		_, after, _ := strings.Cut(string(text), "@")

@@ -83,7 +83,7 @@ func (w *OutputWriter) Close() error {
 		w.err = errClosed
 		return nil
 	}
-	if w.err == errClosed {
+	if w.err == errClosed { //nolint:errorlint // it is ours, and never wrapped
 		return nil
 	}
 	return w.err

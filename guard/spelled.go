@@ -57,9 +57,9 @@ func (l *level) spelled(p int) {
 		return
 	}
 	// And on to its last.
-	end, words, label := p, 0, p
+	end, words := p, 0
 	for q := p; ; {
-		label = q
+		label := q
 		for q < len(t) && q-label < 64 && isHostByte[t[q]] && !(t[q] == '-' && isGluedWord(t, q)) {
 			q++
 		}

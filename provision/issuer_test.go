@@ -558,9 +558,6 @@ func TestFilesOfOthers(t *testing.T) {
 		h.well()
 
 		// A hand-over on top of a spare: it stays, and the spare is destroyed.
-		if text, err = provision.EnvFile(issued[1:]); err != nil {
-			h.Fatal(err)
-		}
 		h.pass(15 * time.Second)
 		live := h.live("one")
 		fresh, err := provision.Issue(h.Context(), h.root, h.estate, []string{"one"}, provision.IssueConfig{})

@@ -134,7 +134,7 @@ func (f spareFile) write(data []byte) (fs.FileInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer file.Cleanup()
+	defer file.Cleanup() //nolint:errcheck // it has its other name by then, or is of no use
 	if owner.UID != os.Geteuid() || owner.GID != os.Getegid() {
 		if err := file.Chown(owner.UID, owner.GID); err != nil {
 			return nil, fmt.Errorf("give the file to %d:%d: %w; run the issuer with CAP_CHOWN", owner.UID, owner.GID, err)

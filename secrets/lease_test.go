@@ -31,7 +31,7 @@ func TestLease(t *testing.T) {
 func TestLeaseOutlivesAClockThatJumps(t *testing.T) {
 	now := time.Now()
 	l := secrets.NewLease("database/creds/app", "id", nil, now, time.Hour)
-	jumped := func(t time.Time) bool { return t == t.Round(0) } // without what has passed, the wall clock counts
+	jumped := func(t time.Time) bool { return t == t.Round(0) } //nolint:staticcheck // not Equal: without what has passed, the wall clock counts
 	if jumped(l.Issued()) || jumped(l.Expires()) {
 		t.Errorf("issued %v, expires %v: the wall clock counts", l.Issued(), l.Expires())
 	}

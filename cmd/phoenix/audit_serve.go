@@ -202,17 +202,17 @@ func serveAll(ctx context.Context, server *http.Server, listeners []net.Listener
 func listenAt(ctx context.Context, address string) (net.Listener, error) {
 	path, isUnix := strings.CutPrefix(address, "unix:")
 	if !isUnix {
-		return net.Listen("tcp", address)
+		return new(net.ListenConfig).Listen(ctx, "tcp", address)
 	}
 	if err := unixsock.RemoveStale(ctx, path); err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("unix", path)
+	l, err := new(net.ListenConfig).Listen(ctx, "unix", path)
 	if err != nil {
 		return nil, err
 	}
 	// Who may record is decided by the user who connects, or by a token.
-	if err := os.Chmod(path, 0o666); err != nil {
+	if err := os.Chmod(path, 0o666); err != nil { //nolint:gosec // G302: see above
 		l.Close()
 		return nil, err
 	}

@@ -106,7 +106,7 @@ func printEdges(out io.Writer, all []agentEdges, quiet time.Duration, now time.T
 			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", a.agent, e.Side, orElse(e.At, "-"), e.Peer, e.Mode, e.TLS, e.Plain, orElse(rfc3339(e.LastPlain), "-"))
 		}
 	}
-	table.Flush()
+	_ = table.Flush() // stdout remembers
 	colours := hasColours(out)
 	for _, a := range all {
 		if a.err != nil {

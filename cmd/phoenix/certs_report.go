@@ -40,7 +40,7 @@ func printChecks(out io.Writer, checks []*check, about string) {
 		}
 		fmt.Fprintln(table, strings.Join(row, "\t"))
 	}
-	table.Flush()
+	_ = table.Flush() // stdout remembers
 	counts := map[string]int{}
 	colours := hasColours(out)
 	for _, c := range checks {

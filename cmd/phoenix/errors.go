@@ -74,11 +74,12 @@ func advised(err error) string {
 
 // vaultErrors are the requests to Vault that have failed in err.
 func vaultErrors(err error) []*vault.Error {
+	//nolint:errorlint // it walks the tree itself, to find all and not the first
 	if e, ok := err.(*vault.Error); ok {
 		return []*vault.Error{e}
 	}
 	var all []*vault.Error
-	switch err := err.(type) {
+	switch err := err.(type) { //nolint:errorlint // as above
 	case interface{ Unwrap() error }:
 		if inner := err.Unwrap(); inner != nil {
 			all = vaultErrors(inner)

@@ -217,7 +217,7 @@ var byteOrderMark = []byte("\xEF\xBB\xBF")
 func eachLine(ctx context.Context, do func(out []byte, text string) ([]byte, error)) error {
 	in := bufio.NewReaderSize(os.Stdin, 1<<16)
 	w := bufio.NewWriterSize(os.Stdout, 1<<16)
-	defer w.Flush()
+	defer w.Flush() //nolint:errcheck // what was done before an error, which matters more
 	var out []byte
 	for n := 1; ; n++ {
 		if err := ctx.Err(); err != nil {
@@ -351,7 +351,7 @@ func showFindings(cmd *cli.Command, find func([]byte) []guard.Finding) error {
 		fmt.Fprintf(w, "%s%s%s %s%s", show(text[at:f.Start]), open, show(text[f.Start:f.End]), f.Label, shut)
 		at = f.End
 	}
-	w.Write(show(text[at:]))
+	_, _ = w.Write(show(text[at:])) // Flush tells
 	return w.Flush()
 }
 

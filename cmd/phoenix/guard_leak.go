@@ -137,7 +137,7 @@ func eachRow(ctx context.Context, f func(line []byte) (any, error)) error {
 	enc.SetEscapeHTML(false)
 	for n := 1; ctx.Err() == nil; n++ {
 		line, err := readLine(in)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -99,7 +99,7 @@ func serveGuard(ctx context.Context, cmd *cli.Command) error {
 		return err
 	}
 
-	listener, err := net.Listen("tcp", cmd.String("listen"))
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", cmd.String("listen"))
 	if err != nil {
 		return usagef("--listen: %v", err)
 	}

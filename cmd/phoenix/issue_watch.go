@@ -153,9 +153,10 @@ func tellStatus(ctx context.Context, issuer *provision.Issuer, log *slog.Logger)
 		if text := st.String(); text != last {
 			last = text
 			if problem := st.Err(); problem != nil {
+				//nolint:sloglint // how it stands is the message
 				log.Warn(text, "reason", strings.ReplaceAll(problem.Error(), "\n", "; "))
 			} else {
-				log.Info(text)
+				log.Info(text) //nolint:sloglint // as above
 			}
 			if err := sdnotify.Notify(sdnotify.Status(text)); err != nil {
 				log.Warn("systemd cannot be told", "error", err)

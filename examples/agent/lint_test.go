@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -34,7 +35,7 @@ func documents(t *testing.T, name string) []obj {
 	var all []obj
 	for {
 		var d obj
-		if err := loader.Load(&d); err == io.EOF {
+		if err := loader.Load(&d); errors.Is(err, io.EOF) {
 			return all
 		} else if err != nil {
 			t.Fatalf("%s: %v", name, err)

@@ -129,7 +129,7 @@ func (s *site) boot(ctx context.Context, name string) (bootstrap.Config, error) 
 func (s *site) run(ctx context.Context, services ...service) error {
 	ctx, s.stop = context.WithCancel(ctx)
 	for _, one := range services {
-		listen, err := net.Listen("tcp", "127.0.0.1:0")
+		listen, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 		if err != nil {
 			return err
 		}

@@ -89,7 +89,7 @@ type exchange struct {
 // the provider's own shape.
 func (g *Gateway) RoundTripper(base http.RoundTripper) http.RoundTripper {
 	if base == nil {
-		base = http.DefaultTransport
+		base = http.DefaultTransport //nolint:forbidigo // as RoundTripper says
 	}
 	return &tripper{g, base}
 }

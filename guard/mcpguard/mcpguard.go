@@ -161,7 +161,7 @@ func (k *call) request(req mcp.Request) (mcp.Request, error) {
 			return nil, fmt.Errorf("%w: %s with inputResponses", ErrMethod, k.method)
 		}
 		return req, nil // its URI is an address: the result counts
-	case *mcp.LoggingMessageParams:
+	case *mcp.LoggingMessageParams: //nolint:staticcheck // deprecated, and sent for a year still
 		c := *p
 		doc, err := json.Marshal(c.Data)
 		if err != nil {

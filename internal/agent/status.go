@@ -141,10 +141,10 @@ func (s *status) report() Report {
 	childReady := s.child == "running" && s.good
 	if s.session != nil && !childReady {
 		what := s.child
-		switch {
-		case what == "":
+		switch what {
+		case "":
 			what = "not started yet"
-		case what == "running":
+		case "running":
 			what = "not healthy"
 		}
 		reasons = append(reasons, fmt.Errorf("the program is %s", what))

@@ -42,7 +42,7 @@ func (s *stage) aiGateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forbidigo // a copy
 	defer transport.CloseIdleConnections()
 	proxy, stopProxy, err := listen(gateway.Proxy(&url.URL{Scheme: "http", Host: address}, transport))
 	if err != nil {

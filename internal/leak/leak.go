@@ -50,5 +50,5 @@ func Main(m interface{ Run() int }, options ...goleak.Option) {
 			code = 1
 		}
 	}
-	os.Exit(code)
+	os.Exit(code) //nolint:forbidigo // it stands for a test's main function
 }

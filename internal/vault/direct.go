@@ -71,7 +71,7 @@ const (
 // connections are such that are erased: the next caller's secrets pass through
 // them.
 func (d *direct) RoundTrip(req *http.Request) (resp *http.Response, err error) {
-	secmem.Do(func() { resp, err = d.roundTrip(req) })
+	secmem.Do(func() { resp, err = d.roundTrip(req) }) //nolint:bodyclose // the caller does
 	return resp, err
 }
 
@@ -239,7 +239,7 @@ func (d *direct) shake(parent context.Context, p *pool, u *url.URL) (*wire, erro
 		}
 		conn := tls.Client(raw, config)
 		stop := interrupt(ctx, raw)
-		err := conn.Handshake() // HandshakeContext starts a goroutine
+		err := conn.Handshake() //nolint:noctx // HandshakeContext starts a goroutine
 		if !stop() && err == nil {
 			err = ctx.Err()
 		}

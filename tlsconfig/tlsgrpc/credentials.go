@@ -116,7 +116,7 @@ func (c *Credentials) handshake(ctx context.Context, raw net.Conn, name string) 
 
 // Info implements credentials.TransportCredentials.
 func (c *Credentials) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls", ServerName: c.serverName}
+	return credentials.ProtocolInfo{SecurityProtocol: "tls", ServerName: c.serverName} //nolint:staticcheck // grpc.NewClient reads it still
 }
 
 // Clone implements credentials.TransportCredentials. The copy has the same

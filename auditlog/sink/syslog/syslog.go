@@ -169,7 +169,7 @@ func (s *Sink) send(ctx context.Context, frames []byte) error {
 		return err
 	}
 	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 
 	// A collector that goes away, or refuses the client's certificate, says so
@@ -180,7 +180,7 @@ func (s *Sink) send(ctx context.Context, frames []byte) error {
 		if n > 0 {
 			err = errSpoke
 		}
-		conn.SetWriteDeadline(time.Unix(1, 0)) // ends a Write that hangs
+		_ = conn.SetWriteDeadline(time.Unix(1, 0)) // ends a Write that hangs
 		ended <- err
 	}()
 	tcp := conn.NetConn().(*net.TCPConn)
@@ -201,9 +201,9 @@ func (s *Sink) send(ctx context.Context, frames []byte) error {
 		}
 	}
 	if err == nil {
-		conn.SetReadDeadline(time.Now().Add(s.cfg.CloseWait))
+		_ = conn.SetReadDeadline(time.Now().Add(s.cfg.CloseWait))
 	} else {
-		conn.SetReadDeadline(time.Now().Add(time.Second)) // for the reason, if there is one
+		_ = conn.SetReadDeadline(time.Now().Add(time.Second)) // for the reason, if there is one
 	}
 	read := <-ended
 	if errors.Is(read, io.EOF) && err == nil {

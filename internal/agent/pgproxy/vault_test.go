@@ -65,7 +65,7 @@ func TestRotationsUnderLoad(t *testing.T) {
 			}
 			defer tx.Rollback() //nolint:errcheck // it is committed or an error is on its way
 			if _, err := tx.ExecContext(t.Context(), insert, worker, n); err != nil {
-				return fmt.Errorf("inside a transaction: %v", err) // nothing of which is to be repeated
+				return fmt.Errorf("inside a transaction: %v", err) //nolint:errorlint // nothing of which is to be repeated
 			}
 			return tx.Commit()
 		},

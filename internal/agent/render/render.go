@@ -176,7 +176,7 @@ func (l Lease) Username() (any, error) { return l.Field("username") }
 func (l Lease) Password() (any, error) { return l.Field("password") }
 
 // Field is a field of the lease's credentials.
-func (l Lease) Field(name string) (value, error) {
+func (l Lease) Field(name string) (value, error) { //nolint:revive // for templates, which name no types
 	s := l.lease.Field(name)
 	if s.IsZero() {
 		return value{}, fmt.Errorf("the lease %s has no field %q", l.lease.Ref(), name)

@@ -129,7 +129,7 @@ func TestBodiesDoNotMix(t *testing.T) {
 				got, err := io.ReadAll(resp.Body)
 				resp.Body.Close()
 				if err != nil || string(got) != body {
-					done <- fmt.Errorf("%.50q came back as %.50q: %v", body, got, err)
+					done <- fmt.Errorf("%.50q came back as %.50q: %w", body, got, err)
 					return
 				}
 			}

@@ -35,7 +35,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer s.Close(ctx)
+	defer s.Close(ctx) //nolint:errcheck // the test looks at memory alone
 	fmt.Println(s.Boot().Took)
 	_, err = io.Copy(io.Discard, os.Stdin) // until the test closes it
 	return err
