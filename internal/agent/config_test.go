@@ -33,8 +33,10 @@ func TestUsage(t *testing.T) {
 		return file
 	}
 	for want, args := range map[string][]string{
-		"no command to run":              {},
-		"-help lists the flags":          {"-bogus", "--", "x"},
+		"no command to run": {},
+		"usage: there is no flag -bogus; phoenix-agent exec -help lists the flags":              {"-bogus", "--", "x"},
+		`usage: invalid value "5" for flag -grace: write a number like 5, and a time like 30s;`: {"-grace", "5", "--", "x"},
+		`usage: invalid value "X" for flag -stop-signal: there is no signal "X": write it like`: {"-stop-signal", "X", "--", "x"},
 		"write it as NAME=REF":           {"-env", "A", "--", "x"},
 		"is no name for a variable":      {"-env", "1A=m/p#f", "--", "x"},
 		"never given to a child":         {"-env", "PHOENIX_X=m/p#f", "--", "x"},

@@ -27,6 +27,16 @@ SecretID's file come from the environment, as for every Phoenix service.
 Flags:
 `
 
+// flagFault is what package flag found wrong, with what it does not say.
+func flagFault(command string, err error) error {
+	text := strings.NewReplacer(
+		"flag provided but not defined: ", "there is no flag ",
+		": parse error", ": write a number like 5, and a time like 30s",
+		": "+ErrUsage.Error()+": ", ": ", // of a flag with a reader of its own
+	).Replace(err.Error())
+	return usage("%s; phoenix-agent %s -help lists the flags", text, command)
+}
+
 // ParseExec reads the flags and the command of "phoenix-agent exec", and the
 // file that -config names, which the flags add to and override. It writes help
 // and nothing else to out, and then returns flag.ErrHelp.
@@ -96,7 +106,7 @@ func ParseExec(args []string, out io.Writer, lookup func(string) (string, bool))
 		fs.PrintDefaults()
 		return Config{}, err
 	} else if err != nil {
-		return Config{}, usage("%w; phoenix-agent exec -help lists the flags", err)
+		return Config{}, flagFault("exec", err)
 	}
 	if fs.NArg() > 0 {
 		c.Command = fs.Args()

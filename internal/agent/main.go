@@ -106,7 +106,7 @@ func mainCheck(args []string, stdout io.Writer) (int, error) {
 		fs.PrintDefaults()
 		return 0, err
 	} else if err != nil {
-		return codeUsage, usage("%w; phoenix-agent check -help lists the flags", err)
+		return codeUsage, flagFault("check", err)
 	}
 	if fs.NArg() > 0 {
 		return codeUsage, usage("check takes no argument, and got %q", fs.Arg(0))
