@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tamshai/phoenix/auditlog"
 	"github.com/tamshai/phoenix/bootstrap"
 	"github.com/tamshai/phoenix/secrets"
 )
@@ -31,8 +32,8 @@ func TestBadConfiguration(t *testing.T) {
 		"another scheme":        {func(c *bootstrap.Config) { c.Addr = "ftp://vault" }, bootstrap.ErrConfig, "https://vault:8200"},
 		"an address with a user": {func(c *bootstrap.Config) { c.Addr = "https://user:" + secretValue("hunter2hunter2") + "@vault:8200" },
 			bootstrap.ErrConfig, "no user"},
-		"plaintext to the network":  {func(c *bootstrap.Config) { c.Addr = "http://vault.example:8200" }, bootstrap.ErrConfig, "AllowPlaintext"},
-		"plaintext to like-local":   {func(c *bootstrap.Config) { c.Addr = "http://localhost.example:8200" }, bootstrap.ErrConfig, "AllowPlaintext"},
+		"plaintext to the network":  {func(c *bootstrap.Config) { c.Addr = "http://vault.example:8200" }, bootstrap.ErrConfig, "use https"},
+		"plaintext to like-local":   {func(c *bootstrap.Config) { c.Addr = "http://localhost.example:8200" }, bootstrap.ErrConfig, "use https"},
 		"no RoleID":                 {func(c *bootstrap.Config) { c.RoleID = "" }, bootstrap.ErrConfig, "VAULT_ROLE_ID"},
 		"a RoleID in quotes":        {func(c *bootstrap.Config) { c.RoleID = "a b" }, bootstrap.ErrConfig, "RoleID"},
 		"no SecretID":               {func(c *bootstrap.Config) { c.SecretID = secrets.Secret{} }, bootstrap.ErrNoSecretID, "phoenix issue"},
@@ -605,5 +606,24 @@ func TestWatchSeesAChange(t *testing.T) {
 				t.Error("the handle has not followed")
 			}
 		})
+	}
+}
+
+// What fails says why it does, and what was interrupted because of it blames
+// nothing else: Vault is there, and the SecretID is proven gone.
+func TestOneFailureAlone(t *testing.T) {
+	v := onReal(t)
+	for range 5 {
+		v := v.in(t)
+		cfg := v.config(v.secretID())
+		cfg.Secrets = []string{v.name + "-foreign/app#x"}
+		cfg.Leases = []string{"nowhere/creds/one", "nowhere/creds/two"}
+		v.fails(cfg, bootstrap.ErrDenied)
+		if n := len(v.events.all("bootstrap.secret_id.proven_gone")); n != 1 || v.events.all("bootstrap.secret_id.proven_gone")[0].Outcome != auditlog.Success {
+			t.Errorf("proven gone: %d events in %v", n, v.events.actions())
+		}
+		if n := len(v.events.all("bootstrap.reach_vault")); n > 0 {
+			t.Errorf("Vault is said to be away: %v", v.events.actions())
+		}
 	}
 }

@@ -417,9 +417,10 @@ func (s *Session) handover(ctx context.Context, c candidate) bool {
 func (s *Session) prepare(ctx context.Context, next *login) (map[string]vault.Prepared, error) {
 	prepared := make(map[string]vault.Prepared, len(s.keepers))
 	var mu sync.Mutex
+	whole := ctx // for the burial, which nothing that fails beside it ends
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
-		next.boot.Proof, err = s.bury(ctx, next)
+		next.boot.Proof, err = s.bury(whole, next)
 		return err
 	})
 	for ref, keeper := range s.keepers {

@@ -166,6 +166,7 @@ func (s *Session) load(ctx context.Context, l *login) error {
 		return err
 	}
 	var mu sync.Mutex // keepers, certs and l.boot
+	whole := ctx      // for the burial, which nothing that fails beside it ends
 	group, ctx := errgroup.WithContext(ctx)
 	begin := time.Now()
 	timed := func(name string) {
@@ -176,7 +177,7 @@ func (s *Session) load(ctx context.Context, l *login) error {
 	if !l.boot.Ticket {
 		group.Go(func() (err error) {
 			defer timed("destroy the SecretID and prove it")
-			l.boot.Proof, err = s.bury(ctx, l)
+			l.boot.Proof, err = s.bury(whole, l)
 			return err
 		})
 	}
@@ -252,7 +253,10 @@ func (s *Session) keeperConfig(ref string) vault.KeeperConfig {
 // loadFailed says what a secret or lease that cannot be had means.
 func (s *Session) loadFailed(ctx context.Context, step string, err error) error {
 	remedy := ""
+	var other *Error
 	switch {
+	case ctx.Err() != nil && errors.As(context.Cause(ctx), &other):
+		return err // interrupted, because of what has failed beside it and is recorded
 	case ctx.Err() != nil && vault.Retryable(err):
 		return s.unavailable(ctx, err)
 	case errors.Is(err, vault.ErrDenied):
