@@ -15,6 +15,7 @@ import (
 
 	"github.com/tamshai/phoenix/auditlog"
 	"github.com/tamshai/phoenix/bootstrap"
+	"github.com/tamshai/phoenix/internal/vault"
 	"github.com/tamshai/phoenix/secrets"
 )
 
@@ -607,6 +608,14 @@ func TestWatchSeesAChange(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestLeaseOfNoEngine(t *testing.T) {
+	v := onReal(t)
+	v.policy(obj{v.name + "-none/creds/x": caps("read")})
+	cfg := v.config(v.secretID())
+	cfg.Leases = []string{v.name + "-none/creds/x"}
+	v.fails(cfg, vault.ErrNotFound, "make the engine and its role")
 }
 
 // What fails says why it does, and what was interrupted because of it blames

@@ -261,8 +261,10 @@ func (s *Session) loadFailed(ctx context.Context, step string, err error) error 
 		return s.unavailable(ctx, err)
 	case errors.Is(err, vault.ErrDenied):
 		remedy = "the role's policies do not allow it: add the path to the service in the estate and run phoenix provision apply"
-	case errors.Is(err, secrets.ErrNotFound), errors.Is(err, secrets.ErrDeleted), errors.Is(err, secrets.ErrNoField), errors.Is(err, vault.ErrNotFound):
+	case errors.Is(err, secrets.ErrNotFound), errors.Is(err, secrets.ErrDeleted), errors.Is(err, secrets.ErrNoField):
 		remedy = "check the reference, or give it a value: phoenix provision apply writes the initial ones"
+	case errors.Is(err, vault.ErrNotFound):
+		remedy = "check the reference, or make the engine and its role: phoenix provision apply makes those of the estate"
 	case errors.Is(err, secrets.ErrType):
 		remedy = "write a value of the type that the service expects"
 	}
