@@ -6,6 +6,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -37,7 +40,8 @@ type BlockedError struct {
 }
 
 func (e *BlockedError) Error() string {
-	return fmt.Sprintf("guard: the text was refused because of what is in it: %v; remove it, or change the policy's action for it", e.Counts)
+	labels := strings.Join(slices.Sorted(maps.Keys(e.Counts)), ", ")
+	return fmt.Sprintf("guard: the text was refused because of what is in it: %s; remove it, or change the policy's action for it", labels)
 }
 
 func (p Policy) checkActions(det *detector) error {

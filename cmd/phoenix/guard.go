@@ -51,14 +51,17 @@ of that score or more are listed, those for the same characters too.
 
 With a FILE, or on a terminal, the text is shown with its findings marked.
 
+An empty line has an empty line. The exit code is 0 if every line was read, whatever
+was found; 2 if one is not as above, and then nothing is printed for it or after it.
+
    echo '{"text":"SSN 219-09-9999"}' | phoenix guard scan
    phoenix guard scan notes.txt`,
 		Flags: []cli.Flag{
 			&cli.FloatFlag{Name: "min-score", Usage: "list candidates with a score of `X` or more, from 0 to 1", HideDefault: true},
-			entitiesFlag(),
+			entitiesFlag(), policyFlag(),
 		},
 		Action: func(ctx context.Context, cmd *cli.Command) error {
-			g, err := newGuard(cmd, guard.Policy{})
+			g, err := newGuard(cmd)
 			if err != nil {
 				return err
 			}
@@ -88,13 +91,16 @@ func guardRedactCommand() *cli.Command {
 for each a line {"text":…} in which a label such as <US_SSN> stands for each
 finding.
 
+An empty line has an empty line. The exit code is 2 if one is not as above, and 1
+if --policy blocks what is in one; then nothing is printed for it or after it.
+
    echo '{"text":"SSN 219-09-9999"}' | phoenix guard redact`,
-		Flags: []cli.Flag{entitiesFlag()},
+		Flags: []cli.Flag{entitiesFlag(), policyFlag()},
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			if err := noArguments(cmd); err != nil {
 				return err
 			}
-			g, err := newGuard(cmd, guard.Policy{})
+			g, err := newGuard(cmd)
 			if err != nil {
 				return err
 			}
@@ -119,7 +125,7 @@ stream in chunks of --chunk bytes. What comes out is the same.
    echo '{"text":"SSN 219-09-9999"}' | phoenix guard stream --chunk 3`,
 		Flags: []cli.Flag{
 			&cli.IntFlag{Name: "chunk", Usage: "cut texts every `N` bytes", Value: 16},
-			entitiesFlag(),
+			entitiesFlag(), policyFlag(),
 		},
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			if err := noArguments(cmd); err != nil {
@@ -129,7 +135,7 @@ stream in chunks of --chunk bytes. What comes out is the same.
 			if size < 1 {
 				return usagef("--chunk %d: want 1 or more", size)
 			}
-			g, err := newGuard(cmd, guard.Policy{})
+			g, err := newGuard(cmd)
 			if err != nil {
 				return err
 			}
@@ -193,7 +199,20 @@ func noArguments(cmd *cli.Command) error {
 	return nil
 }
 
-func newGuard(cmd *cli.Command, p guard.Policy) (*guard.Guard, error) {
+// policyFlag is for what phoenix guard serve will do, tried out on text.
+func policyFlag() cli.Flag {
+	return &cli.StringFlag{Name: "policy", Usage: "go by the policy `FILE` of phoenix guard serve: its names, domains, threshold and actions", TakesFile: true}
+}
+
+func newGuard(cmd *cli.Command) (*guard.Guard, error) {
+	if path := cmd.String("policy"); path != "" {
+		if cmd.IsSet("entities") {
+			return nil, usagef("--entities and --policy both say what to look for; give one")
+		}
+		c, err := loadPolicy(path)
+		return c.Guard, err
+	}
+	var p guard.Policy
 	if cmd.IsSet("entities") {
 		for _, label := range cmd.StringSlice("entities") {
 			p.Entities = append(p.Entities, strings.TrimSpace(label))
@@ -244,7 +263,7 @@ func eachLine(ctx context.Context, do func(out []byte, text string) ([]byte, err
 				return usagef(`line %d has no "text"`, n)
 			}
 			if out, err = do(out, *row.Text); err != nil {
-				return fmt.Errorf("line %d: %w", n, err)
+				return fmt.Errorf("line %d: %s", n, strings.TrimPrefix(err.Error(), "guard: "))
 			}
 		}
 		if _, err := w.Write(append(out, '\n')); err != nil {
