@@ -85,6 +85,7 @@ func cardScore(d []byte) (score, with float32) {
 		(p3 >= 300 && p3 <= 305 || p3 == 309 || p2 == 36 || p2 == 38 || p2 == 39) && n == 14, // Diners Club
 		(p4 == 6011 || p2 == 65 || p3 >= 644 && p3 <= 649) && long,                           // Discover
 		p4 >= 3528 && p4 <= 3589 && long, p2 == 35 && n == 16,                                // JCB, and what test data has for it
+		(p4 == 2131 || p4 == 1800) && n == 15,              // and of old
 		p2 == 62 && long, p4 >= 2200 && p4 <= 2204 && long, // UnionPay, Mir
 		(p2 == 60 || p2 == 81 || p2 == 82 || p3 == 508) && n == 16, // RuPay
 		p4 == 9792 && n == 16, p2 == 36 && long: // Troy, Diners

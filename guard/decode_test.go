@@ -84,6 +84,8 @@ func TestDecodings(t *testing.T) {
 	}
 	checkFound(t, g, "EMAIL_ADDRESS", "write to «nora=40example.com», please")
 	checkFound(t, g, "US_SSN", "the number «268=2D32=2D0504», please")
+	checkFound(t, g, "CREDIT_CARD", "the number «4929=203600=200381=201724», please")
+	checkFound(t, g, "PHONE_NUMBER", "the number «(926)=20970-4079», please")
 	// What unpacks to more than there is room for is read as far as that goes.
 	bomb := packed(func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) })("my SSN is 268-32-0504 " + strings.Repeat("and so on ", 1<<20))
 	if len(bomb) > 100<<10 {

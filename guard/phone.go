@@ -69,7 +69,8 @@ func (l *level) readPhone(start int) {
 			open, ph.shut = false, ph.groups
 			q++
 		}
-		if s, w := ph.rate(); s > 0 && !open && !(q+1 < len(t) && strings.IndexByte("-./:_", t[q]) >= 0 && isDigit(t[q+1]) && !(ph.plus && t[q] == '/')) {
+		// A group that makes it less sure is of something else.
+		if s, w := ph.rate(); s > 0 && s >= score && !open && !(q+1 < len(t) && strings.IndexByte("-./:_", t[q]) >= 0 && isDigit(t[q+1]) && !(ph.plus && t[q] == '/')) {
 			end, score, with = q, s, w
 		}
 		// To the next group.

@@ -18,7 +18,7 @@ func (l *level) quoted(i int) {
 			if word {
 				count++
 			}
-			sure = sure || t[p+1] == '4' && t[p+2] == '0' || t[p+1] == '2' && t[p+2]|0x20 == 'd' || count == 3
+			sure = sure || t[p+1] == '4' && t[p+2] == '0' || t[p+1] == '2' && t[p+2]|0x20 == 'd' || count == 3 || spacesDigits(t, p)
 		}
 	}
 	if !sure {
@@ -55,6 +55,12 @@ func (l *level) quoted(i int) {
 	if len(text) >= minApart {
 		l.readApart(next, start)
 	}
+}
+
+// spacesDigits reports whether =20 at t[p] is the space between two groups of digits:
+// names that something is assigned to end in a letter, mostly.
+func spacesDigits(t []byte, p int) bool {
+	return p > 0 && (isDigit(t[p-1]) || t[p-1] == ')') && t[p+1] == '2' && t[p+2] == '0' && p+3 < len(t) && isDigit(t[p+3])
 }
 
 // quotesByte reports whether =hh at t[i] is a printable character of ASCII.

@@ -88,6 +88,10 @@ func TestScan(t *testing.T) {
 		{"His social security number is 495366635", []string{"US_SSN 495366635"}},
 		{"マイナンバー: 748079382978", []string{"JP_MY_NUMBER 748079382978"}},
 		{"(+420 703 307 307) +491760505797/182.3.190.160", []string{"PHONE_NUMBER +420 703 307 307", "PHONE_NUMBER +491760505797", "IP_ADDRESS 182.3.190.160"}},
+		// A number behind another is none of its groups.
+		{"17\tJane\t(646) 743-2879\t2024", []string{"PHONE_NUMBER (646) 743-2879"}},
+		{"see (415) 555-0132 2024 for it, or 415 743 5077 12", []string{"PHONE_NUMBER (415) 555-0132", "PHONE_NUMBER 415 743 5077"}},
+		{"Please refund to 213101229536890. Thanks", []string{"CREDIT_CARD 213101229536890"}},
 		{"CUIT 20-72001459-9", []string{"AR_CUIT 20-72001459-9"}},
 		// What over-eager rules take for one.
 		{"Revenue was 1250000 in 2023", nil},
