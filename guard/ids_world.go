@@ -35,8 +35,9 @@ func worldRecognizers() []recognizer {
 		{label: "KR_PASSPORT", forms: "adddadddd|adddddddd", check: krPassportOK, score: 0.2, with: 0.85, words: krPass},
 		{label: "NG_NIN", forms: "ddddddddddd", check: verhoeff, score: 0.2, with: 0.95, words: "nin nigeria nigerian nimc"},
 		{label: "NG_VEHICLE_REGISTRATION", forms: "aaa=dddaa", score: 0.4, with: 0.85, words: "vehicle plate registration nigeria number car"},
-		{label: "PH_TIN", forms: "ddd=ddd=ddd=ddd|ddd=ddd=ddd|ddd=ddd=ddd=ddddd", score: 0.3, with: 0.85, words: "tin bir taxpayer identification"},
-		{label: "PH_TIN", forms: "ddddddddd|dddddddddddd", score: 0, with: 0.6, words: "bir"},
+		{label: "PH_TIN", forms: "ddd=ddd=ddd=ddd|ddd=ddd=ddd|ddd=ddd=ddd=ddddd", check: phTIN, score: 0.3, with: 0.85, words: "tin bir taxpayer identification"},
+		{label: "PH_TIN", forms: "ddd=ddd=ddd=ddd|ddd=ddd=ddd|ddd=ddd=ddd=ddddd", score: 0, with: 0.4, words: "tin bir taxpayer identification"},
+		{label: "PH_TIN", forms: "ddddddddd|dddddddddddd", check: phTIN, score: 0.01, with: 0.6, words: "bir"},
 		{label: "SG_NRIC_FIN", forms: "addddddda", check: nricOK, score: 0.85, with: 1, words: nricWords},
 		{label: "SG_NRIC_FIN", forms: "addddddda", check: nricShape, score: 0.3, with: 0.7, words: nricWords},
 		{label: "FIN", forms: "addddddda", check: finShape, score: 0.2, with: 0.6, words: nricWords},
@@ -131,6 +132,11 @@ func krSum(d []byte) bool {
 func brnOK(d []byte) bool {
 	sum := weighted(d, 1, 3, 7, 1, 3, 7, 1, 3, 5) + int(d[8]-'0')*5/10
 	return (10-sum%10)%10 == int(d[9]-'0') && num(d[:3]) >= 101
+}
+
+// phTIN checks the ninth digit; a branch is behind it.
+func phTIN(d []byte) bool {
+	return weighted(d, 9, 8, 7, 6, 5, 4, 3, 2)%11 == int(d[8]-'0')
 }
 
 func krDrivingOK(d []byte) bool {

@@ -172,7 +172,7 @@ func (l *level) host(i int) {
 	if end-start > maxHost || end < len(t) && (t[end] == '@' || t[end] == '(' || t[end] == '=' || t[end] == '_') {
 		return
 	}
-	if start > 0 && strings.IndexByte("@_$#./\\-%", t[start-1]) >= 0 {
+	if start > 0 && strings.IndexByte("@_$#./\\-%", t[start-1]) >= 0 && !strings.HasSuffix(string(t[max(0, start-3):start]), "://") {
 		return
 	}
 	label := lastLabel(t[start:end])

@@ -64,8 +64,7 @@ func paint(w io.Writer) func(provision.Action, string) string {
 	return func(a provision.Action, text string) string { return fmt.Sprintf("\x1b[%dm%s\x1b[0m", codes[a], text) }
 }
 
-// hasColours reports whether w is a terminal and nobody minds.
+// hasColours reports whether w is a terminal and nobody minds: see no-color.org.
 func hasColours(w io.Writer) bool {
-	_, plain := os.LookupEnv("NO_COLOR")
-	return !plain && os.Getenv("TERM") != "dumb" && isTerminal(w)
+	return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(w)
 }
