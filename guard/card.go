@@ -16,8 +16,8 @@ func (l *level) readCard(gs []group, g, start int) {
 		if n >= 12 && !joined {
 			l.addCard(c[:n], start, gs[j].end, j == g || even)
 		}
-		if j+1 == len(gs) || sep != 0 && gs[j].sep != sep {
-			return
+		if j+1 == len(gs) || sep != 0 && gs[j].sep != sep || gs[j].sep == '.' && gs[j].end-from == 1 {
+			return // or behind the point of a fraction
 		}
 		even = even && (gs[j].end-from == 4 || gs[j].end-from == 6 && j == g+1)
 		sep, from = gs[j].sep, gs[j+1].start

@@ -1,6 +1,9 @@
 package guard
 
-import "strings"
+import (
+	"bytes"
+	"strings"
+)
 
 // worldRecognizers are identifiers of Africa, the Americas, Asia and Australia.
 func worldRecognizers() []recognizer {
@@ -231,7 +234,7 @@ func cpfOK(d []byte) bool {
 func cnpjOK(c []byte) bool {
 	a := weighted(c, 5, 4, 3, 2, 9, 8, 7, 6, 5, 4, 3, 2) * 10 % 11 % 10
 	b := weighted(c, 6, 5, 4, 3, 2, 9, 8, 7, 6, 5, 4, 3, 2) * 10 % 11 % 10
-	return a == int(c[12]-'0') && b == int(c[13]-'0') && !sameDigits(c)
+	return a == int(c[12]-'0') && b == int(c[13]-'0') && !sameDigits(c) && bytes.ContainsAny(c[:12], "0123456789")
 }
 
 // cnOK is GB 11643: a date, and ISO 7064 MOD 11-2.

@@ -79,7 +79,7 @@ func (l *level) looseDigits(x *looseNumber) {
 		score, with := x.rateSSN(l.t)
 		record(det.ssn, score, with)
 	}
-	if x.n >= 13 {
+	if x.n >= 13 && !isFraction(l.t[start:end]) {
 		if known, _ := cardScore(d); known >= 0.9 {
 			score, with := x.rateCard(l.t)
 			record(det.card, score, with)
@@ -90,6 +90,11 @@ func (l *level) looseDigits(x *looseNumber) {
 			record(det.phone, score, with)
 		}
 	}
+}
+
+// isFraction reports whether a number is one digit and what is behind its point.
+func isFraction(number []byte) bool {
+	return len(number) > 2 && isDigit(number[0]) && number[1] == '.' && isNumber(number[2:], 1, len(number))
 }
 
 // rateSSN says how sure it is that nine digits are a social security number,

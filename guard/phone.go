@@ -201,7 +201,7 @@ func (ph *phoneNumber) rate() (score, with float32) {
 		return 0.6, 0.9
 	case ph.parens && g >= 2 && n <= 13 && ph.shut >= 1 && ph.shut <= 2 && ph.shut < g && s[ph.shut-1] <= 5:
 		return 0.6, 0.9
-	case d[0] == '0' && g >= 2 && n >= 9 && n <= 13 && s[0] <= 5:
+	case d[0] == '0' && d[1] != '0' && g >= 2 && g <= 5 && n >= 9 && n <= 13 && s[0] >= 2 && s[0] <= 5:
 		return 0.55, 0.9
 	case g >= 2 && n <= 12:
 		if g > 5 || s[0] == 1 && n < 10 {

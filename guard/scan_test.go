@@ -108,6 +108,8 @@ func TestScan(t *testing.T) {
 		{"HMAC_DRBG_Update, per Section 10.1.2.2, of that version", nil},
 		{"registers {AADD, C_S16CON, C_US12CON}, last register variable for 9g only", nil},
 		{"fmt.Println(os.Args)", nil},
+		{"func consumeFixed64() and 5.0443941193584534", nil},
+		{"00000010  65 00 07 00 00 00 6e 6f  64 65, then 0 2147483647 and 0 28 9563845 34", nil},
 		{"0/0               0 2017-07-13 19:40", nil},
 		{"OpAMD64VCVTTPS2UDQMasked128", nil},
 		{"it.is in main.py, lib.rs or log.info", nil},
