@@ -56,6 +56,49 @@ func (l *level) sewn(i int) {
 	}
 }
 
+// begins reports whether a token of a service begins in t[start:end], by its prefix.
+func (l *level) begins(start, end int) bool {
+	for p := start; p < end; p++ {
+		if p > start && isAlnum(l.t[p-1]) {
+			continue
+		}
+		for _, r := range l.zone.det.prefix[l.t[p]] {
+			if !r.weak && p+len(r.prefix) <= end && string(l.t[p:p+len(r.prefix)]) == r.prefix {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// sewnToken reads the token that begins in t[start:end] without the seams in it, of
+// which the first is at t[end].
+func (l *level) sewnToken(start, end int) {
+	const most = 4 // seams
+	t := l.t
+	if l.v.depth >= decodeDepth || seamBehind(t, end) == 0 {
+		return
+	}
+	next := &l.zone.levels[l.v.depth+1]
+	v := &next.v
+	text, from, to := v.spare.text[0][:0], v.spare.from[0][:0], v.spare.to[0][:0]
+	for p, seams := start, 0; p < len(t) && len(text) < maxApart; {
+		if isTokenByte[t[p]] && seamBehind(t, p) == 0 {
+			a, b := l.v.span(p, p+1)
+			text, from, to = append(text, t[p]), append(from, int32(a)), append(to, int32(b))
+			p++
+			continue
+		}
+		n := seamBehind(t, p)
+		if seams++; n == 0 || seams > most {
+			break
+		}
+		p += n
+	}
+	v.spare.text[0], v.spare.from[0], v.spare.to[0] = text, from, to
+	l.readApart(next, start)
+}
+
 // endsHost reports whether host ends with a known domain.
 func (d *detector) endsHost(host []byte) bool {
 	label := lastLabel(host)

@@ -2,6 +2,7 @@ package guard_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -44,4 +45,17 @@ func TestCutAddresses(t *testing.T) {
 		}
 	}
 	checkFound(t, g, "EMAIL_ADDRESS", "Please note «nora@exam\nple.com» for later.")
+}
+
+// So may the token of a service, behind its prefix.
+func TestCutTokens(t *testing.T) {
+	m := maker{rand.New(rand.NewPCG(14, 7))}
+	g := newGuard(t, guard.Policy{})
+	for _, seam := range []string{"**", "`", `" + "`, "' + '", `"+"`, "' . '", "\\\n", "=\n", "=\r\n"} {
+		checkFound(t, g, "SECRET", "Please note «gh"+"p_"+m.of(mixed, 20)+seam+m.of(mixed, 16)+"» for later.")
+	}
+	plain := "gh" + "p_" + m.of(mixed, 36)
+	if got, want := found(g, "`"+plain+"` **and** so on"), "SECRET "+plain; len(got) != 1 || got[0] != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
 }

@@ -58,6 +58,13 @@ func (l *level) token(i int) {
 	if end-start < minBlob {
 		return
 	}
+	cut := end
+	if t[cut-1] == '=' {
+		cut-- // of quoted-printable
+	}
+	if cut < len(t) && isSeam[t[cut]] && l.begins(start, cut) {
+		l.sewnToken(start, cut)
+	}
 	for p := start; p < end; {
 		if !isAlnum(t[p]) {
 			p++
