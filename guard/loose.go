@@ -140,8 +140,10 @@ func (l *level) isStrange(gs []group) bool {
 		}
 	}
 	end := gs[len(gs)-1].end
-	if end < len(t) && t[end] == ')' {
-		end++
+	if end < len(t) && t[end] == ')' { // and on to the end of what is behind an area code
+		for last := min(len(t), end+12); end < last && (isDigit(t[end]) || t[end] == ')' || isGroupSep[t[end]]); {
+			end++
+		}
 	}
 	for q := end; q < len(t) && q-end < maxJunk; q++ {
 		switch c := t[q]; {
@@ -265,6 +267,8 @@ func junkBehind(t []byte, p int) (kind junkKind, point bool, mark uint32, next i
 				point = !dotted
 				dotted = true
 			}
+		case c == ')' && q == p, (c == '\\' || c == '=') && breakLine(t[q+1:]) > 0:
+			// of an area code, or the line goes on
 		case c < 0x80:
 			other = true
 		default:

@@ -47,6 +47,7 @@ func TestCutNumbers(t *testing.T) {
 		checkFound(t, g, "CREDIT_CARD", "Please note «4929 3600 03"+sep+"81 1724» for later.")
 		checkFound(t, g, "IBAN_CODE", "Please note «GB82 WEST 12"+sep+"34 5698 7654 32» for later.")
 		checkFound(t, g, "PHONE_NUMBER", "Please note «+1 201-55"+sep+"5-0123» for later.")
+		checkFound(t, g, "PHONE_NUMBER", "My phone is «(305) 555-01"+sep+"22» for now.")
 	}
 }
 

@@ -203,6 +203,19 @@ func (l *level) rate(rec *recognizer, i int, score, with float32) float32 {
 	return score
 }
 
+// beats reports whether c, of the same label, says nothing beside o. What is likely
+// and has all of the other beats even a surer one, of which the rest would be left.
+func (o *candidate) beats(c candidate) bool {
+	size, other := o.end-o.start, c.end-c.start
+	switch {
+	case size > other && o.start <= c.start && o.end >= c.end && o.score >= DefaultThreshold:
+		return true
+	case other > size && c.start <= o.start && c.end >= o.end && c.score >= DefaultThreshold:
+		return false
+	}
+	return o.score > c.score || o.score == c.score && size >= other
+}
+
 // resolve puts the candidates in order and leaves, of those of one label that
 // overlap, the best.
 func (z *zone) resolve() {
@@ -228,7 +241,7 @@ func (z *zone) resolve() {
 			if o.rec == nil || o.rec.label != c.rec.label || o.end <= c.start {
 				continue
 			}
-			if lost = o.score > c.score || o.score == c.score && o.end-o.start >= c.end-c.start; lost {
+			if lost = o.beats(c); lost {
 				break
 			}
 			o.rec = nil // c is better
