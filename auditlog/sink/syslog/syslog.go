@@ -162,6 +162,14 @@ var (
 	errStays = errors.New("the collector does not close its side of the connection, so that nothing shows that it has read the batch; it is sent again")
 )
 
+// early is errEarly, with why that is so if that is known.
+func early(err error) error {
+	if err == nil || errors.Is(err, errEarly) {
+		return errEarly
+	}
+	return fmt.Errorf("%w: %w", errEarly, err)
+}
+
 // send returns nil when the collector has read the frames.
 func (s *Sink) send(ctx context.Context, frames []byte) error {
 	conn, err := post.Dial(ctx, s.cfg.Addr, s.cfg.TLS)
@@ -218,11 +226,11 @@ func (s *Sink) send(ctx context.Context, frames []byte) error {
 	case read != nil && !errors.Is(read, io.EOF) && !errors.Is(read, os.ErrDeadlineExceeded):
 		return read
 	case err != nil:
-		return errors.Join(errEarly, err)
+		return early(err)
 	}
 	n, err := unacknowledged(tcp)
 	if err != nil || n > 1 { // its FIN may still be on the way
-		return errors.Join(errEarly, err)
+		return early(err)
 	}
 	return nil
 }
