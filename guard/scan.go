@@ -111,6 +111,9 @@ func (s *scanner) window(b []byte, done, first, t, limit int, found func(candida
 	}
 	cut := end-start >= maxZone && end < len(b)
 	s.zone.dots = s.dot >= 0 && s.dot < end
+	if b[t] == '\\' && !cut && !s.zone.dots && s.onlyQuotes(b, start, t, end) {
+		return end
+	}
 	cands, head := s.zone.read(s.det, b, start, end, max(start, first))
 	if head.end > 0 {
 		end, cut = head.start, false
@@ -137,6 +140,25 @@ func (s *scanner) window(b []byte, done, first, t, limit int, found func(candida
 		}
 	}
 	return next
+}
+
+// onlyQuotes reports whether all there is to read in the zone b[start:end] are escaped
+// quotation marks, as in a string of JSON, the first of which is at b[t]. Behind the
+// name of a secret, or an encoding, they mean something.
+func (s *scanner) onlyQuotes(b []byte, start, t, end int) bool {
+	for p := start; p < end; p++ {
+		switch {
+		case isDigit(b[p]):
+			return false
+		case !dirtyByte[b[p]]:
+		case b[p] != '\\' || p+1 == end || !isQuote(b[p+1]) || padsBlob(b, p) || keyBefore(b, p):
+			return false
+		}
+	}
+	for t >= 0 && b[t] == '\\' && s.det.names == nil {
+		_, t = s.det.nextTrigger(b, t+2, end, s.zone.min > 0.1)
+	}
+	return t < 0
 }
 
 // readOn reads the rest of a token that did not fit into a window.
