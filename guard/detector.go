@@ -13,13 +13,16 @@ var tldList string
 
 // detector is what is compiled once for all scans. It is read-only.
 type detector struct {
-	recs   []*recognizer
-	forms  formIndex
-	words  wordIndex
-	tlds   map[string]bool
-	prefix [256][]*tokenRule
-	names  *Dictionary
-	only   map[string]bool // labels to look for; nil: all
+	recs  []*recognizer
+	forms formIndex
+	words wordIndex
+	tlds  map[string]bool
+	// tldStarts has, for the first two letters of a top-level domain, a bit for each
+	// length that there is: most words are none.
+	tldStarts [32 * 32]uint32
+	prefix    [256][]*tokenRule
+	names     *Dictionary
+	only      map[string]bool // labels to look for; nil: all
 
 	// Recognizers with a matcher of their own.
 	card, iban, ssn, phone, phoneTR, phonePH, mail, ip, mac, url, domain, domainName, crypto, date, secret, pem *recognizer
@@ -114,6 +117,7 @@ func newDetector(only []string, names *Dictionary) (*detector, error) {
 	d.forms.build(forms)
 	for tld := range strings.FieldsSeq(tldList) {
 		d.tlds[tld] = true
+		d.tldStarts[int(tld[0]&31)<<5|int(tld[1]&31)] |= 1 << len(tld)
 	}
 	d.addTokenRules()
 	return d, nil

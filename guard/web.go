@@ -195,6 +195,9 @@ func (l *level) host(i int) {
 	l.add(l.zone.det.domainName, start, end, max(score-0.05, 0.1))
 }
 
+// encodedTLD is where xn-- is among the first two letters of top-level domains.
+const encodedTLD = ('x'&31)<<5 | 'n'&31
+
 func (d *detector) isTLD(label []byte) bool {
 	var low [24]byte
 	if len(label) < 2 || len(label) > len(low) {
@@ -202,6 +205,9 @@ func (d *detector) isTLD(label []byte) bool {
 	}
 	if label[0] >= 0x80 {
 		return true
+	}
+	if start := int(label[0]&31)<<5 | int(label[1]&31); d.tldStarts[start]>>len(label)&1 == 0 && start != encodedTLD {
+		return false
 	}
 	for i, c := range label {
 		low[i] = lower(c)
