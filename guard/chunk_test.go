@@ -33,7 +33,7 @@ func texts() []string {
 		"219%2D09%2D9999 and 219&#45;09&#45;9999 and 219\\u002d09\\u002d9999", "２１９－０９－９９９９ and 2\u200b1\u200b9-09-9999 and 219‑09–9999",
 		"2 1 9 - 0 9 - 9 9 9 9 spaced", "<b>219</b>-09-9999", "аlice@exаmple.com", "josé@exämple.fr",
 		"Revenue was 1250000 in 2023, order 123456789012, v1.2.3.4, 10:30-11:45", "a1 b2 c3 d4 e5 f6 g7 h8 i9 j10 k11 l12",
-		"12345-6789 550e8400-e29b-41d4-a716-446655440000", "bad \xff\xfe utf8 \xe2\x80 219-09-9999 \xc3", strings.Repeat("9", 400),
+		"go to acme•com 12\n(for short) and look around", "12345-6789 550e8400-e29b-41d4-a716-446655440000", "bad \xff\xfe utf8 \xe2\x80 219-09-9999 \xc3", strings.Repeat("9", 400),
 		"ends in the middle of 4111 1111 11", "trailing alice@", "日本語のテキスト 090-1234-5678 です", "여권번호는 M789C1234입니다", "{\"ssn\":\"219-09-9999\",\"n\":[1,2]}",
 	}
 	return append(list, strings.Join(list, " "), strings.Join(list, "\n"))

@@ -135,7 +135,7 @@ func (l *level) read(z *zone, from int) pemHead {
 // nothing, hit is false, and end the last place of it.
 func (l *level) digit(i int) (end int, hit bool) {
 	if i >= l.runEnd {
-		if end, hit := plainNumber(l.t, i, l.zone.min > 0.1); !hit {
+		if end, hit := l.zone.det.plainNumber(l.t, i, l.zone.min > 0.1, false); !hit {
 			return end, false
 		}
 	}
@@ -197,7 +197,7 @@ func (l *level) context(i int) *mask {
 // rate returns the score of rec at t[i], which is with if a word of rec is
 // before it.
 func (l *level) rate(rec *recognizer, i int, score, with float32) float32 {
-	if max(score, with) >= l.zone.min && l.context(i).has(rec.bit) {
+	if with != score && max(score, with) >= l.zone.min && l.context(i).has(rec.bit) {
 		return with
 	}
 	return score

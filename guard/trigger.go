@@ -201,7 +201,7 @@ func (d *detector) nextTrigger(b []byte, from, limit int, quick bool) (first, t 
 			i = max(start, from)
 		case trigDigit:
 			var end int
-			if end, hit = plainNumber(b, i, quick); !hit {
+			if end, hit = d.plainNumber(b, i, quick, true); !hit {
 				i = end
 				continue
 			}
@@ -237,8 +237,9 @@ func (d *detector) nextTrigger(b []byte, from, limit int, quick bool) (first, t 
 
 // plainNumber reports whether the number or name at the digit b[i] may be part
 // of a finding; if not, also the last place of it. Short numbers between words
-// are not.
-func plainNumber(b []byte, i int, quick bool) (end int, hit bool) {
+// are not. With zones set, b is more than one zone, and what is behind a hard break
+// does not count.
+func (d *detector) plainNumber(b []byte, i int, quick, zones bool) (end int, hit bool) {
 	start := i
 	for start > 0 && i-start < 12 && isLetter(b[start-1]) {
 		start--
@@ -288,8 +289,10 @@ func plainNumber(b []byte, i int, quick bool) (end int, hit bool) {
 	if isQuote(b[p-1]) && quotedOn(b, p) {
 		return 0, true
 	}
-	for p < len(b) && p-end < 3 && isSpace(b[p]) {
-		p++
+	for ; p < len(b) && p-end < 3 && isSpace(b[p]); p++ {
+		if zones && b[p] == '\n' && d.isBreak(b, p+1) {
+			return end - 1, false
+		}
 	}
 	if p == len(b) {
 		return end - 1, false
