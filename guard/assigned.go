@@ -196,6 +196,14 @@ func (l *level) assigned(i int) {
 
 func isQuote(c byte) bool { return c == '"' || c == '\'' || c == '`' }
 
+// isLoginByte marks what is in front of the colon of a login.
+var isLoginByte = func() (t [256]bool) {
+	for c := range t {
+		t[c] = isAlnum(byte(c)) || strings.IndexByte("_-.@{}\"!#$%^&*+", byte(c)) >= 0
+	}
+	return t
+}()
+
 // login reads the password behind the colon t[i] in "curl -u name:password", and
 // the key in front of it if there is no password.
 func (l *level) login(i int) {
@@ -204,16 +212,17 @@ func (l *level) login(i int) {
 		return
 	}
 	start := i
-	for start > 0 && i-start < 64 && (isAlnum(t[start-1]) || strings.IndexByte("_-.@{}\"!#$%^&*+", t[start-1]) >= 0) {
+	for start > 0 && i-start < 64 && isLoginByte[t[start-1]] {
 		start--
 	}
-	name := bytes.Trim(t[start:i], `{}"`)
+	name := t[start:i]
 	for start > 0 && strings.IndexByte(" \"'=", t[start-1]) >= 0 {
 		start--
 	}
 	if head := t[:start]; start == i || !bytes.HasSuffix(head, []byte(" -u")) && !bytes.HasSuffix(head, []byte(" --user")) {
 		return
 	}
+	name = bytes.Trim(name, `{}"`)
 	from := i + 1
 	for from < len(t) && from-i < 4 && (isQuote(t[from]) || t[from] == '{') {
 		from++
