@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"runtime"
 	"strings"
 	"time"
 
 	"github.com/tamshai/phoenix/bootstrap"
 	"github.com/tamshai/phoenix/internal/agent/sidecar"
+	"github.com/tamshai/phoenix/internal/agent/tune"
 	"github.com/tamshai/phoenix/secrets"
 	"github.com/tamshai/phoenix/tlsconfig"
 )
@@ -122,21 +122,15 @@ func startSidecar(cfg *Config, session *bootstrap.Session) (sc *sidecar.Sidecar,
 		stop()
 		return nil, func() {}, err
 	}
-	closeCRLs, ballast := stop, make([]byte, ballastSize)
+	closeCRLs, untune := stop, tune.Sidecar(sc.Requests)
 	return sc, func() {
-		defer runtime.KeepAlive(ballast)
+		defer untune()
 		ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 		defer cancel()
 		sc.Close(ctx)
 		closeCRLs()
 	}, nil
 }
-
-// ballastSize is how many bytes the heap seems to be larger than it is. Without
-// them a busy sidecar's, of a few MiB, would be collected twenty times a second,
-// which takes a tenth of its time. They are never touched, and so no memory; what
-// may be there for them is as much garbage.
-const ballastSize = 16 << 20
 
 // crlTime bounds the first look at the CRLs.
 const crlTime = 15 * time.Second

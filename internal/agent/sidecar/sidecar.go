@@ -185,6 +185,14 @@ func (sc *Sidecar) Edges() []Edge {
 	return out
 }
 
+// Requests counts those of all edges, and the connections of tunnels.
+func (sc *Sidecar) Requests() (n uint64) {
+	for _, e := range sc.edges {
+		n += e.tls.Load() + e.plain.Load()
+	}
+	return n
+}
+
 // TLS are the figures of the mutual TLS, by side.
 func (sc *Sidecar) TLS() map[string]tlsconfig.Counts { return sc.counters.Snapshot() }
 

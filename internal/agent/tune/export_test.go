@@ -1,0 +1,4 @@
+package tune
+
+// SidecarWith is Sidecar with another nap.
+var SidecarWith = sidecar
