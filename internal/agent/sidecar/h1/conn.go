@@ -66,7 +66,7 @@ func (c *conn) serve() {
 	s := c.srv
 	gone := true // from here; false: to net/http
 	defer func() {
-		if err := recover(); err != nil && err != http.ErrAbortHandler {
+		if err := recover(); err != nil && err != http.ErrAbortHandler { //nolint:errorlint // what was panicked with is no wrapped error
 			s.logf("h1: panic serving %s: %v\n%s", c.remote, err, stack())
 		}
 		c.cancel()
@@ -130,7 +130,7 @@ func (s *Server) logf(format string, args ...any) {
 		s.srv.ErrorLog.Printf(format, args...)
 		return
 	}
-	log.Printf(format, args...)
+	log.Printf(format, args...) //nolint:forbidigo // as net/http does without an ErrorLog
 }
 
 // shut closes the connection without waiting for the client.

@@ -170,7 +170,7 @@ func transportOf(t testing.TB, base *http.Transport) *h1.Transport {
 }
 
 // request is one that a Transport takes by itself.
-func request(t testing.TB, ctx context.Context, method, addr, body string) *http.Request {
+func request(ctx context.Context, t testing.TB, method, addr, body string) *http.Request {
 	t.Helper()
 	req, err := http.NewRequestWithContext(ctx, method, "http://"+addr+"/", http.NoBody)
 	if err != nil {

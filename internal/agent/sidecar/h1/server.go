@@ -165,7 +165,7 @@ func (s *Server) hand(c *conn, rest []byte) bool {
 		s.known[c.Conn] = c.base
 		s.mu.Unlock()
 	}
-	var on net.Conn = c.Conn
+	on := c.Conn
 	switch {
 	case c.secure == nil:
 		on = &replayed{Conn: c.Conn, rest: rest}

@@ -46,7 +46,7 @@ func TestRoundTrips(t *testing.T) {
 			for _, header := range []http.Header{{}, {"X-A": {"a", "b", ""}, "User-Agent": {""}, "Te": {"trailers"}}} {
 				var answers [2]string
 				for i, rt := range []http.RoundTripper{ours, netHTTP} {
-					req := request(t, t.Context(), method, addr, body)
+					req := request(t.Context(), t, method, addr, body)
 					req.Header, req.Host = header, "mcp-hr:3101"
 					answer, err := ask(rt, req)
 					if err != nil {
@@ -79,7 +79,7 @@ func TestUnwritable(t *testing.T) {
 		"no scheme of HTTP":       func(r *http.Request) { r.URL.Scheme = "gopher" },
 		"TLS without a way to it": func(r *http.Request) { r.URL.Scheme = "https" },
 	} {
-		req := request(t, t.Context(), "GET", addr, "")
+		req := request(t.Context(), t, "GET", addr, "")
 		change(req)
 		if answer, err := ask(ours, req); err == nil {
 			t.Errorf("%s: %s", what, answer)
@@ -99,7 +99,7 @@ func TestClosedWhileIdle(t *testing.T) {
 	})
 	tr := transport(t)
 	for i := range 20 {
-		if answer, err := ask(tr, request(t, t.Context(), "POST", addr, "x")); err != nil || answer != "200 " {
+		if answer, err := ask(tr, request(t.Context(), t, "POST", addr, "x")); err != nil || answer != "200 " {
 			t.Fatal(i, answer, err)
 		}
 		wait(t, "the end of the connection has come", func() bool { return h1.IdleEnded(tr) })
@@ -134,7 +134,7 @@ func TestSentAgain(t *testing.T) {
 			body = "x"
 		}
 		for range 2 {
-			answer, err := ask(tr, request(t, t.Context(), method, addr, body))
+			answer, err := ask(tr, request(t.Context(), t, method, addr, body))
 			if n.Load() == 1 && err != nil {
 				t.Fatal(err)
 			}
@@ -158,7 +158,7 @@ func TestUnasked(t *testing.T) {
 	})
 	tr := transport(t)
 	for range 3 {
-		if answer, err := ask(tr, request(t, t.Context(), "GET", addr, "")); err != nil || answer != "200 ok" {
+		if answer, err := ask(tr, request(t.Context(), t, "GET", addr, "")); err != nil || answer != "200 ok" {
 			t.Error(answer, err)
 		}
 	}
@@ -202,7 +202,7 @@ func TestAnswersEnd(t *testing.T) {
 		})
 		tr := transportOf(t, &http.Transport{MaxResponseHeaderBytes: 16 << 10})
 		for range 2 {
-			answer, err := ask(tr, request(t, t.Context(), "POST", addr, "x"))
+			answer, err := ask(tr, request(t.Context(), t, "POST", addr, "x"))
 			if c.want == "" && err == nil || c.want != "" && (err != nil || answer != c.want) {
 				t.Errorf("%s: %q %v", c.what, answer, err)
 			}
@@ -232,17 +232,17 @@ func TestWaiting(t *testing.T) {
 	const limit = 50 * time.Millisecond
 	tr := transportOf(t, &http.Transport{ResponseHeaderTimeout: limit})
 	var timeout net.Error
-	if _, err := ask(tr, request(t, t.Context(), "GET", addr, "")); !errors.As(err, &timeout) || !timeout.Timeout() {
+	if _, err := ask(tr, request(t.Context(), t, "GET", addr, "")); !errors.As(err, &timeout) || !timeout.Timeout() {
 		t.Error(err)
 	}
 	time.AfterFunc(4*limit, func() { close(half) })
-	if answer, err := ask(tr, request(t, t.Context(), "POST", addr, "x")); err != nil || answer != "200 ok" {
+	if answer, err := ask(tr, request(t.Context(), t, "POST", addr, "x")); err != nil || answer != "200 ok" {
 		t.Error(answer, err)
 	}
 	tr = transport(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(limit, cancel)
-	if _, err := ask(tr, request(t, ctx, "GET", addr, "")); !errors.Is(err, context.Canceled) {
+	if _, err := ask(tr, request(ctx, t, "GET", addr, "")); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }
@@ -262,7 +262,7 @@ func TestIdle(t *testing.T) {
 	})
 	for _, base := range []*http.Transport{{IdleConnTimeout: 20 * time.Millisecond}, {}} {
 		tr := transportOf(t, base)
-		if _, err := ask(tr, request(t, t.Context(), "GET", addr, "")); err != nil {
+		if _, err := ask(tr, request(t.Context(), t, "GET", addr, "")); err != nil {
 			t.Fatal(err)
 		}
 		if base.IdleConnTimeout == 0 {
@@ -320,7 +320,7 @@ func FuzzAnswers(f *testing.F) {
 		if head {
 			method = "HEAD"
 		}
-		resp, err := rt.RoundTrip(request(t, t.Context(), method, addr, ""))
+		resp, err := rt.RoundTrip(request(t.Context(), t, method, addr, ""))
 		if err != nil {
 			return "", false
 		}
