@@ -36,7 +36,8 @@ var ErrPrompt = errors.New("guard: prompt cannot be registered")
 //
 // It aligns the words of a text with those of the prompts. Words count by how
 // rare they are, and phrases that most prompts share ("You are a helpful
-// assistant") hardly at all. A prompt that consists of such phrases only is
+// assistant") hardly at all; in a row they count more, so that eight words of a prompt
+// are a leak, however common each is. A prompt that consists of such phrases only is
 // recognised when most of it is there; a canary in it is always recognised.
 //
 // The zero value has no prompts. All methods may be used at the same time.

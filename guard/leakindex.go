@@ -48,13 +48,13 @@ type prompt struct {
 
 type spot struct {
 	prompt int32
-	weight float32
-	opens  bool // it is one of the first words: even a common one begins an alignment
+	worth
+	opens bool // it is one of the first words: even a common one begins an alignment
 }
 
 type letter struct {
 	prompt int32
-	weight float32 // of its word, divided among its letters
+	weight float32 // of its word in a run, divided among its letters
 }
 
 func newIndex(sources []source) (*index, error) {
@@ -63,15 +63,21 @@ func newIndex(sources []source) (*index, error) {
 	for i, s := range sources {
 		l := plain(&layer{text: []byte(s.text)}, false)
 		words := splitWords(l)
-		weights, total, err := w.weigh(words, s.name)
+		worths, total, err := w.weigh(words, s.name)
 		if err != nil {
 			return nil, err
 		}
-		x.prompts = append(x.prompts, prompt{s.name, needed(total)})
-		x.add(int32(i), l.text, words, weights)
+		needs := needed(total)
+		for k := range worths {
+			if needs < enough { // a short prompt needs less anyway
+				worths[k].inRun = 0
+			}
+		}
+		x.prompts = append(x.prompts, prompt{s.name, needs})
+		x.add(int32(i), l.text, words, worths)
 		if s.canary != "" {
 			mark := squeeze(s.canary)
-			x.add(int32(i), []byte(mark), []word{{mark, 0, len(mark)}}, []float32{enough * float32(len(mark)) / gram})
+			x.add(int32(i), []byte(mark), []word{{mark, 0, len(mark)}}, []worth{{alone: enough * float32(len(mark)) / gram}})
 		}
 	}
 	x.scratch.New = func() any { return newScratch(x) }
@@ -83,13 +89,13 @@ func needed(total float32) float32 {
 	return min(enough, max(atLeast, total*share), total*nearlyAll)
 }
 
-func (x *index) addWords(prompt int32, words []string, weights []float32) {
+func (x *index) addWords(prompt int32, words []string, worths []worth) {
 	for i, word := range words {
 		h := maphash.String(x.seed, word)
 		if len(x.words[h]) < maxPlaces {
 			x.words[h] = append(x.words[h], int32(len(x.places)))
 		}
-		x.places = append(x.places, spot{prompt, weights[i], i < 3})
+		x.places = append(x.places, spot{prompt, worths[i], i < 3})
 	}
 	for range reach + 1 { // so that nothing aligns across the end
 		x.places = append(x.places, spot{prompt: -1})
@@ -111,28 +117,28 @@ func (x *index) addLetters(prompt int32, runes []rune, weights []float32) {
 
 // add adds the words of text, forward and in the ways of writing them that no
 // decoding undoes.
-func (x *index) add(prompt int32, text []byte, words []word, weights []float32) {
+func (x *index) add(prompt int32, text []byte, words []word, worths []worth) {
 	forward := make([]string, len(words))
 	for i, w := range words {
 		forward[i] = w.text
 	}
-	backWeights := reversed(weights)
-	x.addWords(prompt, forward, weights)
-	x.addWords(prompt, each(forward, rot13), weights)
-	x.addWords(prompt, reversed(forward), backWeights)
+	back := reversed(worths)
+	x.addWords(prompt, forward, worths)
+	x.addWords(prompt, each(forward, rot13), worths)
+	x.addWords(prompt, reversed(forward), back)
 	mirrored := each(forward, func(s string) string { return string(reversed([]rune(s))) })
-	x.addWords(prompt, mirrored, weights)
-	x.addWords(prompt, reversed(mirrored), backWeights)
+	x.addWords(prompt, mirrored, worths)
+	x.addWords(prompt, reversed(mirrored), back)
 
 	pig := each(forward, pigLatin)
-	x.addWords(prompt, pig, weights)
+	x.addWords(prompt, pig, worths)
 	bare := each(forward, unvoiced)
-	x.addWords(prompt, bare, weights)
+	x.addWords(prompt, bare, worths)
 
-	runes, share := letters(text, words, weights)
+	runes, share := letters(text, words, worths)
 	x.addLetters(prompt, runes, share)
 	for _, list := range [...][]string{pig, bare} {
-		x.addJoined(prompt, list, weights)
+		x.addJoined(prompt, list, worths)
 	}
 	x.addLetters(prompt, []rune(rot13(string(runes))), share)
 	x.addLetters(prompt, reversed(runes), reversed(share))
@@ -140,12 +146,12 @@ func (x *index) add(prompt int32, text []byte, words []word, weights []float32) 
 }
 
 // addJoined adds the letters of words that were changed.
-func (x *index) addJoined(prompt int32, words []string, weights []float32) {
+func (x *index) addJoined(prompt int32, words []string, worths []worth) {
 	var runes []rune
 	var share []float32
 	for i, w := range words {
 		for _, r := range w {
-			runes, share = append(runes, r), append(share, weights[i]/float32(utf8.RuneCountInString(w)))
+			runes, share = append(runes, r), append(share, worths[i].ofLetter(w))
 		}
 	}
 	x.addLetters(prompt, runes, share)
@@ -195,19 +201,24 @@ func (x *index) addSteps(prompt int32, runes []rune, weights []float32) {
 // has no end, in capitals: they are in no text that was folded.
 func stride(before, r rune) rune { return 'A' + (r-before+4*26)%26 }
 
+// ofLetter is what each letter of word is worth: only runs of them count.
+func (w worth) ofLetter(word string) float32 {
+	return (w.alone + w.inRun) / float32(utf8.RuneCountInString(word))
+}
+
 // letters returns the letters and digits of text, and for each the share of
 // its word's weight.
-func letters(text []byte, words []word, weights []float32) (runes []rune, share []float32) {
+func letters(text []byte, words []word, worths []worth) (runes []rune, share []float32) {
 	for i, r := range string(text) {
 		if !unicode.IsLetter(r) && !unicode.IsDigit(r) {
 			continue
 		}
 		for len(words) > 0 && words[0].end <= i {
-			words, weights = words[1:], weights[1:]
+			words, worths = words[1:], worths[1:]
 		}
 		weight := float32(0)
 		if len(words) > 0 && words[0].start <= i {
-			weight = weights[0] / float32(utf8.RuneCountInString(words[0].text))
+			weight = worths[0].ofLetter(words[0].text)
 		}
 		runes, share = append(runes, unicode.ToLower(r)), append(share, weight)
 	}

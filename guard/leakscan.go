@@ -86,11 +86,12 @@ type track struct {
 	seen  []int32 // the tick at which it ended there
 	start []int32 // where it began in the text
 	count []int32 // how many words or letters agree
+	run   []int32 // how many of the last words agree without a gap
 	tick  int32
 }
 
 func newTrack(n int) track {
-	return track{score: make([]float32, n), seen: make([]int32, n), start: make([]int32, n), count: make([]int32, n)}
+	return track{score: make([]float32, n), seen: make([]int32, n), start: make([]int32, n), count: make([]int32, n), run: make([]int32, n)}
 }
 
 // begin forgets what was seen, in constant time but once in two thousand
@@ -148,16 +149,19 @@ func (x *index) alignWords(text []byte, t *track) alignment {
 		t.tick++
 		for _, j := range x.words[maphash.Bytes(x.seed, folded)] {
 			p := x.places[j]
-			score, from, count := t.before(x, j)
+			score, from, count, run := t.before(x, j)
 			if score <= 0 {
-				if p.weight < 0.3 && !p.opens {
+				if p.alone < 0.3 && !p.opens {
 					continue // such a word begins nothing
 				}
-				score, from, count = 0, int32(start), 0
+				score, from, count, run = 0, int32(start), 0, 0
 			}
-			score, count = score+p.weight, count+1
+			score, count = score+p.alone, count+1
+			if run++; run > 2 {
+				score += p.inRun
+			}
 			if age := t.tick - t.seen[j]; t.seen[j] == 0 || age > reach || score >= t.score[j]-float32(age)*skipCost {
-				t.score[j], t.seen[j], t.start[j], t.count[j] = score, t.tick, from, count
+				t.score[j], t.seen[j], t.start[j], t.count[j], t.run[j] = score, t.tick, from, count, run
 			}
 			a.take(score/x.prompts[p.prompt].enough, p.prompt, int(from), end, t.tick, count >= holdWords)
 		}
@@ -170,7 +174,7 @@ func (x *index) alignWords(text []byte, t *track) alignment {
 }
 
 // before returns the best alignment that a match at place j continues.
-func (t *track) before(x *index, j int32) (score float32, start, count int32) {
+func (t *track) before(x *index, j int32) (score float32, start, count, run int32) {
 	for d := int32(1); d <= reach+1 && d <= j; d++ {
 		i := j - d
 		if x.places[i].prompt < 0 {
@@ -181,10 +185,13 @@ func (t *track) before(x *index, j int32) (score float32, start, count int32) {
 			continue
 		}
 		if s := t.score[i] - float32(max(d, age)-1)*skipCost; s > score {
-			score, start, count = s, t.start[i], t.count[i]
+			score, start, count, run = s, t.start[i], t.count[i], 0
+			if d == 1 && age == 1 {
+				run = t.run[i]
+			}
 		}
 	}
-	return score, start, count
+	return score, start, count, run
 }
 
 // alignLetters finds runs of letters that agree, whatever is between them. With

@@ -47,14 +47,24 @@ func newWeigher() *weigher {
 	return w
 }
 
-// weigh returns the weight of each word of a prompt, and their sum.
-func (w *weigher) weigh(words []word, name string) ([]float32, float32, error) {
+// A worth is what a word of a prompt tells: alone, and how much more if the words
+// before it are in front of it in a text, too.
+type worth struct{ alone, inRun float32 }
+
+// inRun is what a word counts in a run, unless it is in a phrase that many prompts
+// share: even of common words, eight in a row are no chance.
+const inRun = 0.9
+
+// weigh returns the worth of each word of a prompt, and what they are worth alone
+// together.
+func (w *weigher) weigh(words []word, name string) ([]worth, float32, error) {
 	if len(words) < minPrompt {
 		return nil, 0, fmt.Errorf("%w: %q has %d words; fewer than %d cannot be told from other text", ErrPrompt, name, len(words), minPrompt)
 	}
-	weights := make([]float32, len(words))
+	worths := make([]worth, len(words))
 	for i, word := range words {
-		weights[i] = w.weight(word.text)
+		alone := w.weight(word.text)
+		worths[i] = worth{alone, max(0, inRun-alone)}
 	}
 	shared := make([]bool, len(words))
 	for i := 0; i+phraseWords <= len(words); i++ {
@@ -69,13 +79,13 @@ func (w *weigher) weigh(words []word, name string) ([]float32, float32, error) {
 		}
 	}
 	total := float32(0)
-	for i := range weights {
+	for i := range worths {
 		if shared[i] {
-			weights[i] *= 0.3
+			worths[i] = worth{alone: 0.3 * worths[i].alone}
 		}
-		total += weights[i]
+		total += worths[i].alone
 	}
-	return weights, total, nil
+	return worths, total, nil
 }
 
 func (w *weigher) weight(word string) float32 {
