@@ -63,8 +63,7 @@ func (w *weigher) weigh(words []word, name string) ([]worth, float32, error) {
 	}
 	worths := make([]worth, len(words))
 	for i, word := range words {
-		alone := w.weight(word.text)
-		worths[i] = worth{alone, max(0, inRun-alone)}
+		worths[i] = w.worth(word.text)
 	}
 	shared := make([]bool, len(words))
 	for i := 0; i+phraseWords <= len(words); i++ {
@@ -88,12 +87,17 @@ func (w *weigher) weigh(words []word, name string) ([]worth, float32, error) {
 	return worths, total, nil
 }
 
+func (w *weigher) worth(word string) worth {
+	if first, n := utf8.DecodeRuneInString(word); n == len(word) && alone(first) {
+		return worth{alone: 0.4} // eight characters in a row may be two words
+	}
+	weight := w.weight(word)
+	return worth{weight, max(0, inRun-weight)}
+}
+
 func (w *weigher) weight(word string) float32 {
 	if weight, ok := w.weights[word]; ok {
 		return weight
-	}
-	if first, n := utf8.DecodeRuneInString(word); n == len(word) && alone(first) {
-		return 0.4
 	}
 	switch n := utf8.RuneCountInString(word); {
 	case n <= 2:
