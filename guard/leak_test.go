@@ -114,6 +114,10 @@ func TestLeakSentence(t *testing.T) {
 			}
 		}
 	}
+	short := register(t, strings.Join(sentences[:3], ". "))
+	if l := short.Scan([]byte(sentences[0])); !l.Found() {
+		t.Errorf("%q of a short prompt is no leak: %+v", sentences[0], l)
+	}
 	rnd := rand.New(rand.NewPCG(9, 9))
 	for range 100 {
 		rnd.Shuffle(len(sentences), func(i, j int) { sentences[i], sentences[j] = sentences[j], sentences[i] })

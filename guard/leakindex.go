@@ -68,16 +68,19 @@ func newIndex(sources []source) (*index, error) {
 			return nil, err
 		}
 		needs := needed(total)
+		scale := needs / enough // of a short prompt, too, eight in a row are enough, and not fewer
+		if needs == total*nearlyAll {
+			scale = 0 // it takes nearly all of it
+		}
 		for k := range worths {
-			if needs < enough { // a short prompt needs less anyway
-				worths[k].inRun = 0
-			}
+			worths[k].inRun = max(worths[k].alone, worths[k].inRun*scale)
 		}
 		x.prompts = append(x.prompts, prompt{s.name, needs})
 		x.add(int32(i), l.text, words, worths)
 		if s.canary != "" {
 			mark := squeeze(s.canary)
-			x.add(int32(i), []byte(mark), []word{{mark, 0, len(mark)}}, []worth{{alone: enough * float32(len(mark)) / gram}})
+			tells := enough * float32(len(mark)) / gram
+			x.add(int32(i), []byte(mark), []word{{mark, 0, len(mark)}}, []worth{{tells, tells}})
 		}
 	}
 	x.scratch.New = func() any { return newScratch(x) }
@@ -203,7 +206,7 @@ func stride(before, r rune) rune { return 'A' + (r-before+4*26)%26 }
 
 // ofLetter is what each letter of word is worth: only runs of them count.
 func (w worth) ofLetter(word string) float32 {
-	return (w.alone + w.inRun) / float32(utf8.RuneCountInString(word))
+	return w.inRun / float32(utf8.RuneCountInString(word))
 }
 
 // letters returns the letters and digits of text, and for each the share of

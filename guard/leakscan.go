@@ -156,10 +156,11 @@ func (x *index) alignWords(text []byte, t *track) alignment {
 				}
 				score, from, count, run = 0, int32(start), 0, 0
 			}
-			score, count = score+p.alone, count+1
+			worth := p.alone
 			if run++; run > 2 {
-				score += p.inRun
+				worth = p.inRun
 			}
+			score, count = score+worth, count+1
 			if age := t.tick - t.seen[j]; t.seen[j] == 0 || age > reach || score >= t.score[j]-float32(age)*skipCost {
 				t.score[j], t.seen[j], t.start[j], t.count[j], t.run[j] = score, t.tick, from, count, run
 			}

@@ -47,12 +47,12 @@ func newWeigher() *weigher {
 	return w
 }
 
-// A worth is what a word of a prompt tells: alone, and how much more if the words
-// before it are in front of it in a text, too.
+// A worth is what a word of a prompt tells alone, and if the words before it are in
+// front of it in a text, too.
 type worth struct{ alone, inRun float32 }
 
-// inRun is what a word counts in a run, unless it is in a phrase that many prompts
-// share: even of common words, eight in a row are no chance.
+// inRun is the least that a word counts in a run, unless it is in a phrase that many
+// prompts share: even of common words, eight in a row are no chance.
 const inRun = 0.9
 
 // weigh returns the worth of each word of a prompt, and what they are worth alone
@@ -80,7 +80,8 @@ func (w *weigher) weigh(words []word, name string) ([]worth, float32, error) {
 	total := float32(0)
 	for i := range worths {
 		if shared[i] {
-			worths[i] = worth{alone: 0.3 * worths[i].alone}
+			alone := 0.3 * worths[i].alone
+			worths[i] = worth{alone, alone}
 		}
 		total += worths[i].alone
 	}
@@ -89,10 +90,10 @@ func (w *weigher) weigh(words []word, name string) ([]worth, float32, error) {
 
 func (w *weigher) worth(word string) worth {
 	if first, n := utf8.DecodeRuneInString(word); n == len(word) && alone(first) {
-		return worth{alone: 0.4} // eight characters in a row may be two words
+		return worth{0.4, 0.4} // eight characters in a row may be two words
 	}
 	weight := w.weight(word)
-	return worth{weight, max(0, inRun-weight)}
+	return worth{weight, max(weight, inRun)}
 }
 
 func (w *weigher) weight(word string) float32 {
