@@ -252,7 +252,12 @@ func readCode(text []byte, i int) (decoded []byte, n int) {
 	if wordLen(text[i:]) > 0 {
 		return nil, 0
 	}
-	for _, read := range [...]func([]byte) ([]byte, int){morse, letterNumbers, bigNumber, selectors} {
+	if before, _ := utf8.DecodeLastRune(text[:i]); !isSelector(before) { // a row is read once
+		if decoded, n = selectors(text[i:]); n > 0 {
+			return decoded, n
+		}
+	}
+	for _, read := range [...]func([]byte) ([]byte, int){morse, letterNumbers, bigNumber} {
 		if decoded, n = read(text[i:]); n > 0 {
 			return decoded, n
 		}

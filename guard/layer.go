@@ -260,9 +260,12 @@ func blob(text []byte) ([]byte, int) {
 		if next == 0 || end+next == len(text) || alphabet[text[end+next]]&inBase64 == 0 {
 			break
 		}
+		if end == first { // append copies run, and text stays as it is
+			run = run[:end:end]
+		}
 		line = end + next
 		end = runEnd(text, line)
-		run = append(run[:len(run):len(run)], text[line:end]...)
+		run = append(run, text[line:end]...)
 	}
 	pad := end
 	for pad < len(text) && text[pad] == '=' {

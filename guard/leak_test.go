@@ -138,6 +138,22 @@ func TestLeakSentence(t *testing.T) {
 	}
 }
 
+// A picture may have a selector of its own in front of the row that hides a text.
+func TestLeakBehindPicture(t *testing.T) {
+	prompt := newGenerator(11).prompt(3)
+	hidden := eachRune(prompt, func(r rune) string {
+		if r < 16 {
+			return string(0xFE00 + r)
+		}
+		return string(0xE0100 + r - 16)
+	})
+	for _, picture := range []string{"\U0001F60A", "\u2764\uFE0F", "x"} {
+		if l := register(t, prompt).Scan([]byte("Here: " + picture + hidden + " as you like.")); !l.Found() {
+			t.Errorf("behind %q: %+v", picture, l)
+		}
+	}
+}
+
 func TestLeakUnrelated(t *testing.T) {
 	g, hits := newGenerator(4), 0
 	const rounds = 1000

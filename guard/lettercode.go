@@ -269,14 +269,18 @@ func filled(text []byte) (out []byte, end int) {
 	return enoughLetters(out, min(end, len(text)))
 }
 
+func isSelector(r rune) bool { return r >= 0xFE00 && r <= 0xFE0F || r >= 0xE0100 && r <= 0xE01EF }
+
 // selectors reads bytes hidden as variation selectors, which no reader sees.
 func selectors(text []byte) (out []byte, end int) {
 	for end < len(text) {
 		r, n := utf8.DecodeRune(text[end:])
 		switch {
 		case r >= 0xFE00 && r <= 0xFE0F:
-			out = append(out, byte(r-0xFE00))
-		case r >= 0xE0100 && r <= 0xE01EF:
+			if len(out) > 0 { // one in front belongs to a picture
+				out = append(out, byte(r-0xFE00))
+			}
+		case isSelector(r):
 			out = append(out, byte(r-0xE0100)+16)
 		default:
 			return enoughLetters(out, end)
