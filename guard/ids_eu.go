@@ -19,10 +19,11 @@ func euRecognizers() []recognizer {
 		{label: "IT_PASSPORT", forms: "aaddddddd", score: 0.1, with: 0.75, words: "passaporto passport documento"},
 		{label: "PL_PESEL", forms: "ddddddddddd", check: peselOK, score: 0.45, with: 0.95, words: "pesel"},
 		{label: "SE_PERSONNUMMER", forms: "dddddd=dddd|dddddddd=dddd|dddddddddddd", check: personnummerOK, score: 0.6, with: 0.95, words: pnr},
-		{label: "SE_PERSONNUMMER", forms: "dddddddddd", check: personnummerOK, score: 0.3, with: 0.9, words: pnr},
+		{label: "SE_PERSONNUMMER", forms: "dddddddddd|dddddd+dddd", check: personnummerOK, score: 0.3, with: 0.9, words: pnr},
 		{label: "SE_ORGANISATIONSNUMMER", forms: "dddddd=dddd", check: orgnrOK, score: 0.6, with: 0.95, words: "organisationsnummer organisation org orgnr företag company bolag"},
 		{label: "SE_ORGANISATIONSNUMMER", forms: "dddddddddd", check: orgnrOK, score: 0.2, with: 0.9, words: "organisationsnummer organisation org orgnr företag company bolag"},
-		{label: "FI_PERSONAL_IDENTITY_CODE", forms: "dddddd=dddx|ddddddadddx", check: hetuOK, score: 0.85, with: 1, words: "hetu henkilötunnus personal identity code personbeteckning", glued: true},
+		{label: "FI_PERSONAL_IDENTITY_CODE", forms: "dddddd=dddx|ddddddadddx", check: hetuOK, score: 0.85, with: 1, words: hetu, glued: true},
+		{label: "FI_PERSONAL_IDENTITY_CODE", forms: "dddddd+dddx", check: hetuOK, score: 0.3, with: 0.95, words: hetu},
 		{label: "NL_BSN", forms: "ddddddddd|dddd.dd.ddd|dddd ddddd", check: bsnOK, score: 0.3, with: 0.95, words: "bsn burgerservicenummer sofinummer sofi burger"},
 		{label: "BE_NRN", forms: "ddddddddddd|dd.dd.dd=ddd.dd|dd.dd.dd=ddddd", check: nrnOK, score: 0.35, with: 0.95, words: "rijksregisternummer registre national nrn insz niss rijksregister"},
 		{label: "CH_AHV", forms: "ddddddddddddd|ddd-dddd-dddd-dd", check: ahvOK, score: 0.7, with: 1, words: "ahv avs sozialversicherung versichertennummer"},
@@ -35,6 +36,7 @@ func euRecognizers() []recognizer {
 
 const (
 	pnr       = "personnummer pnr personal identity code person personnr"
+	hetu      = "hetu henkilötunnus personal identity code personbeteckning"
 	nifLetter = "TRWAGMYFPDXBNJZSQVHLCKE"
 )
 
@@ -90,14 +92,37 @@ func fiscalOK(c []byte) bool {
 }
 
 // fiscalShape knows where digits are, and the letters that replace them in
-// namesakes' codes.
+// namesakes' codes; a woman's day of birth has 40 added.
 func fiscalShape(c []byte) bool {
+	var d [16]byte
 	for _, i := range [...]int{6, 7, 9, 10, 12, 13, 14} {
-		if !isDigit(c[i]) && strings.IndexByte("LMNPQRSTUV", c[i]) < 0 {
-			return false
+		if d[i] = c[i]; !isDigit(c[i]) {
+			v := strings.IndexByte("LMNPQRSTUV", c[i])
+			if v < 0 {
+				return false
+			}
+			d[i] = '0' + byte(v)
 		}
 	}
-	return strings.IndexByte("ABCDEHLMPRST", c[8]) >= 0
+	day := num(d[9:11])
+	if day > 40 {
+		day -= 40
+	}
+	month := strings.IndexByte("ABCDEHLMPRST", c[8]) + 1
+	return validShortDate(num(d[6:8]), month, day) && num(d[12:15]) > 0 && ofName(c[:3]) && ofName(c[3:6])
+}
+
+// ofName reports whether three letters are taken from a name: its consonants, then
+// vowels, and X for those that it does not have.
+func ofName(c []byte) bool {
+	vowel := func(k byte) bool { return strings.IndexByte("AEIOU", k) >= 0 }
+	switch {
+	case vowel(c[1]):
+		return vowel(c[2]) || c[2] == 'X'
+	case vowel(c[0]):
+		return c[1] == 'X' && c[2] == 'X'
+	}
+	return true
 }
 
 func itVATOK(c []byte) bool {
@@ -106,7 +131,7 @@ func itVATOK(c []byte) bool {
 }
 
 func itDrivingOK(c []byte) bool {
-	return c[0] != 'U' || c[1] != '1' || lettersBut(c[2:9], "AEIOJKQ")
+	return c[0] != 'U' || c[1] != '1' || lettersBut(c[2:9], "AIOQV")
 }
 
 // peselOK follows the PESEL act: a date whose month tells the century, and
@@ -114,8 +139,11 @@ func itDrivingOK(c []byte) bool {
 func peselOK(d []byte) bool {
 	month := num(d[2:4])
 	year := [...]int{1900, 2000, 2100, 2200, 1800}[month/20%5] + num(d[:2])
-	return validDate(year, month%20, num(d[4:6])) &&
-		(10-weighted(d, 1, 3, 7, 9, 1, 3, 7, 9, 1, 3)%10)%10 == int(d[10]-'0')
+	return validDate(year, month%20, num(d[4:6])) && peselSum(d)
+}
+
+func peselSum(d []byte) bool {
+	return (10-weighted(d, 1, 3, 7, 9, 1, 3, 7, 9, 1, 3)%10)%10 == int(d[10]-'0')
 }
 
 // personnummerOK follows Skatteverket's SKV 704: a date, 60 more for the day of

@@ -73,12 +73,13 @@ func plateOK(c []byte) bool {
 	return c[0] != 'Z' && (age >= 2 && age <= 29 || age >= 51 && age <= 79)
 }
 
-func prefixPlateOK(c []byte) bool {
-	return strings.IndexByte("IOQUZ", c[0]) < 0 && c[1] != '0' && lettersBut(c[len(c)-3:], "IQZ")
-}
+func prefixPlateOK(c []byte) bool { return c[1] != '0' && oldPlate(c[0], c[len(c)-3:]) }
 
-func suffixPlateOK(c []byte) bool {
-	return strings.IndexByte("IOQUZ", c[len(c)-1]) < 0 && c[3] != '0' && lettersBut(c[:3], "IQZ")
+func suffixPlateOK(c []byte) bool { return c[3] != '0' && oldPlate(c[len(c)-1], c[:3]) }
+
+// oldPlate is about the letter of the year, and the three others.
+func oldPlate(year byte, rest []byte) bool {
+	return strings.IndexByte("IOQUZ", year) < 0 && lettersBut(rest, "IQ")
 }
 
 func lettersBut(c []byte, not string) bool {

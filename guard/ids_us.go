@@ -63,10 +63,12 @@ func abaSum(d []byte) bool {
 }
 
 // mbiOK follows CMS's "Understanding the Medicare Beneficiary Identifier Format".
-func mbiOK(c []byte) bool {
-	for i, class := range "1AXNAXNAANN" {
+func mbiOK(c []byte) bool { return c[0] != '0' && mbiShape(c) }
+
+func mbiShape(c []byte) bool {
+	for i, class := range "NAXNAXNAANN" {
 		switch k := c[i]; {
-		case class == '1' && (k < '1' || k > '9'), class == 'N' && !isDigit(k), class == 'A' && !isLetter(k):
+		case class == 'N' && !isDigit(k), class == 'A' && !isLetter(k):
 			return false
 		case k == 'S' || k == 'L' || k == 'O' || k == 'I' || k == 'B' || k == 'Z':
 			return false

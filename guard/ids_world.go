@@ -28,6 +28,7 @@ func worldRecognizers() []recognizer {
 		{label: "IN_PAN", forms: "aaaaadddda", score: 0.1, with: 0.5, words: "pan permanent account income tax"},
 		{label: "IN_PASSPORT", forms: "addddddd|a ddddddd", check: inPassportOK, score: 0.1, with: 0.8, words: "passport indian travel पासपोर्ट"},
 		{label: "IN_VEHICLE_REGISTRATION", forms: "aad{1,2}a{1,3}dddd|aadd-a{1,3}-dddd|aa-d{1,2}-a{1,3}-dddd|aadddd", check: inVehicleOK, score: 0.3, with: 0.85, words: "vehicle registration rto car plate bike"},
+		{label: "IN_VEHICLE_REGISTRATION", forms: "ddBHdddda{1,2}", check: inSeriesOK, score: 0.45, with: 0.9, words: "vehicle registration rto car plate bike"},
 		{label: "IN_VOTER", forms: "aaaddddddd", score: 0.25, with: 0.85, words: "voter epic election elector vote"},
 		{label: "KR_RRN", forms: "ddddddddddddd|dddddd=ddddddd", check: rrnOK, score: 0.4, with: 0.9, words: rrnWords},
 		{label: "KR_RRN", forms: "ddddddddddddd|dddddd=ddddddd", check: func(d []byte) bool { return rrnOK(d) && krSum(d) }, score: 0.85, with: 1, words: rrnWords},
@@ -37,7 +38,8 @@ func worldRecognizers() []recognizer {
 		{label: "KR_DRIVER_LICENSE", forms: "dd=dd=dddddd=dd", check: krDrivingOK, score: 0.6, with: 0.95, words: krDriving},
 		{label: "KR_PASSPORT", forms: "adddadddd|adddddddd", check: krPassportOK, score: 0.2, with: 0.85, words: krPass},
 		{label: "NG_NIN", forms: "ddddddddddd", check: verhoeff, score: 0.2, with: 0.95, words: "nin nigeria nigerian nimc"},
-		{label: "NG_VEHICLE_REGISTRATION", forms: "aaa=dddaa", score: 0.4, with: 0.85, words: "vehicle plate registration nigeria number car"},
+		{label: "NG_VEHICLE_REGISTRATION", forms: "aaa=dddaa", score: 0.4, with: 0.85, words: ngPlates},
+		{label: "NG_VEHICLE_REGISTRATION", forms: "aaadddaa|aaa dddaa", score: 0.2, with: 0.7, words: ngPlates},
 		{label: "PH_TIN", forms: "ddd=ddd=ddd=ddd|ddd=ddd=ddd|ddd=ddd=ddd=ddddd", check: phTIN, score: 0.3, with: 0.85, words: "tin bir taxpayer identification"},
 		{label: "PH_TIN", forms: "ddd=ddd=ddd=ddd|ddd=ddd=ddd|ddd=ddd=ddd=ddddd", score: 0, with: 0.4, words: "tin bir taxpayer identification"},
 		{label: "PH_TIN", forms: "ddddddddd|dddddddddddd", check: phTIN, score: 0.01, with: 0.6, words: "bir"},
@@ -62,6 +64,7 @@ func worldRecognizers() []recognizer {
 }
 
 const (
+	ngPlates  = "vehicle plate registration nigeria number car"
 	sinWords  = "sin insurance canadian canada nas assurance"
 	rrnWords  = "rrn resident registration 주민등록번호 주민번호 주민"
 	nricWords = "nric fin ic identity singapore pr"
@@ -70,9 +73,9 @@ const (
 
 // abnOK is the Australian Business Register's check: modulo 89, after one is
 // taken from the first digit.
-func abnOK(d []byte) bool {
-	return d[0] != '0' && (weighted(d, 10, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19)-10)%89 == 0
-}
+func abnOK(d []byte) bool { return d[0] != '0' && abnSum(d) }
+
+func abnSum(d []byte) bool { return (weighted(d, 10, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19)-10)%89 == 0 }
 
 func acnOK(d []byte) bool {
 	return (10-weighted(d, 8, 7, 6, 5, 4, 3, 2, 1)%10)%10 == int(d[8]-'0') && !sameDigits(d)
@@ -117,6 +120,11 @@ func inVehicleOK(c []byte) bool {
 	return i >= 0 && num(c[len(c)-4:]) > 0
 }
 
+// inSeriesOK is for the series of all India, which begins with the year.
+func inSeriesOK(c []byte) bool {
+	return num(c[:2]) >= 21 && num(c[4:8]) > 0 && lettersBut(c[8:], "IO")
+}
+
 // rrnOK and frnOK follow the Korean resident registration: a date, a digit for
 // sex, century and nationality. Since October 2020 the rest is random.
 func rrnOK(d []byte) bool { return krDate(d) && d[6] >= '1' && d[6] <= '4' }
@@ -132,9 +140,11 @@ func krSum(d []byte) bool {
 }
 
 // brnOK is the National Tax Service's check.
-func brnOK(d []byte) bool {
+func brnOK(d []byte) bool { return num(d[:3]) >= 101 && brnSum(d) }
+
+func brnSum(d []byte) bool {
 	sum := weighted(d, 1, 3, 7, 1, 3, 7, 1, 3, 5) + int(d[8]-'0')*5/10
-	return (10-sum%10)%10 == int(d[9]-'0') && num(d[:3]) >= 101
+	return (10-sum%10)%10 == int(d[9]-'0')
 }
 
 // phTIN checks the ninth digit; a branch is behind it.
@@ -172,17 +182,28 @@ func nricShape(c []byte) bool { return strings.IndexByte("STFGM", c[0]) >= 0 }
 
 func finShape(c []byte) bool { return strings.IndexByte("FGM", c[0]) >= 0 }
 
+// uenOK is the check letter of Singapore's Unique Entity Numbers, of businesses, of
+// local companies, which begin with a year, and of all others.
 func uenOK(c []byte) bool {
-	switch len(c) {
-	case 9:
-		return true
-	case 10:
-		if isDigit(c[0]) {
-			year := num(c[:4])
-			return year >= 1900 && year < 2100
-		}
+	switch {
+	case len(c) == 9:
+		return "XMKECAWLJDB"[weighted(c, 10, 4, 9, 3, 8, 2, 7, 1)%11] == c[8]
+	case isDigit(c[0]):
+		return num(c[:4]) < 2100 && "ZKCMDNERGWH"[weighted(c, 10, 8, 6, 4, 9, 7, 5, 3, 1)%11] == c[9]
 	}
-	return strings.IndexByte("RST", c[0]) >= 0
+	const (
+		values = "ABCDEFGHJKLMNPQRSTUVWX0123456789"
+		kinds  = "LP LL FC PF RF MQ MM NB CC CS MB FM GS DP CP NR CM CD MD HS VH CH MH CL XL CX HC RP TU TC FB FN PA PB SS MC SM GA GB"
+	)
+	sum := -5
+	for i, w := range [...]int{4, 3, 5, 3, 10, 2, 2, 5, 7} {
+		v := strings.IndexByte(values, c[i])
+		if v < 0 {
+			return false
+		}
+		sum += v * w
+	}
+	return strings.IndexByte("RST", c[0]) >= 0 && strings.Contains(kinds, string(c[3:5])) && values[(sum+11)%11] == c[9]
 }
 
 // thaiOK is the check of the Department of Provincial Administration; the second

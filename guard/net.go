@@ -195,7 +195,7 @@ func lettersBefore(t []byte, i int) bool {
 // macPairs reports whether six pairs of hex digits, sep between them, begin at
 // t[p].
 func macPairs(t []byte, p int, sep byte) bool {
-	if p < 0 || p+17 > len(t) || p > 0 && (isAlnum(t[p-1]) || t[p-1] == sep) || p+17 < len(t) && (isAlnum(t[p+17]) || t[p+17] == sep) {
+	if p < 0 || p+17 > len(t) || p > 0 && (isAlnum(t[p-1]) || t[p-1] == sep && !(sep == ':' && keyEnds(t, p-1))) || p+17 < len(t) && (isAlnum(t[p+17]) || t[p+17] == sep) {
 		return false
 	}
 	for i := range 17 {
@@ -204,6 +204,16 @@ func macPairs(t []byte, p int, sep byte) bool {
 		}
 	}
 	return true
+}
+
+// keyEnds reports whether letters that are no hex digits end in front of t[p], as
+// those of a key do.
+func keyEnds(t []byte, p int) bool {
+	word := false
+	for p--; p >= 0 && isLetter(t[p]); p-- {
+		word = word || hexDigit(t[p]) < 0
+	}
+	return word
 }
 
 // macQuads reports whether three groups of four hex digits, with points between

@@ -193,7 +193,7 @@ func (ph *phoneNumber) rate() (score, with float32) {
 			return 0.7, 0.95
 		}
 		return 0.5, 0.85
-	case three && (n == 11 && d[0] == '1' || n == 13 && string(d[:3]) == "001"):
+	case three && (n == 11 && (d[0] == '1' || d[0] == '0' && ph.parens) || n == 13 && string(d[:3]) == "001"):
 		return 0.7, 0.95
 	case three && n <= 13:
 		return 0.5, 0.85
