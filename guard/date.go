@@ -9,6 +9,9 @@ func (l *level) readDates(gs []group) {
 		}
 		end, n := l.date(gs, g)
 		if n == 0 {
+			if l.zone.min <= shapeScore {
+				l.dateShape(gs[g:])
+			}
 			continue
 		}
 		start := gs[g].start
@@ -18,6 +21,36 @@ func (l *level) readDates(gs []group) {
 		l.add(l.zone.det.date, start, end, l.rate(l.zone.det.date, start, 0.3, 0.85))
 		g += n - 1
 	}
+}
+
+// dateShape records what is written as a date and may be none: of a year that is far
+// away, a day that its month does not have, or with a part missing.
+func (l *level) dateShape(gs []group) {
+	number := func(k, low, high, most int) bool {
+		if k >= len(gs) {
+			return false
+		}
+		text := l.t[gs[k].start:gs[k].end]
+		return isNumber(text, low, high) && (most == 0 || num(text) >= 1 && num(text) <= most)
+	}
+	named := func(k int) bool { return k < len(gs) && gs[k].letters && month(l.t[gs[k].start:gs[k].end]) > 0 }
+	year := func(k int) bool { return number(k, 2, 2, 0) || number(k, 4, 4, 0) }
+	sep, last := gs[0].sep, 0
+	same := len(gs) > 2 && gs[1].sep == sep
+	switch {
+	case sep != '/' && sep != '-' && sep != '.':
+		return
+	case same && number(0, 1, 2, 31) && number(1, 1, 2, 31) && year(2),
+		same && number(0, 4, 4, 0) && number(1, 1, 2, 12) && number(2, 1, 2, 31),
+		same && number(0, 1, 2, 31) && named(1) && year(2):
+		last = 2
+	case sep == '-' && (number(0, 1, 2, 31) && named(1) || named(0) && year(1)),
+		sep == '/' && number(0, 1, 2, 12) && year(1):
+		last = 1
+	default:
+		return
+	}
+	l.add(l.zone.det.date, gs[0].start, gs[last].end, shapeScore)
 }
 
 // mayBeDate reports, cheaply, whether a date may begin with group g.

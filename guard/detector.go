@@ -15,8 +15,10 @@ var tldList string
 type detector struct {
 	recs  []*recognizer
 	forms formIndex
-	words wordIndex
-	tlds  map[string]bool
+	// shapes are the forms that are never a finding at the default threshold.
+	shapes formIndex
+	words  wordIndex
+	tlds   map[string]bool
 	// tldStarts has, for the first two letters of a top-level domain, a bit for each
 	// length that there is: most words are none.
 	tldStarts [32 * 32]uint32
@@ -62,10 +64,10 @@ type recognizerAt struct {
 const phoneWords = "phone phones telephone tel mobile cell cellphone call calls called calling contact reach fax office dial sms whatsapp answering answer hotline number telefon telefono teléfono téléphone handy mobil mobiltelefon móvil"
 
 func newDetector(only []string, names *Dictionary) (*detector, error) {
-	forms := map[uint64][]entry{}
+	forms, shaped := map[uint64][]entry{}, map[uint64][]entry{}
 	d := &detector{tlds: map[string]bool{}, names: names}
 	own := d.ownRecognizers()
-	for _, table := range [][]recognizer{usRecognizers(), ukRecognizers(), deRecognizers(), euRecognizers(), worldRecognizers()} {
+	for _, table := range [][]recognizer{usRecognizers(), ukRecognizers(), deRecognizers(), euRecognizers(), worldRecognizers(), shapes()} {
 		for i := range table {
 			d.recs = append(d.recs, &table[i])
 		}
@@ -110,11 +112,16 @@ func newDetector(only []string, names *Dictionary) (*detector, error) {
 		if r.forms == "" || !d.wants(r) {
 			continue
 		}
-		if err := compileForms(r, forms); err != nil {
+		index := forms
+		if max(r.score, r.with) < DefaultThreshold {
+			index = shaped
+		}
+		if err := compileForms(r, index); err != nil {
 			return nil, err
 		}
 	}
 	d.forms.build(forms)
+	d.shapes.build(shaped)
 	for tld := range strings.FieldsSeq(tldList) {
 		d.tlds[tld] = true
 		d.tldStarts[int(tld[0]&31)<<5|int(tld[1]&31)] |= 1 << len(tld)

@@ -14,7 +14,8 @@ type recognizer struct {
 	// digit, a a letter, x either; capital letters and digits are themselves;
 	// {m,n} repeats what is before it. Between groups, - is any separator, the
 	// same in the whole form; ~ is any separator; a space, a point, a slash or
-	// a colon is itself, and = is a hyphen. ? is a separator that is there everywhere or nowhere.
+	// a colon or a plus sign is itself, and = is a hyphen. ? is a separator that is there
+	// everywhere or nowhere, and ^ any or none.
 	forms string
 	// check, if not nil, is given the letters, in upper case, and digits without
 	// separators, and reports whether they are sound.
@@ -79,7 +80,7 @@ func compileForms(r *recognizer, index map[uint64][]entry) error {
 			var chars strings.Builder
 			for i := range len(one) {
 				c := one[i]
-				if strings.IndexByte("-~ ./:=", c) >= 0 {
+				if strings.IndexByte("-~ ./:+=", c) >= 0 {
 					f.gaps = append(f.gaps, gap{at: chars.Len(), kind: c})
 					key, size = formKey(key, size), 0
 					continue
@@ -125,6 +126,9 @@ func expand(text string) []string {
 			all = append(all, expand(text[:open-1]+strings.Repeat(text[open-1:open], n)+text[end+1:])...)
 		}
 		return all
+	}
+	if before, after, ok := strings.Cut(text, "^"); ok {
+		return append(expand(before+after), expand(before+"~"+after)...)
 	}
 	if strings.Contains(text, "?") {
 		return []string{strings.ReplaceAll(text, "?", ""), strings.ReplaceAll(text, "?", "-")}

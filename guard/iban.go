@@ -42,6 +42,9 @@ func (l *level) readIBAN(gs []group, g int) {
 	if size == 0 {
 		return
 	}
+	if l.zone.min <= shapeScore {
+		l.ibanShape(gs[g:], start, size)
+	}
 	var c [34]byte
 	n, sep := 0, byte(0)
 	for j, from := g, start; n+gs[j].end-from <= size; {
@@ -56,7 +59,11 @@ func (l *level) readIBAN(gs []group, g int) {
 			l.ibanOf(c[:n], start, gs[j].end)
 			return
 		}
-		if j+1 == len(gs) || sep != 0 && gs[j].sep != sep {
+		if j+1 == len(gs) {
+			l.ibanOn(c[:n], size, start, gs[j].end)
+			return
+		}
+		if sep != 0 && gs[j].sep != sep {
 			return
 		}
 		if sep = gs[j].sep; sep == '/' || sep == ':' {
@@ -64,6 +71,54 @@ func (l *level) readIBAN(gs []group, g int) {
 		}
 		j++
 		from = gs[j].start
+	}
+}
+
+// ibanOn reads on behind t[end], where a run ends before groups of letters, what c is
+// the beginning of.
+func (l *level) ibanOn(c []byte, size, start, end int) {
+	t := l.t
+	if len(c) < 8 || end >= len(t) || t[end] != ' ' && t[end] != '-' {
+		return
+	}
+	for sep := t[end]; len(c) < size; {
+		next := end + 1 + min(4, size-len(c))
+		if next > len(t) || t[end] != sep {
+			return
+		}
+		for _, k := range t[end+1 : next] {
+			if !isAlnum(k) {
+				return
+			}
+			c = append(c, upper(k))
+		}
+		end = next
+	}
+	if end == len(t) || !isAlnum(t[end]) {
+		l.ibanOf(c, start, end)
+	}
+}
+
+// ibanShape records what has the check digits of an IBAN and is not of the length that
+// its country has, but not much shorter, or has different separators.
+func (l *level) ibanShape(gs []group, start, size int) {
+	var c [34]byte
+	n, from := 0, start
+	for j := range gs {
+		if n+gs[j].end-from > len(c) {
+			return
+		}
+		for _, k := range l.t[from:gs[j].end] {
+			c[n] = upper(k)
+			n++
+		}
+		if n >= size-2 && ibanSum(c[:n]) {
+			l.add(l.zone.det.iban, start, gs[j].end, shapeScore)
+		}
+		if j+1 == len(gs) || gs[j].sep != ' ' && gs[j].sep != '-' {
+			return
+		}
+		from = gs[j+1].start
 	}
 }
 

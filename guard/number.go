@@ -39,14 +39,14 @@ func (l *level) number(i int) {
 			continue
 		}
 		start := gs[g].start
-		l.readForms(gs, g, start, false)
+		l.readForms(&l.zone.det.forms, gs, g, start, false)
 		switch {
 		case gs[g].numeric:
 			l.readNumber(gs, g, start, &sum)
 		case !gs[g].letters:
 			p := l.glued(gs[g])
 			if p > 0 {
-				l.readForms(gs, g, p, true)
+				l.readForms(&l.zone.det.forms, gs, g, p, true)
 			}
 			l.readIBAN(gs, g)
 			if isDigit(t[start]) {
@@ -64,8 +64,24 @@ func (l *level) number(i int) {
 	if n > 1 && sum.dates {
 		l.readDates(gs[:stop])
 	}
+	if l.zone.min < DefaultThreshold {
+		l.readShapes(gs, stop)
+	}
 	if l.isStrange(gs[:stop]) {
 		l.loose(gs[0].start)
+	}
+}
+
+// readShapes tries the forms that are never findings on the first groups of gs.
+func (l *level) readShapes(gs []group, stop int) {
+	for g := range stop {
+		if gs[g].end-gs[g].start > maxFormSize {
+			continue
+		}
+		l.readForms(&l.zone.det.shapes, gs, g, gs[g].start, false)
+		if p := l.glued(gs[g]); p > 0 {
+			l.readForms(&l.zone.det.shapes, gs, g, p, true)
+		}
 	}
 }
 
@@ -268,9 +284,9 @@ func (l *level) glued(g group) int {
 	return p
 }
 
-// readForms tries every form on the groups from g on, the first of which begins
-// at start.
-func (l *level) readForms(gs []group, g, start int, glued bool) {
+// readForms tries every form of an index on the groups from g on, the first of which
+// begins at start.
+func (l *level) readForms(index *formIndex, gs []group, g, start int, glued bool) {
 	left := l.joinedLeft(gs, g, start, glued)
 	if left != 0 && left != ' ' && left != ':' && !(isOther(left) && gs[g].sep == '-') {
 		return // a part of something else
@@ -279,7 +295,6 @@ func (l *level) readForms(gs []group, g, start int, glued bool) {
 		return // words
 	}
 	var (
-		index = &l.zone.det.forms
 		skip  = start - gs[g].start
 		from  = gs[g].at + skip
 		n     = gs[g].end - start

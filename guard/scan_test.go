@@ -191,6 +191,61 @@ func TestChecks(t *testing.T) {
 	}
 }
 
+// A typist errs: what breaks a rule of an identifier is a candidate, and no finding
+// whatever is said around it.
+func TestShapes(t *testing.T) {
+	g := newGuard(t, guard.Policy{})
+	for _, tt := range []struct{ label, context, value string }{
+		{"AU_ABN", "ABN", "00000500540"},                        // a zero in front
+		{"CREDIT_CARD", "order", "4284-464123 9778"},            // groups of no scheme
+		{"DATE_TIME", "born", "0110-02-31"},                     // a day that is not
+		{"DATE_TIME", "date of birth", "11-OCT"},                // no year
+		{"DE_KFZ", "Kennzeichen", "H J 0397"},                   // a zero in front
+		{"DE_TAX_NUMBER", "Steuernummer", "645/7165/65287"},     // of no state
+		{"IBAN_CODE", "IBAN", "LT044113038893572542354604816"},  // too long
+		{"IN_AADHAAR", "aadhaar", "6570:3126-8375"},             // two separators
+		{"IN_VEHICLE_REGISTRATION", "vehicle", "HU85LC2487"},    // of no state
+		{"KR_FRN", "외국인등록번호", "320914-6998277"},                 // of no region
+		{"KR_RRN", "주민등록번호", "890631-2516063"},                  // 31 June
+		{"PL_PESEL", "PESEL", "29463101196"},                    // 31 June of 2129
+		{"SE_PERSONNUMMER", "personnummer", "109201232387"},     // born in 1092
+		{"SG_NRIC_FIN", "NRIC", "D0145316U"},                    // a letter that is none of them
+		{"UK_NHS", "NHS", "650 6732679"},                        // two groups
+		{"UK_VEHICLE_REGISTRATION", "registration", "WXP 048J"}, // a zero in front
+		{"US_SSN", "account", "907215284"},                      // an area that is not
+	} {
+		text := tt.context + " " + tt.value
+		is := func(f guard.Finding) bool { return f.Label == tt.label && text[f.Start:f.End] == tt.value }
+		at := slices.IndexFunc(g.Candidates([]byte(text), 0), is)
+		if at < 0 {
+			t.Errorf("%q: no %s among the candidates", text, tt.label)
+		}
+		if slices.ContainsFunc(g.Scan([]byte(text)), is) {
+			t.Errorf("%q: %s counts", text, tt.label)
+		}
+	}
+}
+
+// Old plates, series of all India, a key in front: what is sound counts with its context.
+func TestSoundForms(t *testing.T) {
+	g := newGuard(t, guard.Policy{})
+	for text, want := range map[string]string{
+		"mac:0c:8f:64:ba:71:9d":                   "MAC_ADDRESS 0c:8f:64:ba:71:9d",
+		"personnummer 211220+2382":                "",
+		"personnummer 121212+1212":                "SE_PERSONNUMMER 121212+1212",
+		"henkilötunnus 111100+110H":               "FI_PERSONAL_IDENTITY_CODE 111100+110H",
+		"vehicle registration 22BH1234AB":         "IN_VEHICLE_REGISTRATION 22BH1234AB",
+		"number plate JOH612PA":                   "NG_VEHICLE_REGISTRATION JOH612PA",
+		"call 0 (917) 123 4567":                   "PHONE_NUMBER 0 (917) 123 4567",
+		"IBAN BY17 QO5X 9666 SW0V ZSPO DVRH IPOF": "IBAN_CODE BY17 QO5X 9666 SW0V ZSPO DVRH IPOF",
+		"patente di guida U1E52J4WWL":             "IT_DRIVER_LICENSE U1E52J4WWL",
+	} {
+		if got := strings.Join(found(g, text), ", "); got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+}
+
 func TestAllowDomains(t *testing.T) {
 	g := newGuard(t, guard.Policy{AllowDomains: []string{"tamshai.com", ".tamshai.dev"}})
 	text := "alice@tamshai.com alice@tamshai.com.evil.example eve@eviltamshai.com x@mail.tamshai.com https://tamshai.com/a bob@a.tamshai.dev c@tamshai.dev"

@@ -240,6 +240,9 @@ func (d *detector) nextTrigger(b []byte, from, limit int, quick bool) (first, t 
 // are not. With zones set, b is more than one zone, and what is behind a hard break
 // does not count.
 func (d *detector) plainNumber(b []byte, i int, quick, zones bool) (end int, hit bool) {
+	if !quick {
+		return 0, true
+	}
 	start := i
 	for start > 0 && i-start < 12 && isLetter(b[start-1]) {
 		start--
@@ -252,7 +255,7 @@ func (d *detector) plainNumber(b []byte, i int, quick, zones bool) (end int, hit
 		return 0, true // most of those that are a part of something
 	}
 	letters, digits := i-start, end-i
-	if digits > 4 && !(digits == 5 && quick && letters == 0 && !postalBefore(b, start)) || letters > 0 && (letters < 3 || letters > 11 || digits > 3 || b[start]|0x20 == 'h' && letters == 3 && b[start+1]|0x20 == 'r') {
+	if digits > 4 && !(digits == 5 && letters == 0 && !postalBefore(b, start)) || letters > 0 && (letters < 3 || letters > 11 || digits > 3 || b[start]|0x20 == 'h' && letters == 3 && b[start+1]|0x20 == 'r') {
 		return 0, true
 	}
 	// In front.
