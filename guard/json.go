@@ -25,11 +25,15 @@ const maxInner = 4
 func (g *Guard) RedactJSON(doc []byte) ([]byte, Result, error) { return g.redactJSON(nil, doc) }
 
 func (g *Guard) redactJSON(c *Conversation, doc []byte) ([]byte, Result, error) {
+	return (&walker{r: newRedactor(g, c)}).all(doc)
+}
+
+// all redacts a whole document, and closes the redactor.
+func (w *walker) all(doc []byte) ([]byte, Result, error) {
+	defer w.r.close()
 	if !json.Valid(doc) {
 		return nil, Result{}, ErrNotJSON
 	}
-	w := walker{r: newRedactor(g, c)}
-	defer w.r.close()
 	out := w.walk(make([]byte, 0, len(doc)), doc)
 	if err := w.r.err(); err != nil {
 		return nil, w.r.result, err
@@ -43,6 +47,7 @@ type walker struct {
 	text    []byte // of the value at hand, behind its context
 	clean   []byte
 	inner   int
+	back    bool     // what is pseudonymised is put back behind it
 	context [][]byte // for each open object or array: the key that it is the value of
 }
 
@@ -106,11 +111,11 @@ func (w *walker) walk(dst, doc []byte) []byte {
 			for end < len(doc) && (isDigit(doc[end]) || bytes.IndexByte([]byte("+-.eE"), doc[end]) >= 0) {
 				end++
 			}
-			clean, changed := w.redact(key, doc[i:end])
-			if changed {
+			number := doc[i:end]
+			if clean, changed := w.redact(key, number); changed && !w.comesBack(clean, number) {
 				dst = appendQuoted(dst, clean)
 			} else {
-				dst = append(dst, doc[i:end]...)
+				dst = append(dst, number...)
 			}
 			i = end
 		default: // white space, colons, true, false, null
@@ -119,6 +124,12 @@ func (w *walker) walk(dst, doc []byte) []byte {
 		}
 	}
 	return dst
+}
+
+// comesBack reports whether clean would be made the number again that it stands for,
+// which must not become a string by that.
+func (w *walker) comesBack(clean, number []byte) bool {
+	return w.back && bytes.Equal(w.r.conv.Restore(clean), number)
 }
 
 // str appends the redacted form of the string raw, which is the value of key.
@@ -217,6 +228,19 @@ func appendQuoted(dst, text []byte) []byte {
 		}
 	}
 	return append(dst, '"')
+}
+
+// Arguments returns what a model gives to a tool, a document, as the tool may get it:
+// redacted as the policy says, with the values of pseudonyms, in names too. Values that
+// the model made up are left: the tool is a program, and cannot work with a label.
+// A number stays one.
+func (c *Conversation) Arguments(doc []byte) ([]byte, Result, error) {
+	clean, result, err := (&walker{r: newRedactor(c.g, c), back: true}).all(doc)
+	if err != nil {
+		return nil, result, err
+	}
+	back, err := c.RestoreJSON(clean)
+	return back, result, err
 }
 
 // RestoreJSON is [Conversation.Restore] for the strings of a document.

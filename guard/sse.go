@@ -18,10 +18,16 @@ type Event struct {
 	Name string // of its type, "" for the default
 	ID   string
 	Data []byte // lines with a new line between
+	// Comment marks what is no event but a comment, which keeps a connection alive.
+	// What it said is dropped.
+	Comment bool
 }
 
 // Append appends the event as it stands in a stream.
 func (e Event) Append(dst []byte) []byte {
+	if e.Comment {
+		return append(dst, ":\n\n"...)
+	}
 	if e.Name != "" {
 		dst = append(append(append(dst, "event: "...), e.Name...), '\n')
 	}
@@ -55,6 +61,12 @@ type EventsConfig struct {
 	// conversation does not know, as [Conversation.RedactAnswer] does. The
 	// arguments of tools are for a program, and are not treated so.
 	Known bool
+	// Keep reports whether the string called name is the protocol's, such as an
+	// identifier, which has digits at random: it is restored, and not redacted. Nil:
+	// none is.
+	Keep func(name, value string) bool
+	// Comments yields an [Event] for each comment between events.
+	Comments bool
 	// Result, if not nil, gets what was found once the sequence has ended, in
 	// whatever way it does.
 	Result *Result
@@ -62,9 +74,10 @@ type EventsConfig struct {
 
 // Events reads server-sent events from r, as models' interfaces send them, and
 // yields them redacted. Text that comes in pieces is one text: the members
-// "text", "content", "thinking", "reasoning", "reasoning_content", "refusal" and "delta" of
-// events of one index follow each other, and what is held back of one event
-// leaves with a later one, at the latest before the event that ends the block.
+// "text", "content", "thinking", "reasoning", "reasoning_content", "refusal",
+// "transcript" and "delta" of events of one index follow each other, and what is held
+// back of one event leaves with a later one, at the latest before the event that ends
+// the block or begins another text.
 // Members "partial_json" and "arguments" are pieces of a JSON document: they are
 // collected, redacted as a document, and leave in one piece at the end of the
 // block. All other strings and numbers are redacted event by event.
@@ -80,6 +93,12 @@ func (g *Guard) Events(r io.Reader, cfg EventsConfig) iter.Seq2[Event, error] {
 				yield(Event{}, err)
 				return
 			}
+			if in.Comment {
+				if cfg.Comments && !yield(in, nil) {
+					return
+				}
+				continue
+			}
 			out, err := e.take(in)
 			for _, event := range out {
 				if !yield(event, nil) {
@@ -91,7 +110,7 @@ func (g *Guard) Events(r io.Reader, cfg EventsConfig) iter.Seq2[Event, error] {
 				return
 			}
 		}
-		out, err := e.flush("")
+		out, err := e.flush(func(*piece) bool { return true })
 		for _, event := range out {
 			if !yield(event, nil) {
 				return
@@ -129,6 +148,12 @@ func readEvents(r io.Reader) iter.Seq2[Event, error] {
 				continue
 			}
 			size += len(line)
+			if line[0] == ':' {
+				if !has && e.Name == "" && e.ID == "" && !yield(Event{Comment: true}, nil) {
+					return
+				}
+				continue
+			}
 			name, value, _ := strings.Cut(string(line), ":")
 			value = strings.TrimPrefix(value, " ")
 			switch name {
@@ -175,8 +200,11 @@ type events struct {
 	walker walker // of all that is no piece
 	pieces map[string]*piece
 	order  []string // of the keys of pieces, as they came
-	kind   string   // of the event at hand
-	ending bool     // it ends the texts that it has pieces of
+	// Of the event at hand:
+	kind string
+	over func(*piece) bool // whether it ends the text
+	fed  map[string]string // the texts that it has a part of, with their choice
+	part []*piece          // all that it has a part of, be that empty
 }
 
 // piece is a text that comes in several events.
@@ -186,7 +214,8 @@ type piece struct {
 	args    []byte // of a tool
 	isArgs  bool
 	index   string // of the block that it belongs to
-	last    Event  // the last event with a piece of it
+	choice  string // of several answers, the one that it belongs to
+	last    Event  // the last event with a piece of it, redacted
 	path    []string
 }
 
@@ -215,13 +244,14 @@ func (e *events) count(r Result) {
 
 // take returns what leaves when event in comes.
 func (e *events) take(in Event) ([]Event, error) {
+	e.kind, e.over, e.fed, e.part = "", nil, nil, nil
 	in.Name, in.ID = e.field(in.Name), e.field(in.ID)
 	if err := e.walker.r.err(); err != nil {
 		return nil, err
 	}
 	if !json.Valid(in.Data) {
 		if strings.TrimSpace(string(in.Data)) == "[DONE]" {
-			out, err := e.flush("")
+			out, err := e.flush(func(*piece) bool { return true })
 			return append(out, in), err
 		}
 		return e.plain(in)
@@ -238,23 +268,69 @@ func (e *events) take(in Event) ([]Event, error) {
 	if e.kind == "" {
 		e.kind = in.Name
 	}
-	e.ending = ends(e.kind, root)
+	e.over, e.fed = ended(e.kind, root, index), map[string]string{}
 	changed, err := e.leaves(in, doc, nil, index)
 	if err != nil {
 		return nil, err
 	}
-	if changed {
+	if changed || members(doc) < colons(in.Data) { // some were there twice
 		if in.Data, err = marshal(doc); err != nil {
 			return nil, err
 		}
 	}
-	var out []Event
-	if e.ending {
-		if out, err = e.flush(index); err != nil {
-			return out, err
-		}
+	for _, p := range e.part {
+		p.last = in // redacted
+	}
+	out, err := e.flush(func(p *piece) bool { return e.over(p) || !p.isArgs && e.goesOnElsewhere(p) })
+	if err != nil {
+		return out, err
 	}
 	return append(out, in), nil
+}
+
+// goesOnElsewhere reports whether the event at hand has another text of the answer
+// that p belongs to, and none of p.
+func (e *events) goesOnElsewhere(p *piece) bool {
+	elsewhere := false
+	for key, choice := range e.fed {
+		if e.pieces[key] == p {
+			return false
+		}
+		elsewhere = elsewhere || choice == p.choice
+	}
+	return elsewhere
+}
+
+// members returns how many members the objects in doc have.
+func members(doc any) int {
+	n := 0
+	switch v := doc.(type) {
+	case map[string]any:
+		n = len(v)
+		for _, item := range v {
+			n += members(item)
+		}
+	case []any:
+		for _, item := range v {
+			n += members(item)
+		}
+	}
+	return n
+}
+
+// colons returns how many colons a document has outside of strings: one for each
+// member.
+func colons(doc []byte) int {
+	n := 0
+	for i := 0; i < len(doc); i++ {
+		switch doc[i] {
+		case '"':
+			i = stringEnd(doc, i) - 1
+		case ':':
+			n++
+		}
+	}
+	return n
 }
 
 // field redacts a field of an event that is not its data.
@@ -290,6 +366,8 @@ func (e *events) leaves(in Event, doc any, path []string, index string) (changed
 					return err
 				}
 				clean = text
+			} else if e.cfg.Keep != nil && e.cfg.Keep(name, v) && !inArguments(path) {
+				clean = e.restored(v)
 			} else {
 				clean = e.restored(e.walker.named(name, v))
 			}
@@ -314,7 +392,7 @@ func (e *events) leaves(in Event, doc any, path []string, index string) (changed
 			if err := visit(append(slices.Clip(path), name), v[name], func(clean any) { v[name] = clean }); err != nil {
 				return changed, err
 			}
-			if clean := e.walker.named("", name); clean != name {
+			if clean := e.restored(e.walker.named("", name)); clean != name {
 				v[clean] = v[name]
 				delete(v, name)
 				changed = true
@@ -349,7 +427,7 @@ func isPiece(name string, path []string, in Event) bool {
 	switch name {
 	case "partial_json", "arguments":
 		return true
-	case "text", "content", "thinking", "reasoning", "reasoning_content", "refusal":
+	case "text", "content", "thinking", "reasoning", "reasoning_content", "refusal", "transcript":
 		return true
 	case "delta":
 		return len(path) == 0
@@ -362,7 +440,7 @@ func (e *events) feed(name string, in Event, path []string, index, s string) (st
 	key := index + "\x00" + in.Name + "\x00" + pieceKey(path)
 	p := e.pieces[key]
 	if p == nil {
-		p = &piece{index: index, isArgs: name == "partial_json" || name == "arguments" || name == "delta" && strings.Contains(e.kind, "arguments")}
+		p = &piece{index: index, choice: choiceOf(path), isArgs: name == "partial_json" || name == "arguments" || name == "delta" && strings.Contains(e.kind, "arguments")}
 		if !p.isArgs {
 			p.text = newRedactor(e.g, e.cfg.Conversation)
 			p.text.known = e.cfg.Known
@@ -372,6 +450,10 @@ func (e *events) feed(name string, in Event, path []string, index, s string) (st
 		e.order = append(e.order, key)
 	}
 	p.last, p.path = in, path
+	e.part = append(e.part, p)
+	if s != "" && e.fed != nil {
+		e.fed[key] = p.choice
+	}
 	if p.isArgs {
 		if len(p.args)+len(s) > maxArguments {
 			return "", fmt.Errorf("%w: arguments of more than %d bytes", ErrEvents, maxArguments)
@@ -392,7 +474,7 @@ func (e *events) feed(name string, in Event, path []string, index, s string) (st
 
 // rest returns what is held back of p if the event at hand ends it.
 func (e *events) rest(key string, p *piece) (string, error) {
-	if !e.ending {
+	if e.over == nil || !e.over(p) {
 		return "", nil
 	}
 	delete(e.pieces, key)
@@ -423,22 +505,37 @@ func (e *events) restorer() *restorer {
 func pieceKey(path []string) string {
 	var key []string
 	for _, part := range path {
-		if _, index, ok := strings.Cut(part, "#"); ok {
-			part = index
-		}
-		key = append(key, part)
+		key = append(key, indexed(part))
 	}
 	return strings.Join(key, "\x00")
 }
 
-// flush ends the texts of the block with the index, or all, and returns events
-// with what was held back of them.
-func (e *events) flush(index string) ([]Event, error) {
+// indexed is the index that an interface gives a place, or its position.
+func indexed(place string) string {
+	if _, index, ok := strings.Cut(place, "#"); ok {
+		return index
+	}
+	return place
+}
+
+// choiceOf returns which of several answers path leads into, "" if there is one.
+func choiceOf(path []string) string {
+	if len(path) > 1 && isChoices(path[0]) {
+		return indexed(path[1])
+	}
+	return ""
+}
+
+func isChoices(name string) bool { return name == "choices" || name == "candidates" }
+
+// flush ends the texts that over is true for, and returns events with what was held
+// back of them.
+func (e *events) flush(over func(*piece) bool) ([]Event, error) {
 	var out []Event
 	var kept []string
 	for _, key := range e.order {
 		p := e.pieces[key]
-		if index != "" && p.index != "" && p.index != index {
+		if !over(p) {
 			kept = append(kept, key)
 			continue
 		}
@@ -474,22 +571,27 @@ func (e *events) end(p *piece) ([]byte, error) {
 		}
 		return rest, nil
 	}
-	redact := e.g.redactJSON
-	if !json.Valid(p.args) { // broken off, or no JSON: text
-		redact = e.g.redact
-	}
-	rest, result, err := redact(e.cfg.Conversation, p.args)
-	e.count(result)
-	if err == nil && e.cfg.Restore && e.cfg.Conversation != nil {
-		if json.Valid(rest) {
-			return e.cfg.Conversation.RestoreJSON(rest)
+	c := e.cfg.Conversation
+	restores := e.cfg.Restore && c != nil
+	var rest []byte
+	var result Result
+	var err error
+	switch valid := json.Valid(p.args); {
+	case valid && restores:
+		rest, result, err = c.Arguments(p.args)
+	case valid:
+		rest, result, err = e.g.redactJSON(c, p.args)
+	default: // broken off, or no JSON: text
+		if rest, result, err = e.g.redact(c, p.args); restores {
+			rest = c.Restore(rest)
 		}
-		rest = e.cfg.Conversation.Restore(rest)
 	}
+	e.count(result)
 	return rest, err
 }
 
-// event is the last event of p with rest as its piece, and other pieces empty.
+// event is the last event of p with rest as its piece, and without what must not be
+// said twice.
 func (p *piece) event(rest []byte) (Event, error) {
 	event := p.last
 	if p.path == nil {
@@ -502,31 +604,55 @@ func (p *piece) event(rest []byte) (Event, error) {
 	if err := dec.Decode(&doc); err != nil {
 		return event, fmt.Errorf("guard: an event cannot be read: %w", err)
 	}
-	setPieces(doc, nil, p.path, string(rest), p.last)
 	var err error
-	event.Data, err = marshal(doc)
+	event.Data, err = marshal(remainder(doc, nil, p.path, string(rest)))
 	return event, err
 }
 
-func setPieces(doc any, path, want []string, rest string, in Event) {
+// remainder returns doc, which is at path, with rest at what follows, and of what is
+// beside that only what tells where it belongs. A client joins the strings of an
+// answer that comes in pieces, names of tools among them, so that none may come again.
+func remainder(doc any, path, follows []string, rest string) any {
+	if len(follows) == 0 {
+		return rest
+	}
+	next := follows[0]
+	within := append(slices.Clip(path), next)
 	switch v := doc.(type) {
 	case map[string]any:
-		for name := range v {
-			at := append(slices.Clip(path), name)
-			if _, ok := v[name].(string); ok && isPiece(name, path, in) {
-				v[name] = ""
-				if slices.Equal(at, want) {
-					v[name] = rest
+		for name, item := range v {
+			switch s := item.(type) {
+			case string:
+				if s != "" && !tellsWhere(name, path) {
+					delete(v, name)
 				}
-				continue
+			case []any, map[string]any:
+				if name != next {
+					delete(v, name)
+				}
 			}
-			setPieces(v[name], at, want, rest, in)
 		}
+		v[next] = remainder(v[next], within, follows[1:], rest)
 	case []any:
 		for i, item := range v {
-			setPieces(item, append(slices.Clip(path), place(i, item)), want, rest, in)
+			if place(i, item) == next {
+				return []any{remainder(item, within, follows[1:], rest)}
+			}
 		}
 	}
+	return doc
+}
+
+// tellsWhere reports whether the string called name, of the object at path, is one that
+// each piece of a text has beside it.
+func tellsWhere(name string, path []string) bool {
+	switch {
+	case len(path) == 0:
+		return !isPiece(name, nil, Event{})
+	case path[0] == "choices":
+		return false
+	}
+	return name == "type" || name == "role"
 }
 
 // indexOf returns the number of the block that an event belongs to, or "".
@@ -539,23 +665,25 @@ func indexOf(root map[string]any) string {
 	return ""
 }
 
-// ends reports whether an event of a kind ends the texts that came in pieces.
-func ends(kind string, root map[string]any) bool {
+// ended returns which texts an event of a kind ends: those of its block, or of the
+// answers that it says are finished.
+func ended(kind string, root map[string]any, index string) func(*piece) bool {
 	for _, end := range [...]string{"_stop", ".done", ".completed", ".failed", ".incomplete", "message_delta"} {
 		if strings.HasSuffix(kind, end) {
-			return true
+			return func(p *piece) bool { return index == "" || p.index == "" || p.index == index }
 		}
 	}
+	finished := map[string]bool{}
 	for _, list := range [...]string{"choices", "candidates"} {
 		items, _ := root[list].([]any)
-		for _, item := range items {
+		for i, item := range items {
 			m, _ := item.(map[string]any)
 			if m["finish_reason"] != nil || m["finishReason"] != nil {
-				return true
+				finished[indexed(place(i, item))] = true
 			}
 		}
 	}
-	return false
+	return func(p *piece) bool { return finished[p.choice] }
 }
 
 func sortedKeys(m map[string]any) []string {
