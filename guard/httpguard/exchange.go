@@ -74,14 +74,15 @@ func (s shape) problem(status int, text string) []byte {
 
 // An exchange is a request and its answer.
 type exchange struct {
-	gateway *Gateway
-	request *http.Request
-	shape   shape
-	conv    *guard.Conversation
-	output  guard.OutputPolicy
-	counts  map[string]int // what was found since the last record
-	prompt  string         // the name of the one that the answer repeats
-	hidden  bool           // the address has what no log should have
+	gateway   *Gateway
+	request   *http.Request
+	requestID string
+	shape     shape
+	conv      *guard.Conversation
+	output    guard.OutputPolicy
+	counts    map[string]int // what was found since the last record
+	prompt    string         // the name of the one that the answer repeats
+	hidden    bool           // the address has what no log should have
 }
 
 // RoundTripper returns one that guards what goes through base; nil:
@@ -111,9 +112,9 @@ func (g *Gateway) Proxy(provider *url.URL, base http.RoundTripper) http.Handler 
 // unreachable answers for a provider that does not.
 func (g *Gateway) unreachable(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Context().Err() != nil {
-		g.Logger.Info("httpguard: the program hung up before there was an answer")
+		g.Logger.Info("httpguard: the program hung up before there was an answer", "path", g.cleaned(r.URL.Path))
 	} else {
-		g.Logger.Warn("httpguard: the provider cannot be reached", "err", err)
+		g.Logger.Warn("httpguard: the provider cannot be reached", "path", g.cleaned(r.URL.Path), "err", g.cleaned(err.Error()))
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusBadGateway)
@@ -142,11 +143,13 @@ func (t *tripper) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := x.finish(resp); err != nil {
+	answer := *resp // a transport puts trailers into its own
+	answer.Trailer = nil
+	if err := x.finish(&answer); err != nil {
 		_ = resp.Body.Close()
 		return x.refused(err)
 	}
-	return resp, nil
+	return &answer, nil
 }
 
 // prepare returns the request as it may leave.
@@ -157,14 +160,24 @@ func (x *exchange) prepare() (*http.Request, error) {
 		return nil, err
 	}
 	x.conv = conv
+	header := x.headers()
+	x.requestID = header.Get("X-Request-Id")
 	if err := x.address(); err != nil {
 		return nil, err
 	}
+	if up := r.Header.Get("Upgrade"); up != "" && !strings.EqualFold(up, "h2c") {
+		return nil, refuse(http.StatusBadRequest, "a connection that becomes another, such as a WebSocket, cannot be looked through; use requests")
+	}
 	out := r.Clone(r.Context())
-	out.Header.Del(SessionHeader)
-	out.Header.Del(TurnHeader)
-	out.Header.Del("Cookie")
-	out.Header.Set("Accept-Encoding", "identity")
+	out.Header = header
+	out.Trailer = nil // it comes behind a body that was read already
+	if g.Delimiters != nil {
+		turn := ""
+		if g.PerTurn {
+			turn = r.Header.Get(TurnHeader)
+		}
+		x.output.Fence = g.Delimiters.Fence(opaque, g.Session(r), turn)
+	}
 	if r.Body == nil || r.Body == http.NoBody {
 		return out, nil
 	}
@@ -177,13 +190,8 @@ func (x *exchange) prepare() (*http.Request, error) {
 		return nil, refuse(http.StatusBadRequest, "the request: %v", err)
 	}
 	if len(doc) > 0 {
-		w := &rewriter{conv: conv, opaque: opaque, allowMedia: g.AllowMedia, counts: x.counts, shape: x.shape}
+		w := &rewriter{guard: g.Guard, conv: conv, opaque: opaque, allowMedia: g.AllowMedia, counts: x.counts, shape: x.shape}
 		if g.Delimiters != nil {
-			turn := ""
-			if g.PerTurn {
-				turn = r.Header.Get(TurnHeader)
-			}
-			x.output.Fence = g.Delimiters.Fence(opaque, g.Session(r), turn)
 			w.fence = &fencer{fence: x.output.Fence, embeds: strings.HasSuffix(r.URL.Path, "/embeddings")}
 		}
 		if doc, err = w.rewrite(doc); err != nil {
@@ -199,30 +207,79 @@ func (x *exchange) prepare() (*http.Request, error) {
 	return out, nil
 }
 
+// headers returns those of the request that may leave: without what is for the
+// gateway or for one connection, and without any that has personal data in it.
+func (x *exchange) headers() http.Header {
+	out := x.request.Header.Clone()
+	for _, name := range []string{SessionHeader, TurnHeader, "Cookie", "Connection", "Upgrade", "Http2-Settings"} {
+		out.Del(name)
+	}
+	for name, values := range out {
+		if credentials[name] {
+			continue
+		}
+		for _, value := range values {
+			for _, f := range x.gateway.Guard.Scan([]byte(name + ": " + value)) {
+				if f.Label == "IP_ADDRESS" || !inAddresses[f.Label] {
+					x.counts[f.Label]++
+					delete(out, name)
+				}
+			}
+		}
+	}
+	out.Set("Accept-Encoding", "identity")
+	return out
+}
+
+// credentials are the headers that are the provider's to read, and those without a
+// value of anybody's: a version of a browser looks like an address.
+var credentials = set(`Authorization X-Api-Key Api-Key X-Goog-Api-Key User-Agent`)
+
+// inAddresses are the kinds of values that addresses and identifiers have anyway.
+var inAddresses = set(`SECRET URL DOMAIN_NAME IP_ADDRESS DATE_TIME CRYPTO`)
+
 // address refuses personal data in the path and the query, which cannot be
 // rewritten without being another address. Keys and identifiers belong there.
 func (x *exchange) address() error {
-	for _, part := range []string{x.request.URL.Path, x.request.URL.RawQuery} {
+	refused := map[string]int{}
+	for _, part := range []string{x.request.URL.Path, x.request.URL.RawQuery, x.request.URL.Opaque} {
 		for _, f := range x.gateway.Guard.Scan([]byte(part)) {
-			switch f.Label {
-			case "SECRET", "URL", "DOMAIN_NAME", "IP_ADDRESS", "DATE_TIME", "CRYPTO":
-				continue
+			x.hidden = x.hidden || f.Label == "SECRET" || !inAddresses[f.Label]
+			if !inAddresses[f.Label] {
+				x.counts[f.Label]++
+				refused[f.Label]++
 			}
-			x.counts[f.Label]++
-			x.hidden = true
 		}
 	}
-	if x.hidden {
-		return refuse(http.StatusBadRequest, "the address has personal data in it (%s); send it in the body", listed(x.counts))
+	if len(refused) > 0 {
+		return refuse(http.StatusBadRequest, "the address has personal data in it (%s); send it in the body", listed(refused))
 	}
 	return nil
 }
 
-// finish makes the answer fit to go on.
+// finish makes the answer fit to go on, and records it. A stream does that later.
 func (x *exchange) finish(resp *http.Response) error {
+	streams, err := x.pass(resp)
+	if streams {
+		return nil
+	}
+	if err != nil && x.hungUp() {
+		return x.request.Context().Err()
+	}
+	if auditErr := x.record("guard.answer", err); auditErr != nil && err == nil {
+		err = auditErr
+	}
+	return err
+}
+
+// pass makes the answer fit to go on, and reports whether it comes as a stream.
+func (x *exchange) pass(resp *http.Response) (streams bool, err error) {
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		return false, refuse(http.StatusBadGateway, "the provider turned the connection into another, which cannot be looked through")
+	}
 	body, err := uncompressed(resp.Header.Get("Content-Encoding"), resp.Body)
 	if err != nil {
-		return refuse(http.StatusBadGateway, "the answer: %v", err)
+		return false, refuse(http.StatusBadGateway, "the answer: %v", err)
 	}
 	resp.Header.Del("Content-Encoding")
 	resp.Header.Del("Content-Length")
@@ -233,11 +290,11 @@ func (x *exchange) finish(resp *http.Response) error {
 			io.Reader
 			io.Closer
 		}{body, resp.Body})
-		return nil
+		return true, nil
 	}
 	doc, err := readAll(body, x.gateway.MaxBody)
 	if err != nil {
-		return refuse(http.StatusBadGateway, "the answer: %v", err)
+		return false, refuse(http.StatusBadGateway, "the answer: %v", err)
 	}
 	switch {
 	case len(bytes.TrimSpace(doc)) == 0:
@@ -245,18 +302,51 @@ func (x *exchange) finish(resp *http.Response) error {
 		doc = x.shape.problem(resp.StatusCode, fmt.Sprintf("phoenix guard: the provider answered %d with a text that is not JSON, and is not shown", resp.StatusCode))
 		resp.Header.Set("Content-Type", "application/json")
 	default:
-		doc, err = x.answer(doc)
-	}
-	if auditErr := x.record("guard.answer", err); auditErr != nil && err == nil {
-		err = auditErr
-	}
-	if err != nil {
-		return err
+		if doc, err = x.answer(doc); err != nil {
+			return false, err
+		}
 	}
 	_ = resp.Body.Close()
 	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(doc)), int64(len(doc))
 	resp.Header.Set("Content-Length", strconv.Itoa(len(doc)))
-	return nil
+	return false, nil
+}
+
+// hungUp reports whether the program hung up, and logs that: what fails then is not
+// the provider's fault.
+func (x *exchange) hungUp() bool {
+	if x.request.Context().Err() == nil {
+		return false
+	}
+	x.gateway.Logger.Info("httpguard: the program hung up before the end of the answer", "path", x.resource())
+	return true
+}
+
+// warn logs an error of upstream.
+func (x *exchange) warn(message string, err error) {
+	x.gateway.Logger.Warn(message, "path", x.resource(), "err", x.gateway.cleaned(err.Error()))
+}
+
+// cleaned returns a text of ours, which may quote a part of a request or an answer, as
+// a log or a program may have it: whatever the policy lets pass.
+func (g *Gateway) cleaned(text string) string {
+	var b strings.Builder
+	at := 0
+	for _, f := range g.Guard.Scan([]byte(text)) {
+		if f.Label == "SECRET" || !inAddresses[f.Label] {
+			b.WriteString(text[at:f.Start] + "<" + f.Label + ">")
+			at = f.End
+		}
+	}
+	return b.String() + text[at:]
+}
+
+// resource is the path of the request, "" if there is in it what no log should have.
+func (x *exchange) resource() string {
+	if x.hidden {
+		return ""
+	}
+	return x.request.URL.Path
 }
 
 func uncompressed(encoding string, body io.Reader) (io.Reader, error) {
@@ -290,8 +380,8 @@ func (x *exchange) refused(err error) (*http.Response, error) {
 	if !errors.As(err, &r) {
 		return nil, err
 	}
-	x.gateway.Logger.Warn("httpguard: refused", "status", r.status, "reason", r.text)
-	doc := x.shape.problem(r.status, r.Error())
+	x.gateway.Logger.Warn("httpguard: refused", "path", x.resource(), "status", r.status, "reason", x.gateway.cleaned(r.text))
+	doc := x.shape.problem(r.status, x.gateway.cleaned(r.Error()))
 	return &http.Response{
 		Status: fmt.Sprintf("%d %s", r.status, http.StatusText(r.status)), StatusCode: r.status,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: x.request,
@@ -309,11 +399,8 @@ func (x *exchange) record(action string, failed error) error {
 		return nil
 	}
 	e := auditlog.Event{
-		Service: g.Service, Category: auditlog.Security, Action: action, Resource: x.request.URL.Path,
-		RequestID: x.request.Header.Get("X-Request-Id"), Outcome: auditlog.Success, Attributes: map[string]string{},
-	}
-	if x.hidden {
-		e.Resource = ""
+		Service: g.Service, Category: auditlog.Security, Action: action, Resource: x.resource(),
+		RequestID: x.requestID, Outcome: auditlog.Success, Attributes: map[string]string{},
 	}
 	for kind, n := range x.counts {
 		e.Attributes[kind] = strconv.Itoa(n)
@@ -324,6 +411,9 @@ func (x *exchange) record(action string, failed error) error {
 	}
 	if failed != nil {
 		e.Outcome, e.Severity = auditlog.Blocked, auditlog.Warning
+		if brokeOff(failed) {
+			e.Outcome = auditlog.Failure
+		}
 	}
 	// Who has hung up has sent or read this nevertheless.
 	if err := g.Audit.Append(context.WithoutCancel(x.request.Context()), e); err != nil {
@@ -331,4 +421,12 @@ func (x *exchange) record(action string, failed error) error {
 		return refuse(http.StatusServiceUnavailable, "what was done cannot be recorded, so it is not done; look at the audit log's disk")
 	}
 	return nil
+}
+
+// brokeOff reports whether an answer ended by no rule of ours.
+func brokeOff(err error) bool {
+	var refused *refusal
+	var blocked *guard.BlockedError
+	return !errors.As(err, &refused) && !errors.As(err, &blocked) &&
+		!errors.Is(err, guard.ErrPromptLeak) && !errors.Is(err, guard.ErrOutput) && !errors.Is(err, guard.ErrEvents)
 }

@@ -16,11 +16,7 @@ type fencer struct {
 
 // fence rewrites a request in the shape s, and fails if a text contains a
 // delimiter.
-func (f *fencer) rewrite(s shape, v any) error {
-	top, ok := v.(*object)
-	if !ok {
-		return nil
-	}
+func (f *fencer) rewrite(s shape, top *object) error {
 	switch s {
 	case anthropic:
 		if top.get("messages") != nil {

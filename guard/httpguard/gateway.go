@@ -11,9 +11,14 @@
 //
 // What cannot be read is refused, not let through: bodies that are not JSON,
 // compressions other than gzip, images and documents in base64, embeddings of
-// token numbers, addresses with personal data in them. Headers go on as they are,
-// but for cookies and the two below. Names that the protocol needs, such as the model, the role and
-// the identifiers of calls, are left as they are.
+// token numbers, connections that become others (WebSockets), addresses with personal
+// data in them. A header with personal data in it is not sent on; nor are cookies,
+// trailers and the two headers below. What the protocol needs, such as the model, the
+// role and the identifiers of calls, is left as it is, unless it surely is a value.
+//
+// In answers every text is looked through, those that a provider's tools wrote too. Log
+// probabilities, which say the text again in pieces, and the instructions, which the
+// program knows, are emptied.
 package httpguard
 
 import (
@@ -77,9 +82,9 @@ type Config struct {
 	MaxSessions int
 	// MaxBody is the largest request or whole answer, in bytes; 0: 32 MiB.
 	MaxBody int64
-	// AllowMedia lets images and documents in base64 through unread.
+	// AllowMedia lets images, sounds and documents in base64 through unread, both ways.
 	AllowMedia bool
-	// Logger gets errors of upstream; nil: none.
+	// Logger gets what was refused and errors of upstream, without values; nil: nothing does.
 	Logger *slog.Logger
 }
 

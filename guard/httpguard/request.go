@@ -6,11 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/tamshai/phoenix/guard"
 )
 
-// A refusal is a reason not to send something on. Its text has no values.
+// A refusal is a reason not to send something on. Its text is shown cleaned.
 type refusal struct {
 	status int
 	text   string
@@ -29,6 +30,7 @@ type rewriter struct {
 	allowMedia bool
 	shape      shape
 	fence      *fencer // nil: no delimiters
+	guard      *guard.Guard
 	counts     map[string]int
 	err        error
 }
@@ -39,71 +41,165 @@ func (w *rewriter) rewrite(doc []byte) ([]byte, error) {
 	if err != nil {
 		return nil, refuse(400, "the request is not JSON (%v); only JSON can be looked through", err)
 	}
+	asked := calls(v)
+	for _, call := range asked {
+		w.identify(call, "")
+	}
 	v = w.walk("", v)
 	if w.err != nil {
 		return nil, w.err
 	}
-	if w.fence != nil {
-		if err := w.fence.rewrite(w.shape, v); err != nil {
-			return nil, err
+	for _, call := range asked {
+		w.identify(call, w.opaque)
+		if w.fence != nil {
+			if err := w.fence.rewrite(w.shape, call); err != nil {
+				return nil, err
+			}
 		}
-	}
-	if top, ok := v.(*object); ok && w.shape == anthropic && top.get("messages") != nil {
-		// Anthropic's audit of misuse needs somebody, and need not know whom.
-		top.set("metadata", &object{[]member{{"user_id", w.opaque}}})
 	}
 	return encode(nil, v)
 }
 
-// walk returns v, the member named key, rewritten.
-func (w *rewriter) walk(key string, v any) any {
+// batch are the members that lead to the calls of a batch.
+var batch = set(`requests params request batch input_config inputConfig generateContentRequest`)
+
+// calls returns what in a request asks something of a model: all of it, or the calls
+// of a batch.
+func calls(v any) []*object {
+	var all []*object
 	switch v := v.(type) {
 	case *object:
-		if w.media(v) {
-			return v
-		}
-		for i := range v.members {
-			if w.err != nil {
-				return nil
-			}
-			m := &v.members[i]
-			m.name = w.text(m.name)
-			switch _, isObject := m.value.(*object); {
-			case isObject && freeForm[m.name], m.name == "arguments":
-				m.value = w.document(m.value)
-			case m.name == "user" || m.name == "safety_identifier" || m.name == "user_id" || m.name == "prompt_cache_key":
-				m.value = w.opaque
-			default:
-				m.value = w.walk(m.name, m.value)
+		all = append(all, v)
+		for _, m := range v.members {
+			if batch[m.name] {
+				all = append(all, calls(m.value)...)
 			}
 		}
 	case []any:
-		for i, member := range v {
-			if _, number := member.(json.Number); number && (key == "input" || key == "prompt") {
+		for _, item := range v {
+			all = append(all, calls(item)...)
+		}
+	}
+	return all
+}
+
+// identify puts id where a call names its user.
+func (w *rewriter) identify(call *object, id string) {
+	for _, name := range []string{"user", "safety_identifier", "prompt_cache_key"} {
+		if call.get(name) != nil {
+			call.set(name, id)
+		}
+	}
+	if metadata, _ := call.get("metadata").(*object); metadata.get("user_id") != nil {
+		metadata.set("user_id", id)
+	}
+	if w.shape == anthropic && call.get("messages") != nil {
+		// Its audit of misuse needs somebody, and need not know whom.
+		call.set("metadata", &object{[]member{{"user_id", id}}})
+	}
+}
+
+// walk returns v, the member called key, rewritten.
+func (w *rewriter) walk(key string, v any) any {
+	if w.err != nil {
+		return nil
+	}
+	switch v := v.(type) {
+	case *object:
+		file := w.media(v)
+		for i := range v.members {
+			m := &v.members[i]
+			if m.name == file {
+				continue
+			}
+			name := m.name
+			m.name = w.text(name)
+			if _, isObject := m.value.(*object); isObject && freeForm[name] || name == "arguments" {
+				m.value = w.document(m.value)
+			} else {
+				m.value = w.walk(m.name, m.value)
+			}
+		}
+		return v
+	case []any:
+		for i, item := range v {
+			if _, number := item.(json.Number); number && (key == "input" || key == "prompt") {
 				w.err = refuse(400, "%q is a list of token numbers, which cannot be looked through; send the text", key)
 				return nil
 			}
 			name := key
-			if _, list := member.([]any); list && key != "input" && key != "prompt" {
+			if _, list := item.([]any); list && key != "input" && key != "prompt" {
 				name = ""
 			}
-			v[i] = w.walk(name, member)
+			v[i] = w.walk(name, item)
 		}
+		return v
 	case string:
-		switch {
-		case key == "name":
-			// Of a tool, or of who speaks, which may not have brackets.
-			return strings.Trim(w.text(v), "<>")
-		case protocol[key]:
-			return v
-		}
-		return w.text(v)
+		return w.string(key, v)
+	case json.Number:
+		return w.named(key, v)
 	}
 	return v
 }
 
+// string rewrites a string by what the protocol has it for.
+func (w *rewriter) string(key, s string) any {
+	if kind, data, ok := dataURL(s); ok {
+		if text, ok := w.file(kind, data); ok {
+			return "data:" + kind + ";base64," + text
+		}
+		return s
+	}
+	switch {
+	case files[key]:
+		w.file("", s)
+		return s
+	case isSealed(key, s):
+		return s
+	case key == "name": // of a tool, or of who speaks, which may not have brackets
+		return unbracketed(w.text(s))
+	case protocol[key], sealed[key]:
+		return w.identifier(s)
+	case texts[key]:
+		return w.text(s)
+	}
+	return w.named(key, s)
+}
+
+// identifier rewrites what is for the machines, if there is a value in it. An
+// identifier has digits at random, so that a part of it has to be sure.
+func (w *rewriter) identifier(s string) string {
+	for _, f := range w.guard.Scan([]byte(s)) {
+		if whole := f.Start == 0 && f.End == len(s); !inAddresses[f.Label] && (whole || f.Score >= 0.8) {
+			return unbracketed(w.text(s))
+		}
+	}
+	return s
+}
+
+func unbracketed(s string) string { return strings.Trim(s, "<>") }
+
+// named rewrites a string or a number, of which its name may tell what it is.
+func (w *rewriter) named(name string, v any) any {
+	doc, _ := w.document(&object{[]member{{name, v}}}).(json.RawMessage)
+	if w.err != nil {
+		return nil
+	}
+	clean, err := decode(doc)
+	if o, ok := clean.(*object); err == nil && ok {
+		return o.members[0].value
+	}
+	w.err = err
+	return nil
+}
+
+// text rewrites what somebody wrote. If that is JSON, it stays so.
 func (w *rewriter) text(s string) string {
-	out, result, err := w.conv.Redact([]byte(s))
+	redact := w.conv.Redact
+	if isDocument(s) {
+		redact = w.conv.RedactJSON
+	}
+	out, result, err := redact([]byte(s))
 	w.count(result, err)
 	return string(out)
 }
@@ -137,48 +233,96 @@ func (w *rewriter) count(r guard.Result, err error) {
 	}
 }
 
-// media handles an object that holds a file, and reports whether it did.
-func (w *rewriter) media(v *object) bool {
-	kind := ""
+// isDocument reports whether a text is a JSON object or array.
+func isDocument(s string) bool {
+	s = strings.TrimSpace(s)
+	return s != "" && (s[0] == '{' || s[0] == '[') && json.Valid([]byte(s))
+}
+
+// media looks through the file that an object holds, and returns the name of the
+// member that it is in, or "". What a provider sealed is no file, and as good as one.
+func (w *rewriter) media(v *object) string {
+	if data, _ := v.get("data").(string); v.get("type") == "redacted_thinking" && looksSealed(data) {
+		return "data"
+	}
+	name, kind := fileIn(v)
+	if name == "" {
+		return ""
+	}
+	data, _ := v.get(name).(string)
+	if text, ok := w.file(kind, data); ok {
+		v.set(name, text)
+	}
+	return name
+}
+
+// fileIn returns the member of an object that holds a file in base64, and its type;
+// "" if none does.
+func fileIn(v *object) (name, kind string) {
+	if _, ok := v.get("result").(string); ok && v.get("type") == "image_generation_call" {
+		return "result", "image"
+	}
+	data, ok := v.get("data").(string)
+	if !ok || v.get("type") == "text" || v.get("type") == "redacted_thinking" {
+		return "", ""
+	}
 	for _, name := range []string{"media_type", "mime_type", "mimeType"} {
 		if s, ok := v.get(name).(string); ok {
 			kind = s
 		}
 	}
-	data, ok := v.get("data").(string)
-	if url, isURL := v.get("url").(string); isURL && !ok {
-		data = url
-		var rest string
-		if rest, ok = strings.CutPrefix(data, "data:"); ok {
-			kind, _, _ = strings.Cut(rest, ";")
-		}
-		if ok && !w.allowMedia {
-			w.err = refuse(400, "a data URL of type %q cannot be looked through; send text, or allow media", kind)
-		}
-		return ok
+	if kind == "" && v.get("type") != "base64" && v.get("format") == nil && (data == "" || v.get("transcript") == nil) {
+		return "", "" // its data is text
 	}
-	switch {
-	case !ok || v.get("type") == "redacted_thinking":
-		return ok // what a provider sealed for itself
-	case v.get("type") == "text" || kind == "" && v.get("type") != "base64" && v.get("format") == nil:
-		return false // its data is text
-	case strings.HasPrefix(kind, "text/") || kind == "application/json":
-		text, err := base64.StdEncoding.DecodeString(data)
-		if err != nil {
-			w.err = refuse(400, "a document of type %q is not base64", kind)
-			return true
+	return "data", kind
+}
+
+// file looks through a file in base64. It returns it rewritten if it is a text, and
+// refuses what is none unless media are allowed.
+func (w *rewriter) file(kind, data string) (text string, ok bool) {
+	if strings.HasPrefix(kind, "text/") || kind == "application/json" {
+		decoded, err := base64.StdEncoding.DecodeString(data)
+		if err != nil || !utf8.Valid(decoded) {
+			w.err = refuse(400, "a document of type %q is not UTF-8 in base64", kind)
+			return "", false
 		}
-		v.set("data", base64.StdEncoding.EncodeToString([]byte(w.text(string(text)))))
-		return true
-	case !w.allowMedia:
+		return base64.StdEncoding.EncodeToString([]byte(w.text(string(decoded)))), true
+	}
+	if !w.allowMedia {
 		w.err = refuse(400, "a file of type %q cannot be looked through; send its text, or allow media", kind)
 	}
-	return true
+	return "", false
+}
+
+// dataURL returns the type and the data of a URL that is a file in base64.
+func dataURL(s string) (kind, data string, ok bool) {
+	if len(s) < 5 || !strings.EqualFold(s[:5], "data:") {
+		return "", "", false
+	}
+	head, data, ok := strings.Cut(s[5:], ",")
+	kind, encoding, _ := strings.Cut(head, ";")
+	return kind, data, ok && strings.HasSuffix(strings.ToLower(encoding), "base64") && !strings.ContainsAny(head, " \n")
+}
+
+// files are the members that hold a file in base64.
+var files = set(`file_data b64_json partial_image_b64`)
+
+// sealed are the members in which a provider keeps something for itself.
+var sealed = set(`signature thoughtSignature thought_signature encrypted_content encrypted_index embedding`)
+
+// isSealed reports whether the member with the string s is sealed: what is in it may
+// be a text as well.
+func isSealed(key, s string) bool { return sealed[key] && looksSealed(s) }
+
+func looksSealed(s string) bool {
+	return len(s) >= 64 && !strings.ContainsFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("+/-_=.:", r))
+	})
 }
 
 // protocol are the members whose strings are for the machines.
 var protocol = set(`model role type id tool_use_id tool_call_id call_id item_id previous_response_id name object media_type mime_type mimeType
-	format encoding_format service_tier stop_reason finish_reason signature thoughtSignature encrypted_content effort detail ttl
+	format encoding_format service_tier stop_reason finish_reason effort detail ttl
 	anthropic_version anthropic_beta tool_choice modalities taskType purpose status include truncation betas required`)
 
 // freeForm are the members whose objects are a program's own.
