@@ -1,9 +1,12 @@
 package httpguard
 
 import (
+	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httputil"
+	"runtime/debug"
 	"sync"
 )
 
@@ -13,14 +16,17 @@ import (
 func (g *Gateway) Handler(next http.Handler) http.Handler {
 	return &httputil.ReverseProxy{
 		Rewrite:       func(*httputil.ProxyRequest) {},
-		Transport:     g.RoundTripper(local{next}),
+		Transport:     g.RoundTripper(local{next, g.Logger}),
 		FlushInterval: -1,
 		ErrorHandler:  g.unreachable,
 	}
 }
 
 // local is a transport to a handler in this process.
-type local struct{ handler http.Handler }
+type local struct {
+	handler http.Handler
+	logger  *slog.Logger
+}
 
 func (l local) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
@@ -34,7 +40,8 @@ func (l local) RoundTrip(r *http.Request) (*http.Response, error) {
 	go func() { // Close of the answer's body waits for it
 		defer close(done)
 		defer func() {
-			if recover() != nil {
+			if p := recover(); p != nil { // nobody else would say so; its text may have values
+				l.logger.Error("httpguard: the handler panicked", "with", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
 				w.WriteHeader(http.StatusInternalServerError)
 				write.CloseWithError(io.ErrUnexpectedEOF)
 				return
@@ -46,7 +53,7 @@ func (l local) RoundTrip(r *http.Request) (*http.Response, error) {
 	}()
 	<-w.begun
 	return &http.Response{
-		Status: http.StatusText(w.status), StatusCode: w.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Status: fmt.Sprintf("%d %s", w.status, http.StatusText(w.status)), StatusCode: w.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: w.sent, ContentLength: -1, Request: r, Body: &answerBody{read, done},
 	}, nil
 }
