@@ -130,7 +130,7 @@ func (l *level) readNumber(gs []group, g, start int, sum *runSummary) {
 	if sum.total >= 20 && isParcel(l.t, gs, g) {
 		return
 	}
-	if sum.digits >= 7 || sum.total >= 7 && sum.goesOn || start > 0 && (l.t[start-1] == '(' || l.t[start-1] == '+') || end < len(l.t) && l.t[end] == '(' || end+1 < len(l.t) && l.t[end+1] == '(' {
+	if sum.digits >= 7 || sum.digits == 6 && end-start == 2 && gs[g].sep == ' ' || sum.total >= 7 && sum.goesOn || start > 0 && (l.t[start-1] == '(' || l.t[start-1] == '+') || end < len(l.t) && l.t[end] == '(' || end+1 < len(l.t) && l.t[end+1] == '(' {
 		l.readPhone(start)
 	}
 	if sum.digits >= 12 {

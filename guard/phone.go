@@ -100,9 +100,14 @@ func (l *level) readPhone(start int) {
 	if t[p] == '(' && t[end-1] == ')' && bytes.IndexByte(t[p+1:end], '(') < 0 {
 		p, end = p+1, end-1 // around the whole
 	}
-	if with > score && (l.context(p).has(l.zone.det.phone.bit) || phoneBehind(t[end:])) {
-		if !l.context(p).has(l.zone.det.unlike.bit) || score >= 0.3 {
+	if with > score {
+		det := l.zone.det
+		said := l.context(p)
+		switch called, unlike := said.has(det.phone.bit), said.has(det.unlike.bit); {
+		case called && (!unlike || score >= 0.3), phoneBehind(t[end:]):
 			score = with
+		case unlike && !called && ph.groups == 2 && ph.seps[0] == '-' && !ph.plus && !ph.parens:
+			score = min(score, 0.3) // as orders and parcels have
 		}
 	}
 	end += extension(t[end:])
@@ -164,6 +169,8 @@ func (ph *phoneNumber) rate() (score, with float32) {
 	d, n, g, s := ph.d[:ph.n], ph.n, ph.groups, ph.sizes[:ph.groups]
 	last := s[g-1]
 	switch {
+	case n == 6 && g == 3 && s[0] == 2 && s[1] == 2 && ph.seps[0] == ' ' && ph.seps[1] == ' ':
+		return 0.05, 0.7
 	case n < 7 || last < 2 || sameDigits(d):
 		return 0, 0
 	case ph.plus:
@@ -203,6 +210,8 @@ func (ph *phoneNumber) rate() (score, with float32) {
 		return 0.6, 0.9
 	case d[0] == '0' && d[1] != '0' && g >= 2 && g <= 5 && n >= 9 && n <= 13 && s[0] >= 2 && s[0] <= 5:
 		return 0.55, 0.9
+	case g == 3 && s[0] == 2 && last == 4 && ph.seps[0] == ' ' && ph.seps[1] == '-' && (n == 10 || n == 11 && d[2] == '9'):
+		return 0.5, 0.85 // Brazil
 	case g >= 2 && n <= 12:
 		if g > 5 || s[0] == 1 && n < 10 {
 			return 0.05, 0.3

@@ -90,6 +90,11 @@ func TestScan(t *testing.T) {
 		{"(+420 703 307 307) +491760505797/182.3.190.160", []string{"PHONE_NUMBER +420 703 307 307", "PHONE_NUMBER +491760505797", "IP_ADDRESS 182.3.190.160"}},
 		// A number behind another is none of its groups.
 		{"17\tJane\t(646) 743-2879\t2024", []string{"PHONE_NUMBER (646) 743-2879"}},
+		{"Suite 617 00336\n455 6186 office", []string{"PHONE_NUMBER 455 6186"}},
+		{"Phone: 47 37 47 or 20 93 85 office", []string{"PHONE_NUMBER 47 37 47", "PHONE_NUMBER 20 93 85"}},
+		{"the lot of today is 12 34 56", nil},
+		{"ligue 96 90648-5118", []string{"PHONE_NUMBER 96 90648-5118"}},
+		{"the order 03719-56854 has 17 items", nil},
 		{"see (415) 555-0132 2024 for it, or 415 743 5077 12", []string{"PHONE_NUMBER (415) 555-0132", "PHONE_NUMBER 415 743 5077"}},
 		{"Please refund to 213101229536890. Thanks", []string{"CREDIT_CARD 213101229536890"}},
 		{"see gopher://www.example.com/ there", []string{"URL www.example.com"}},
