@@ -33,7 +33,7 @@ func shapeOf(r *http.Request) shape {
 	switch {
 	case r.Header.Get("anthropic-version") != "", strings.Contains(path, "/messages"), strings.HasSuffix(path, "/complete"):
 		return anthropic
-	case strings.Contains(path, ":generateContent"), strings.Contains(path, ":streamGenerateContent"), strings.Contains(path, "mbedContent"), strings.Contains(path, ":countTokens"):
+	case strings.Contains(path, "enerateContent"), strings.Contains(path, "mbedContent"), strings.Contains(path, ":countTokens"):
 		return gemini
 	}
 	return openAI

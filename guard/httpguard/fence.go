@@ -1,6 +1,7 @@
 package httpguard
 
 import (
+	"encoding/base64"
 	"errors"
 
 	"github.com/tamshai/phoenix/guard"
@@ -43,6 +44,9 @@ func (f *fencer) rewrite(s shape, top *object) error {
 			f.messages(list, "content")
 			top.set("messages", append([]any{&object{[]member{{"role", "system"}, {"content", f.fence.Sentence()}}}}, list...))
 		}
+		if prompt := top.get("prompt"); isSaid(prompt) && top.get("messages") == nil && top.get("input") == nil {
+			return refuse(400, "a prompt that is one text has no place for delimiters, which the policy wants; send messages")
+		}
 		if top.get("input") != nil && !f.embeds {
 			top.set("instructions", f.tell(top.get("instructions")))
 			if text, ok := top.get("input").(string); ok {
@@ -53,6 +57,15 @@ func (f *fencer) rewrite(s shape, top *object) error {
 		}
 	}
 	return f.err
+}
+
+// isSaid reports whether v is a text or a list of such.
+func isSaid(v any) bool {
+	switch v.(type) {
+	case string, []any:
+		return true
+	}
+	return false
 }
 
 // tell returns a system prompt, a text or a list of blocks, with the sentence on
@@ -103,27 +116,54 @@ func (f *fencer) content(kind string, v any) any {
 			if !ok {
 				continue
 			}
-			if text, ok := b.get("text").(string); ok {
-				b.set("text", f.wrap(kind, text))
-			}
-			if call, ok := b.get("functionResponse").(*object); ok && call.get("response") != nil {
-				call.set("response", &object{[]member{{"output", f.document("tool_result", call.get("response"))}}})
-			}
-			switch b.get("type") {
-			case "tool_result":
-				if said := b.get("content"); said != nil {
-					b.set("content", f.content("tool_result", said))
-				}
-			case "document":
-				if source, ok := b.get("source").(*object); ok && source.get("type") == "text" {
-					if text, ok := source.get("data").(string); ok {
-						source.set("data", f.wrap("document", text))
-					}
-				}
-			}
+			f.block(kind, b)
 		}
 	}
 	return v
+}
+
+// block wraps what a block of a content says.
+func (f *fencer) block(kind string, b *object) {
+	switch b.get("type") {
+	case "tool_result":
+		kind = "tool_result"
+	case "document", "search_result":
+		kind = "document"
+	}
+	for _, name := range []string{"text", "stdout", "stderr"} {
+		if text, ok := b.get(name).(string); ok {
+			b.set(name, f.wrap(kind, text))
+		}
+	}
+	for _, name := range []string{"functionResponse", "function_response"} {
+		if call, ok := b.get(name).(*object); ok && call.get("response") != nil {
+			call.set("response", &object{[]member{{"output", f.document("tool_result", call.get("response"))}}})
+		}
+	}
+	for _, name := range []string{"source", "inlineData", "inline_data"} {
+		if file, ok := b.get(name).(*object); ok {
+			f.file(file)
+		}
+	}
+	if said := b.get("content"); said != nil {
+		b.set("content", f.content(kind, said))
+	}
+}
+
+// file wraps a document.
+func (f *fencer) file(source *object) {
+	if said := source.get("content"); said != nil {
+		source.set("content", f.content("document", said))
+	}
+	data, ok := source.get("data").(string)
+	switch _, kind := fileIn(source); {
+	case !ok:
+	case source.get("type") == "text":
+		source.set("data", f.wrap("document", data))
+	case isTextType(kind):
+		text, _ := base64.StdEncoding.DecodeString(data) // as the rewriter has written it
+		source.set("data", base64.StdEncoding.EncodeToString([]byte(f.wrap("document", string(text)))))
+	}
 }
 
 // document wraps JSON as a text.

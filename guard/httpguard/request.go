@@ -280,7 +280,7 @@ func fileIn(v *object) (name, kind string) {
 // file looks through a file in base64. It returns it rewritten if it is a text, and
 // refuses what is none unless media are allowed.
 func (w *rewriter) file(kind, data string) (text string, ok bool) {
-	if strings.HasPrefix(kind, "text/") || kind == "application/json" {
+	if isTextType(kind) {
 		decoded, err := base64.StdEncoding.DecodeString(data)
 		if err != nil || !utf8.Valid(decoded) {
 			w.err = refuse(400, "a document of type %q is not UTF-8 in base64", kind)
@@ -292,6 +292,10 @@ func (w *rewriter) file(kind, data string) (text string, ok bool) {
 		w.err = refuse(400, "a file of type %q cannot be looked through; send its text, or allow media", kind)
 	}
 	return "", false
+}
+
+func isTextType(kind string) bool {
+	return strings.HasPrefix(kind, "text/") || kind == "application/json"
 }
 
 // dataURL returns the type and the data of a URL that is a file in base64.
