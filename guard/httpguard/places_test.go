@@ -18,7 +18,7 @@ import (
 // Nothing of a value leaves in any member of a request, known to a provider or not.
 func TestPlacesOfRequests(t *testing.T) {
 	const card = "4111111111111111"
-	utf16 := base64.StdEncoding.EncodeToString([]byte("S\x00S\x00N\x00 \x00" + strings.Join(strings.Split(ssn, ""), "\x00") + "\x00"))
+	utf16 := base64.StdEncoding.EncodeToString([]byte("\xFF\xFES\x00S\x00N\x00 \x00" + strings.Join(strings.Split(ssn, ""), "\x00") + "\x00"))
 	for name, body := range map[string]string{
 		"an identifier":                `{"messages":[{"role":"tool","tool_call_id":"` + ssn + `","content":"x"}]}`,
 		"a role":                       `{"messages":[{"role":"` + email + `","content":"x"}]}`,

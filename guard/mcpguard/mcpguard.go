@@ -10,12 +10,17 @@
 //	guarded, err := mcpguard.Middleware(mcpguard.Config{Guard: g})
 //	server.AddReceivingMiddleware(guarded)
 //
+// What a server sends of itself, such as log messages and progress, goes through the
+// other pair: the client's AddReceivingMiddleware, or the server's
+// AddSendingMiddleware. Add it to both.
+//
 // With a conversation, results leave with pseudonyms and tools get the values
-// back. Methods whose contents are not known here, such as sampling, are
-// refused. The _meta members are not looked through.
+// back. Methods whose contents are not known here, such as sampling and elicitation,
+// are refused. The _meta members, schemas and icons are not looked through.
 package mcpguard
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,6 +30,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"github.com/tamshai/phoenix/auditlog"
@@ -103,296 +109,39 @@ func (k *call) handle(ctx context.Context, req mcp.Request, next mcp.MethodHandl
 	return result, nil
 }
 
-// harmless are methods without contents of users.
-var harmless = map[string]bool{
-	"initialize": true, "ping": true, "tools/list": true, "resources/list": true, "resources/templates/list": true, "prompts/list": true,
-	"logging/setLevel": true, "roots/list": true, "resources/subscribe": true, "resources/unsubscribe": true, "server/discover": true,
-	"subscriptions/listen": true,
-}
-
-// request returns the request as it may go on. The caller's own is not changed.
-func (k *call) request(req mcp.Request) (mcp.Request, error) {
-	switch p := req.GetParams().(type) {
-	case *mcp.CallToolParamsRaw:
-		c := *p
-		k.resource = c.Name
-		args, err := k.arguments(c.Arguments)
-		if err != nil {
-			return nil, err
-		}
-		c.Arguments = args
-		if c.InputResponses != nil {
-			return nil, fmt.Errorf("%w: %s with inputResponses", ErrMethod, k.method)
-		}
-		return withParams(req, p, &c)
-	case *mcp.CallToolParams:
-		c := *p
-		k.resource = c.Name
-		if c.InputResponses != nil {
-			return nil, fmt.Errorf("%w: %s with inputResponses", ErrMethod, k.method)
-		}
-		if c.Arguments != nil {
-			doc, err := json.Marshal(c.Arguments)
-			if err != nil {
-				return nil, err
-			}
-			if c.Arguments, err = k.arguments(doc); err != nil {
-				return nil, err
-			}
-		}
-		return withParams(req, p, &c)
-	case *mcp.GetPromptParams:
-		c := *p
-		k.resource = c.Name
-		if c.InputResponses != nil {
-			return nil, fmt.Errorf("%w: %s with inputResponses", ErrMethod, k.method)
-		}
-		c.Arguments = maps.Clone(c.Arguments)
-		for name, value := range c.Arguments {
-			text, err := k.argument(value)
-			if err != nil {
-				return nil, err
-			}
-			c.Arguments[name] = text
-		}
-		return withParams(req, p, &c)
-	case *mcp.ReadResourceParams:
-		if p.InputResponses != nil {
-			return nil, fmt.Errorf("%w: %s with inputResponses", ErrMethod, k.method)
-		}
-		return req, nil // its URI is an address: the result counts
-	case *mcp.LoggingMessageParams: //nolint:staticcheck // deprecated, and sent for a year still
-		c := *p
-		doc, err := json.Marshal(c.Data)
-		if err != nil {
-			return nil, err
-		}
-		clean, err := k.json(doc)
-		if err != nil {
-			return nil, err
-		}
-		c.Data = clean
-		return withParams(req, p, &c)
-	case *mcp.ProgressNotificationParams:
-		c := *p
-		var err error
-		if c.Message, err = k.text(c.Message); err != nil {
-			return nil, err
-		}
-		return withParams(req, p, &c)
-	}
-	if harmless[k.method] || strings.HasPrefix(k.method, "notifications/") || k.method == "completion/complete" {
-		return req, nil
-	}
-	return nil, fmt.Errorf("%w: %s", ErrMethod, k.method)
-}
-
-// withParams returns a copy of the request with other parameters.
-func withParams[P mcp.Params](req mcp.Request, _, params P) (mcp.Request, error) {
-	switch r := req.(type) {
-	case *mcp.ServerRequest[P]:
-		c := *r
-		c.Params = params
-		return &c, nil
-	case *mcp.ClientRequest[P]:
-		c := *r
-		c.Params = params
-		return &c, nil
-	case *mcp.ClientRequest[mcp.Params]: // on a sending side
-		c := *r
-		c.Params = params
-		return &c, nil
-	case *mcp.ServerRequest[mcp.Params]:
-		c := *r
-		c.Params = params
-		return &c, nil
-	}
-	return nil, fmt.Errorf("%w: a request of type %T", ErrMethod, req)
-}
-
-// arguments looks through what a model gives to a tool.
-func (k *call) arguments(doc json.RawMessage) (json.RawMessage, error) {
-	switch {
-	case len(doc) == 0:
-		return doc, nil
-	case k.conv != nil:
-		return k.conv.RestoreJSON(doc)
-	}
-	return k.json(doc)
-}
-
-func (k *call) argument(text string) (string, error) {
-	if k.conv != nil {
-		return string(k.conv.Restore([]byte(text))), nil
-	}
-	return k.text(text)
-}
-
-// result returns the result as it may go on.
-func (k *call) result(result mcp.Result) (mcp.Result, error) {
-	switch r := result.(type) {
-	case *mcp.CallToolResult:
-		c := *r
-		if c.InputRequests != nil {
-			return nil, fmt.Errorf("%w: a result with inputRequests", ErrMethod)
-		}
-		var err error
-		if c.Content, err = k.contents(c.Content); err != nil {
-			return nil, err
-		}
-		if c.StructuredContent != nil {
-			doc, err := json.Marshal(c.StructuredContent)
-			if err != nil {
-				return nil, err
-			}
-			clean, err := k.json(doc)
-			if err != nil {
-				return nil, err
-			}
-			c.StructuredContent = clean
-		}
-		return &c, nil
-	case *mcp.ReadResourceResult:
-		c := *r
-		if c.InputRequests != nil {
-			return nil, fmt.Errorf("%w: a result with inputRequests", ErrMethod)
-		}
-		c.Contents = slices.Clone(c.Contents)
-		for i, content := range c.Contents {
-			var err error
-			if c.Contents[i], err = k.resourceContents(content); err != nil {
-				return nil, err
-			}
-		}
-		return &c, nil
-	case *mcp.GetPromptResult:
-		c := *r
-		if c.InputRequests != nil {
-			return nil, fmt.Errorf("%w: a result with inputRequests", ErrMethod)
-		}
-		var err error
-		if c.Description, err = k.text(c.Description); err != nil {
-			return nil, err
-		}
-		c.Messages = slices.Clone(c.Messages)
-		for i, message := range c.Messages {
-			if message == nil {
-				continue
-			}
-			m := *message
-			if m.Content, err = k.content(m.Content); err != nil {
-				return nil, err
-			}
-			c.Messages[i] = &m
-		}
-		return &c, nil
-	case *mcp.CompleteResult:
-		c := *r
-		c.Completion.Values = slices.Clone(c.Completion.Values)
-		for i, value := range c.Completion.Values {
-			var err error
-			if c.Completion.Values[i], err = k.text(value); err != nil {
-				return nil, err
-			}
-		}
-		return &c, nil
-	}
-	return result, nil // of a harmless method
-}
-
-func (k *call) contents(list []mcp.Content) ([]mcp.Content, error) {
-	out := slices.Clone(list)
-	for i, content := range list {
-		var err error
-		if out[i], err = k.content(content); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
-}
-
-func (k *call) content(content mcp.Content) (mcp.Content, error) {
-	switch v := content.(type) {
-	case nil:
-		return nil, nil
-	case *mcp.TextContent:
-		c := *v
-		var err error
-		c.Text, err = k.text(c.Text)
-		return &c, err
-	case *mcp.EmbeddedResource:
-		c := *v
-		var err error
-		c.Resource, err = k.resourceContents(c.Resource)
-		return &c, err
-	case *mcp.ResourceLink:
-		c := *v
-		var err error
-		if c.URI, err = k.address(c.URI); err != nil {
-			return nil, err
-		}
-		for _, field := range []*string{&c.Name, &c.Title, &c.Description} {
-			if *field, err = k.text(*field); err != nil {
-				return nil, err
-			}
-		}
-		return &c, nil
-	case *mcp.ImageContent:
-		return k.media(v, v.MIMEType), nil
-	case *mcp.AudioContent:
-		return k.media(v, v.MIMEType), nil
-	}
-	return nil, fmt.Errorf("%w: content of type %T", ErrMethod, content)
-}
-
-func (k *call) media(v mcp.Content, kind string) mcp.Content {
-	if k.config.AllowMedia {
-		return v
-	}
-	k.counts["media"]++
-	return &mcp.TextContent{Text: "[content of type " + strconv.Quote(kind) + " was removed, because it cannot be looked through]"}
-}
-
-func (k *call) resourceContents(r *mcp.ResourceContents) (*mcp.ResourceContents, error) {
-	if r == nil {
-		return nil, nil
-	}
-	c := *r
-	var err error
-	if c.URI, err = k.address(c.URI); err != nil {
-		return nil, err
-	}
-	if c.Text, err = k.text(c.Text); err != nil {
-		return nil, err
-	}
-	switch {
-	case c.Blob == nil:
-	case strings.HasPrefix(c.MIMEType, "text/"), c.MIMEType == "application/json":
-		text, err := k.text(string(c.Blob))
-		if err != nil {
-			return nil, err
-		}
-		c.Blob = []byte(text)
-	case !k.config.AllowMedia:
-		k.counts["media"]++
-		c.Blob, c.Text = nil, "[content was removed, because it cannot be looked through]"
-	}
-	return &c, nil
-}
-
-// failure returns an error whose text may go on.
+// failure returns an error whose text and data may go on.
 func (k *call) failure(err error) error {
-	clean, redactErr := k.text(err.Error())
+	text, redactErr := k.text(err.Error())
+	if redactErr != nil {
+		return redactErr
+	}
+	var wire *jsonrpc.Error
+	if !errors.As(err, &wire) {
+		if text == err.Error() {
+			return err
+		}
+		return errors.New(text)
+	}
+	clean := *wire
+	if redactErr = k.texts(&clean.Message); redactErr == nil && len(clean.Data) > 0 {
+		clean.Data, redactErr = k.json(clean.Data)
+	}
 	switch {
 	case redactErr != nil:
 		return redactErr
-	case clean == err.Error():
+	case text == err.Error() && clean.Message == wire.Message && bytes.Equal(clean.Data, wire.Data):
 		return err
 	}
-	return errors.New(clean)
+	return &clean
 }
 
+// text returns a text as it may go on. If it is JSON, as tools have it, it stays so.
 func (k *call) text(s string) (string, error) {
+	if t := strings.TrimSpace(s); strings.HasPrefix(t, "{") || strings.HasPrefix(t, "[") {
+		if out, err := k.json([]byte(s)); !errors.Is(err, guard.ErrNotJSON) {
+			return string(out), err
+		}
+	}
 	redact := k.config.Guard.Redact
 	if k.conv != nil {
 		redact = k.conv.Redact
@@ -400,6 +149,17 @@ func (k *call) text(s string) (string, error) {
 	out, result, err := redact([]byte(s))
 	k.count(result)
 	return string(out), err
+}
+
+// texts changes each of the texts into what may go on.
+func (k *call) texts(all ...*string) error {
+	for _, s := range all {
+		var err error
+		if *s, err = k.text(*s); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // address returns a URI as it may go on. That it is one is no finding.
