@@ -95,6 +95,16 @@ var secretStarts = func() (t [32]uint32) {
 	return t
 }()
 
+// isWordOf reports whether word is one of others, which are in lower case.
+func isWordOf(word []byte, others ...string) bool {
+	for _, o := range others {
+		if len(o) == len(word) && hasWord(word, 0, o) {
+			return true
+		}
+	}
+	return false
+}
+
 func hasWord(name []byte, i int, word string) bool {
 	if len(name)-i < len(word) {
 		return false
@@ -264,12 +274,11 @@ func (l *level) said(start, end int) {
 		for word > 0 && isLetter(t[word-1]) {
 			word--
 		}
-		switch strings.ToLower(string(t[word:p])) {
-		case "is", "was":
+		switch name := t[word:p]; {
+		case isWordOf(name, "is", "was"):
 			p = word
 			continue
-		case "password", "passwd", "passphrase", "pwd", "bearer":
-		default:
+		case !isWordOf(name, "password", "passwd", "passphrase", "pwd", "bearer"):
 			return
 		}
 		for end > start && isStop[t[end-1]] {

@@ -3,15 +3,13 @@ package guard
 // luhn reports whether the digits d end with the right check digit of ISO/IEC
 // 7812-1, annex B.
 func luhn(d []byte) bool {
-	sum, double := 0, false
-	for i := len(d) - 1; i >= 0; i-- {
-		v := int(d[i] - '0')
-		if double {
-			if v *= 2; v > 9 {
-				v -= 9
-			}
-		}
-		sum, double = sum+v, !double
+	const doubled = "0246813579"
+	sum, i := 0, len(d)-1
+	for ; i > 0; i -= 2 {
+		sum += int(d[i]-'0') + int(doubled[d[i-1]-'0']-'0')
+	}
+	if i == 0 {
+		sum += int(d[0] - '0')
 	}
 	return sum%10 == 0
 }

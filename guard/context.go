@@ -42,7 +42,7 @@ func shape(word []byte) (place int, bit uint32) {
 func (w *wordIndex) add(words string, bit int) {
 	for word := range strings.FieldsSeq(words) {
 		word = strings.TrimSuffix(word, "ー") // a hyphen in a view
-		h := hashWord([]byte(word))
+		h := hashWord([]byte(word), 0, len(word))
 		w.slot(h).mask.add(bit)
 		w.filter[h>>6&255] |= 1 << (h & 63)
 		place, bit := shape([]byte(word))
@@ -85,10 +85,10 @@ func (w *wordIndex) find(h uint64) *wordSlot {
 	return nil
 }
 
-// lookWord adds what word is context of.
-func (w *wordIndex) lookWord(word []byte, m *mask) {
-	if place, bit := shape(word); w.shapes[place]&bit != 0 {
-		w.look(hashWord(word), m)
+// lookWord adds what the word b[start:end], which is not empty, is context of.
+func (w *wordIndex) lookWord(b []byte, start, end int, m *mask) {
+	if place, bit := shape(b[start:end]); w.shapes[place]&bit != 0 {
+		w.look(hashWord(b, start, end), m)
 	}
 }
 
@@ -101,21 +101,19 @@ func (w *wordIndex) look(h uint64, m *mask) {
 	}
 }
 
-const (
-	hashSeed  = 14695981039346656037
-	hashPrime = 1099511628211
-)
-
-// hashWord is FNV-1a over the word in lower case.
-func hashWord(word []byte) uint64 {
-	h := uint64(hashSeed)
-	for _, c := range word {
-		h = hashOn(h, c)
+// hashWord is a hash of the word b[start:end] in lower case.
+func hashWord(b []byte, start, end int) uint64 {
+	h := uint64(0)
+	for i := start; i < end; i += 8 {
+		w := lowerOf(eightOf(b, i))
+		if end-i < 8 {
+			w &= 1<<(8*(end-i)) - 1
+		}
+		h = (h ^ w) * 0x9E3779B185EBCA87
+		h ^= h >> 32
 	}
 	return h
 }
-
-func hashOn(h uint64, c byte) uint64 { return (h ^ uint64(lower(c))) * hashPrime }
 
 const (
 	// contextBytes and contextWords bound how far before a candidate words count.
@@ -150,7 +148,7 @@ func (w *wordIndex) before(b []byte) (m mask) {
 			}
 			i = at + start
 			if end-start > 1 {
-				w.lookWord(text[start:end], &m)
+				w.lookWord(text, start, end, &m)
 				if capitals&(1<<end-1)>>(start+1) != 0 {
 					w.parts(text[start:end], &m)
 				}
@@ -172,7 +170,7 @@ func (w *wordIndex) before(b []byte) (m mask) {
 			capitals = capitals || i > low && isUpper(b[i]) && isLower(b[i-1])
 		}
 		if end-i > 1 {
-			w.lookWord(b[i:end], &m)
+			w.lookWord(b, i, end, &m)
 			if capitals {
 				w.parts(b[i:end], &m)
 			}
@@ -184,31 +182,22 @@ func (w *wordIndex) before(b []byte) (m mask) {
 // lettersIn returns, with a bit for each byte of w, which are letters or of a
 // character that is not ASCII, capitals, small letters, and line feeds.
 func lettersIn(w uint64) (letters, capitals, small, breaks uint64) {
-	const (
-		ones = 0x0101010101010101
-		high = 0x80 * ones
-	)
-	low := w &^ high
-	folded := low | 0x20*ones
-	letter := (folded + (0x80-'a')*ones) &^ (folded + (0x7F-'z')*ones) &^ w & high
+	letter, _ := alnumsIn(w)
 	isSmall := letter & (w << 2)
-	feed := ^((low ^ '\n'*ones) + 0x7F*ones | w) & high
-	return bitsOf(letter | w&high), bitsOf(letter &^ isSmall), bitsOf(isSmall), bitsOf(feed)
+	feed := ^((w&^highBits ^ '\n'*oneEach) + 0x7F*oneEach | w) & highBits
+	return bitsOf(letter | w&highBits), bitsOf(letter &^ isSmall), bitsOf(isSmall), bitsOf(feed)
 }
-
-// bitsOf gathers the highest bit of each byte of w, which has no others set.
-func bitsOf(w uint64) uint64 { return w >> 7 * 0x0102040810204080 >> 56 }
 
 // parts adds the parts of a name in camel case.
 func (w *wordIndex) parts(word []byte, m *mask) {
 	start := 0
 	for i := 1; i < len(word); i++ {
 		if isUpper(word[i]) && !isUpper(word[i-1]) {
-			w.lookWord(word[start:i], m)
+			w.lookWord(word, start, i, m)
 			start = i
 		}
 	}
-	w.lookWord(word[start:], m)
+	w.lookWord(word, start, len(word), m)
 }
 
 // within adds what any part of word, of three letters or more, is context of.
@@ -216,11 +205,8 @@ func (w *wordIndex) parts(word []byte, m *mask) {
 func (w *wordIndex) within(word []byte, m *mask) {
 	word = word[max(0, len(word)-32):]
 	for i := range word {
-		h := uint64(hashSeed)
-		for j := i; j < len(word); j++ {
-			if h = hashOn(h, word[j]); j-i >= 2 {
-				w.look(h, m)
-			}
+		for end := i + 3; end <= len(word); end++ {
+			w.lookWord(word, i, end, m)
 		}
 	}
 }

@@ -53,7 +53,7 @@ func (l *level) loose(i int) {
 	digits, words := 0, 0
 	for p := start; ; {
 		pc := part{start: p, letters: true}
-		for p < len(t) && charKind[t[p]] != 0 {
+		for p < len(t) && isAlnum(t[p]) {
 			if isDigit(t[p]) {
 				digits++
 				pc.letters = false

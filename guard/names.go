@@ -37,7 +37,7 @@ func NewDictionary(names map[string][]string) (*Dictionary, error) {
 			d.label[strings.Join(words, " ")] = label
 			d.words = max(d.words, len(words))
 			for _, word := range words[:len(words)-1] {
-				d.inner[hashWord([]byte(word))] = true
+				d.inner[hashWord([]byte(word), 0, len(word))] = true
 			}
 		}
 	}
@@ -51,9 +51,10 @@ func isNameRune(r rune) bool {
 // nameHash is hashWord of word in lower case, in any script.
 func nameHash(word []byte) uint64 {
 	if isASCII(word) {
-		return hashWord(word)
+		return hashWord(word, 0, len(word))
 	}
-	return hashWord([]byte(strings.ToLower(string(word))))
+	word = []byte(strings.ToLower(string(word)))
+	return hashWord(word, 0, len(word))
 }
 
 // joins reports whether a name may go on behind word.

@@ -1,6 +1,9 @@
 package guard
 
-import "math/bits"
+import (
+	"encoding/binary"
+	"math/bits"
+)
 
 // maxRun is how many groups of letters and digits are read as one run.
 const maxRun = 64
@@ -25,14 +28,14 @@ func (l *level) number(i int) {
 		start--
 	}
 	start = l.leading(start)
-	n := l.collect(start)
+	n, sum := l.collect(start)
 	gs := l.groups[:n]
 	stop := n
 	if n == maxRun {
 		stop = n - maxGroups - 3 // the rest begins a run of its own
 	}
 	l.runEnd = gs[stop-1].end
-	sum := summary(t, gs)
+	sum.finish(t, gs)
 	for g := 0; g < stop; g++ {
 		size := gs[g].end - gs[g].start
 		if size > maxFormSize {
@@ -93,21 +96,14 @@ type runSummary struct {
 	dates  bool // there is what separates days from months, or a word
 }
 
-func summary(t []byte, gs []group) (s runSummary) {
-	for i := range gs {
-		g := &gs[i]
-		s.digits += digitsIn(g)
-		s.dates = s.dates || g.sep == '/' || g.sep == '-' || g.sep == '.' || g.letters && g.end-g.start >= 3
-	}
-	s.total = s.digits
-	if s.total < 7 {
-		return s
+func (s *runSummary) finish(t []byte, gs []group) {
+	if s.total = s.digits; s.total < 7 {
+		return
 	}
 	end := gs[len(gs)-1].end
 	for _, c := range t[end:min(end+6, len(t))] {
 		s.goesOn = s.goesOn || c == '(' || isDigit(c)
 	}
-	return s
 }
 
 // digitsIn returns how many digits g has, or more if it is too long for a form.
@@ -130,32 +126,15 @@ func (l *level) readNumber(gs []group, g, start int, sum *runSummary) {
 	if sum.total >= 20 && isParcel(l.t, gs, g) {
 		return
 	}
-	if sum.digits >= 7 || sum.digits == 6 && end-start == 2 && gs[g].sep == ' ' || sum.total >= 7 && sum.goesOn || start > 0 && (l.t[start-1] == '(' || l.t[start-1] == '+') || end < len(l.t) && l.t[end] == '(' || end+1 < len(l.t) && l.t[end+1] == '(' {
+	if gs[g].numeric && end-start > 15 {
+		// no telephone number has as many in a row
+	} else if sum.digits >= 7 || sum.digits == 6 && end-start == 2 && gs[g].sep == ' ' || sum.total >= 7 && sum.goesOn || start > 0 && (l.t[start-1] == '(' || l.t[start-1] == '+') || end < len(l.t) && l.t[end] == '(' || end+1 < len(l.t) && l.t[end+1] == '(' {
 		l.readPhone(start)
 	}
 	if sum.digits >= 12 {
 		l.readCard(gs, g, start)
 	}
 }
-
-// charKind has for letters letterKind, whose sixth bit is what makes them small,
-// for digits digitKind, and 0 for all else.
-var charKind = func() (t [256]uint8) {
-	for c := range t {
-		switch {
-		case isLetter(byte(c)):
-			t[c] = letterKind
-		case isDigit(byte(c)):
-			t[c] = digitKind
-		}
-	}
-	return t
-}()
-
-const (
-	letterKind = 0x80 | 0x20
-	digitKind  = 1
-)
 
 // leading returns where a run that contains the token at start begins, if one or
 // two short groups of letters are before it.
@@ -181,50 +160,81 @@ func (l *level) leading(start int) int {
 	return start
 }
 
-// collect reads the groups from start on and returns how many.
-func (l *level) collect(start int) int {
+// collect reads the groups from start on and returns how many, and what they cannot be.
+func (l *level) collect(start int) (int, runSummary) {
 	t := l.t
 	words, at := 0, 0
+	mixed, number := false, false // whether there was a group of both, and one of digits
+	var sum runSummary
 	for n := 0; ; n++ {
 		g := &l.groups[n]
-		*g = group{start: start, at: at}
-		p, kinds, mask := start, uint8(0), uint64(0)
-		for room := (*[maxFormSize]byte)(l.chars[at:]); p < len(t); p++ {
-			c := t[p]
-			k := charKind[c]
-			if k == 0 {
-				break
-			}
-			if n := p - start; n < maxFormSize {
-				room[n] = c &^ (k & 0x20)
-				mask |= uint64(k>>7) << n
-			}
-			kinds |= k
-		}
-		g.numeric, g.letters, g.mask = kinds&letterKind == 0, kinds&digitKind == 0, mask
-		g.end = p
-		if p-start > maxFormSize {
+		p, letters := l.alnums(start, at)
+		size := p - start
+		*g = group{start: start, end: p, at: at, mask: letters}
+		digits := size // or more, in one that is too long for a form
+		if size > maxFormSize {
 			g.at = -1
+			g.numeric, g.letters = kindsOf(t[start:p])
+			if g.letters {
+				digits = 0
+			}
 		} else {
-			at += p - start
+			at += size
+			digits -= bits.OnesCount64(letters)
+			g.numeric, g.letters = letters == 0, digits == 0
 		}
 		if words++; !g.letters {
-			words = 0
+			words, mixed, number = 0, mixed || !g.numeric, true
+		}
+		plain := number && !mixed
+		if plain && words == 2 && l.groups[n-1].end-l.groups[n-1].start > 1 {
+			return n - 1, sum // the run ended before them
 		}
 		var next int
 		g.sep, next = separator(t, p)
-		if words > 2 || g.letters && p-start > 4 && month(t[start:p]) == 0 {
-			// Words: the run ended before them.
+		if words > 2 || g.letters && (size > 4 || size == 4 && plain) && month(t[start:p]) == 0 {
 			if n > 0 {
-				return n
+				return n, sum
 			}
 			g.sep = 0
 		}
+		sum.digits += digits
+		sum.dates = sum.dates || g.sep == '/' || g.sep == '-' || g.sep == '.' || g.letters && size >= 3
 		if g.sep == 0 || n == maxRun-1 {
-			return n + 1
+			return n + 1, sum
 		}
 		start = next
 	}
+}
+
+// alnums reads letters and digits from t[start] on and returns where they end. The first
+// maxFormSize are put into chars at at, in upper case; letters has a bit for each of
+// them that is one.
+func (l *level) alnums(start, at int) (end int, letters uint64) {
+	room := (*[maxFormSize]byte)(l.chars[at:])
+	for n := 0; n < maxFormSize; n += 8 {
+		w := eightOf(l.t, start+n)
+		letter, digit := alnumsIn(w)
+		size := bits.TrailingZeros64(^(letter|digit)&highBits) / 8
+		binary.LittleEndian.PutUint64(room[n:n+8], w&^(letter>>2))
+		letters |= bitsOf(letter) & (1<<size - 1) << n
+		if size < 8 {
+			return start + n + size, letters
+		}
+	}
+	for end = start + maxFormSize; end < len(l.t) && isAlnum(l.t[end]); {
+		end++
+	}
+	return end, letters
+}
+
+// kindsOf reports whether b, of letters and digits, has only some of them.
+func kindsOf(b []byte) (numeric, letters bool) {
+	numeric, letters = true, true
+	for _, c := range b {
+		numeric, letters = numeric && isDigit(c), letters && isLetter(c)
+	}
+	return numeric, letters
 }
 
 var isGroupSep = byteSet(" -./:_+\n\t")

@@ -14,6 +14,21 @@ var isTokenByte = func() (t [256]bool) {
 	return t
 }()
 
+// tokenKind is the same, with numberByte for what numbers have and no other mark.
+var tokenKind = func() (t [256]uint8) {
+	for c := range t {
+		switch {
+		case isDigit(byte(c)) || c == '-' || c == '.':
+			t[c] = numberByte
+		case isTokenByte[c]:
+			t[c] = 2
+		}
+	}
+	return t
+}()
+
+const numberByte = 1
+
 // tokenRule describes the tokens of a service that begin alike.
 type tokenRule struct {
 	prefix   string
@@ -33,12 +48,14 @@ type tokenRule struct {
 // around t[i].
 func (l *level) token(i int) {
 	t := l.t
-	start := i
-	for start > l.tokEnd && isTokenByte[t[start-1]] {
+	start, kinds := i, tokenKind[t[i]]
+	for start > l.tokEnd && tokenKind[t[start-1]] != 0 {
 		start--
+		kinds |= tokenKind[t[start]]
 	}
 	end := i + 1
-	for end < len(t) && isTokenByte[t[end]] {
+	for end < len(t) && tokenKind[t[end]] != 0 {
+		kinds |= tokenKind[t[end]]
 		end++
 	}
 	l.tokEnd = end
@@ -64,6 +81,9 @@ func (l *level) token(i int) {
 	}
 	if cut < len(t) && isSeam[t[cut]] && l.begins(start, cut) {
 		l.sewnToken(start, cut)
+	}
+	if kinds == numberByte && end-start < 18 {
+		return // a number
 	}
 	for p := start; p < end; {
 		if !isAlnum(t[p]) {
