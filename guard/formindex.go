@@ -8,8 +8,15 @@ type formIndex struct {
 	goesOn  [maxFormSize + 1]bool    // whether one of several groups begins with such a one
 	filter  [64]uint64               // a bit for each hash of a key
 	starts  [64]uint64               // and of the groups that a form may begin with
-	slots   []formSlot               // by hash, with linear probing; a power of two
+	// What a form may begin with, by how many digits and letters: a word and a number, a
+	// number and a word, and a number with letters right behind it; and whether letters
+	// and digits right behind them are one.
+	wordNumber, numberWord, suffixed, prefixed [maxPlain][maxPlain]bool
+	slots                                      []formSlot // by hash, with linear probing; a power of two
 }
+
+// maxPlain bounds the words and numbers that are asked about.
+const maxPlain = 8
 
 type formSlot struct {
 	key   uint64
@@ -18,6 +25,11 @@ type formSlot struct {
 
 // build fills x with forms by their keys.
 func (x *formIndex) build(forms map[uint64][]entry) {
+	for _, list := range forms {
+		for _, e := range list {
+			x.begin(e.form)
+		}
+	}
 	size := 1
 	for size < 4*len(forms) {
 		size *= 2
@@ -49,6 +61,30 @@ func (x *formIndex) build(forms map[uint64][]entry) {
 	}
 }
 
+// begin records what f begins with.
+func (x *formIndex) begin(f *form) {
+	may := func(from, to int, not uint64) bool { return not>>from&(1<<(to-from)-1) == 0 }
+	first, second := len(f.chars), len(f.chars)
+	if len(f.gaps) > 0 {
+		first = f.gaps[0].at
+	}
+	if len(f.gaps) > 1 {
+		second = f.gaps[1].at
+	}
+	for n := 1; n < first && n < maxPlain && first-n < maxPlain; n++ {
+		if may(0, n, f.letters) && may(n, first, f.digits) {
+			x.suffixed[n][first-n] = true
+		}
+		if len(f.gaps) == 0 && may(0, n, f.digits) && may(n, first, f.letters) {
+			x.prefixed[n][first-n] = true
+		}
+	}
+	if n, m := first, second-first; m > 0 && n < maxPlain && m < maxPlain {
+		x.wordNumber[n][m] = x.wordNumber[n][m] || may(0, first, f.digits) && may(first, second, f.letters)
+		x.numberWord[n][m] = x.numberWord[n][m] || may(0, first, f.letters) && may(first, second, f.digits)
+	}
+}
+
 func keyHash(key uint64) uint64 { return key * 0x9E3779B97F4A7C15 >> 52 }
 
 // find returns the forms with key.
@@ -64,6 +100,16 @@ func (x *formIndex) find(key uint64) []entry {
 		}
 	}
 	return nil
+}
+
+// ofNumbers reports whether there is a form of two numbers of these lengths.
+func (x *formIndex) ofNumbers(first, second int) bool {
+	for _, e := range x.find(formKey(uint64(first), second)) {
+		if e.letters == 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // mayStart reports whether there may be forms that begin with these groups.

@@ -135,7 +135,7 @@ func (l *level) read(z *zone, from int) pemHead {
 // nothing, hit is false, and end the last place of it.
 func (l *level) digit(i int) (end int, hit bool) {
 	if i >= l.runEnd {
-		if end, hit := l.zone.det.plainNumber(l.t, i, l.zone.min > 0.1, false); !hit {
+		if end, hit := l.zone.det.plainNumber(l.t, i, l.zone.min, false); !hit {
 			return end, false
 		}
 	}

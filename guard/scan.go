@@ -64,7 +64,7 @@ func (s *scanner) scan(b []byte, done int, eof bool, found func(candidate)) int 
 			done = s.window(b, done, done, done, len(b), found)
 			continue
 		}
-		first, t := s.det.nextTrigger(b, done, limit, s.zone.min > 0.1)
+		first, t := s.det.nextTrigger(b, done, limit, s.zone.min)
 		if dot := s.nextDot(b[:limit], done); dot >= 0 && (t < 0 || dot < t) {
 			t = dot
 			if first < 0 || first > dot {
@@ -156,7 +156,7 @@ func (s *scanner) onlyQuotes(b []byte, start, t, end int) bool {
 		}
 	}
 	for t >= 0 && b[t] == '\\' && s.det.names == nil {
-		_, t = s.det.nextTrigger(b, t+2, end, s.zone.min > 0.1)
+		_, t = s.det.nextTrigger(b, t+2, end, s.zone.min)
 	}
 	return t < 0
 }

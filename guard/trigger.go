@@ -181,10 +181,8 @@ func (d *detector) marked(b []byte, start, end int) bool {
 // nextTrigger returns the first place t in b[from:limit] that may be part of a
 // finding, or -1; and the first that a matcher would look at, which alone is no
 // reason to read the zone. It lets most of what ordinary text has pass, such as full
-// stops, short numbers and times of day.
-// With quick set, numbers of five digits pass too unless they may be a postal
-// code: what else they may be does not count.
-func (d *detector) nextTrigger(b []byte, from, limit int, quick bool) (first, t int) {
+// stops, short numbers and times of day. What can only score less than min passes, too.
+func (d *detector) nextTrigger(b []byte, from, limit int, min float32) (first, t int) {
 	if d.names != nil {
 		return from, from
 	}
@@ -201,7 +199,7 @@ func (d *detector) nextTrigger(b []byte, from, limit int, quick bool) (first, t 
 			i = max(start, from)
 		case trigDigit:
 			var end int
-			if end, hit = d.plainNumber(b, i, quick, true); !hit {
+			if end, hit = d.plainNumber(b, i, min, true); !hit {
 				i = end
 				continue
 			}
@@ -233,106 +231,6 @@ func (d *detector) nextTrigger(b []byte, from, limit int, quick bool) (first, t 
 		}
 	}
 	return first, -1
-}
-
-// plainNumber reports whether the number or name at the digit b[i] may be part
-// of a finding; if not, also the last place of it. Short numbers between words
-// are not. With zones set, b is more than one zone, and what is behind a hard break
-// does not count.
-func (d *detector) plainNumber(b []byte, i int, quick, zones bool) (end int, hit bool) {
-	if !quick {
-		return 0, true
-	}
-	start := i
-	for start > 0 && i-start < 12 && isLetter(b[start-1]) {
-		start--
-	}
-	end = i + 1
-	for end < len(b) && end-i < 8 && isDigit(b[end]) { // of a longer one, no more is asked
-		end++
-	}
-	if end < len(b) && !mayFollow[b[end]] || start > 0 && !mayPrecede[b[start-1]] {
-		return 0, true // most of those that are a part of something
-	}
-	letters, digits := i-start, end-i
-	if digits > 4 && !(digits == 5 && letters == 0 && !postalBefore(b, start)) || letters > 0 && (letters < 3 || letters > 11 || digits > 3 || b[start]|0x20 == 'h' && letters == 3 && b[start+1]|0x20 == 'r') {
-		return 0, true
-	}
-	// In front.
-	if start > 0 {
-		switch b[start-1] {
-		case ' ', '\n', '\t', '(':
-			p := start - 1
-			for p > 0 && start-p < 11 && isLetter(b[p-1]) {
-				p--
-			}
-			if n := start - 1 - p; letters == 0 && n > 0 {
-				if n <= 3 && isUpper(b[p]) && isUpper(b[p+n-1]) || n >= 3 && month(b[p:p+n]) > 0 {
-					return 0, true
-				}
-			}
-		}
-	}
-	// Behind.
-	p := end
-	if p < len(b) {
-		switch b[p] {
-		case ',', ';', ')', ']', '}', '"', '\'', '!', '?', '*', '|', '.', ':':
-			if p++; p < len(b) && !isSpace(b[p]) {
-				if isQuote(b[p-1]) && quotedOn(b, p) {
-					return 0, true
-				}
-				if closes := b[p-1] == ')' || b[p-1] == ']' || b[p-1] == '"' || b[p-1] == '\''; !closes || isAlnum(b[p]) || isGroupSep[b[p]] {
-					return 0, true
-				}
-				return end - 1, false
-			}
-		}
-	}
-	if isQuote(b[p-1]) && quotedOn(b, p) {
-		return 0, true
-	}
-	for ; p < len(b) && p-end < 3 && isSpace(b[p]); p++ {
-		if zones && b[p] == '\n' && d.isBreak(b, p+1) {
-			return end - 1, false
-		}
-	}
-	if p == len(b) {
-		return end - 1, false
-	}
-	if p+4 < len(b) && b[p]|0x20 == 'd' && b[p+1]|0x20 == 'o' && b[p+2]|0x20 == 't' && (b[p+3] == ' ' || b[p+3] == ')') {
-		return 0, true // 10 dot 0 dot 0 dot 1
-	}
-	if c := b[p]; isDigit(c) || c >= 0x80 || c == '-' || c == '/' || c == '(' || c == '_' {
-		return 0, true
-	}
-	// A short word and another number, or a month.
-	q := p
-	for q < len(b) && q-p < 10 && isLetter(b[q]) {
-		q++
-	}
-	if n := q - p; n > 0 && (n <= 3 && q+1 < len(b) && isGroupSep[b[q]] && isDigit(b[q+1]) || q < len(b) && isDigit(b[q]) || n >= 3 && month(b[p:q]) > 0) {
-		return 0, true
-	}
-	return end - 1, false
-}
-
-// mayPrecede and mayFollow mark what stands right before and behind a number that is
-// part of nothing.
-var mayPrecede, mayFollow = byteSet(" \n\t(\"'[{,#*|"), byteSet(" \n\t\r,;)]}\"'!?*|.:")
-
-// quotedOn reports whether behind the closing quote before b[p] is another that
-// opens a number, as in a list or a sum of strings.
-func quotedOn(b []byte, p int) bool {
-	for low := p; p < len(b) && p-low < 5; p++ {
-		switch c := b[p]; {
-		case isQuote(c):
-			return p+1 < len(b) && (isDigit(b[p+1]) || isGroupSep[b[p+1]] && p+2 < len(b) && isDigit(b[p+2]))
-		case c != ' ' && c != '+' && c != ',' && c != '.' && c != '|':
-			return false
-		}
-	}
-	return false
 }
 
 // mayBeNet reports whether the colon b[i] may be in a URL or an address.
@@ -384,18 +282,6 @@ func makesTrigger(r rune) bool {
 		}
 	}
 	return isTag(r)
-}
-
-// postalBefore reports whether the word before b[i] may announce a postal code.
-func postalBefore(b []byte, i int) bool {
-	for low := max(0, i-24); i > low && !isLetter(b[i-1]); {
-		i--
-	}
-	p := i
-	for low := max(0, i-24); p > low && isLetter(b[p-1]); {
-		p--
-	}
-	return p < i && lower(b[p]) == 'p'
 }
 
 // padsBlob reports whether the equals sign b[i] is behind a run that may be base64
