@@ -139,9 +139,11 @@ func instructions(l *layer) []string {
 		words = append(words, string(folded))
 		return true
 	})
-	for _, r := range injectionRules {
-		if slices.ContainsFunc(r.patterns, func(p pattern) bool { return p.in(words) }) {
-			found = append(found, r.name)
+	for i, word := range words {
+		for _, p := range patternsByWord[word] {
+			if !slices.Contains(found, p.rule) && p.pattern[1:].after(words[i+1:]) {
+				found = append(found, p.rule)
+			}
 		}
 	}
 	lower := strings.ToLower(string(l.text))
@@ -160,13 +162,22 @@ type step struct {
 	gap   int
 }
 
-func (p pattern) in(words []string) bool {
-	for i, w := range words {
-		if p[0].words[w] && p[1:].after(words[i+1:]) {
-			return true
+// patternsByWord are the patterns of all rules by the words that they begin with.
+var patternsByWord = func() map[string][]rulePattern {
+	all := map[string][]rulePattern{}
+	for _, r := range injectionRules {
+		for _, p := range r.patterns {
+			for word := range p[0].words {
+				all[word] = append(all[word], rulePattern{r.name, p})
+			}
 		}
 	}
-	return false
+	return all
+}()
+
+type rulePattern struct {
+	rule    string
+	pattern pattern
 }
 
 // after reports whether p stands at the beginning of words. It tries at most
