@@ -5,10 +5,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"unicode/utf8"
@@ -16,6 +15,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/tamshai/phoenix/guard"
+	"github.com/tamshai/phoenix/internal/yamlfile"
 )
 
 func guardCommand() *cli.Command {
@@ -74,10 +74,12 @@ was found; 2 if one is not as above, and then nothing is printed for it or after
 				find = func(text []byte) []guard.Finding { return g.Candidates(text, least) }
 			}
 			if cmd.Args().Len() > 0 || isTerminal(os.Stdin) {
-				return showFindings(cmd, find)
+				return showFindings(ctx, cmd, find)
 			}
-			return eachLine(ctx, func(out []byte, text string) ([]byte, error) {
-				return appendFindings(out, text, find([]byte(text))), nil
+			return eachLine(ctx, func() lineWorker {
+				return onTexts(func(out []byte, text string) ([]byte, error) {
+					return appendFindings(out, text, find([]byte(text))), nil
+				})
 			})
 		},
 	}
@@ -104,12 +106,14 @@ if --policy blocks what is in one; then nothing is printed for it or after it.
 			if err != nil {
 				return err
 			}
-			return eachLine(ctx, func(out []byte, text string) ([]byte, error) {
-				clean, _, err := g.Redact([]byte(text))
-				if err != nil {
-					return out, err
-				}
-				return appendText(out, clean)
+			return eachLine(ctx, func() lineWorker {
+				return onTexts(func(out []byte, text string) ([]byte, error) {
+					clean, _, err := g.Redact([]byte(text))
+					if err != nil {
+						return out, err
+					}
+					return appendText(out, clean)
+				})
 			})
 		},
 	}
@@ -139,20 +143,20 @@ stream in chunks of --chunk bytes. What comes out is the same.
 			if err != nil {
 				return err
 			}
-			return eachLine(ctx, func(out []byte, text string) ([]byte, error) {
-				var clean strings.Builder
-				w := g.NewWriter(&clean)
-				for len(text) > 0 {
-					n := min(size, len(text))
-					if _, err := io.WriteString(w, text[:n]); err != nil {
+			return eachLine(ctx, func() lineWorker {
+				return onTexts(func(out []byte, text string) ([]byte, error) {
+					var clean bytes.Buffer
+					w := g.NewWriter(&clean)
+					for piece := range slices.Chunk([]byte(text), size) {
+						if _, err := w.Write(piece); err != nil {
+							return out, err
+						}
+					}
+					if err := w.Close(); err != nil {
 						return out, err
 					}
-					text = text[n:]
-				}
-				if err := w.Close(); err != nil {
-					return out, err
-				}
-				return appendText(out, []byte(clean.String()))
+					return appendText(out, clean.Bytes())
+				})
 			})
 		},
 	}
@@ -190,6 +194,30 @@ prints [{"label","checked","score","with_context","context"}].
 	}
 }
 
+// labels are those of all entities.
+func labels() []string {
+	var all []string
+	for _, e := range guard.Entities() {
+		all = append(all, e.Label)
+	}
+	return all
+}
+
+// checkLabels says which one is wanted if one of the labels is not known.
+func checkLabels(all, known []string) error {
+	for _, label := range all {
+		if slices.Contains(known, label) {
+			continue
+		}
+		near := yamlfile.Suggest(strings.ToUpper(label), known)
+		if near == "" {
+			near = ";"
+		}
+		return fmt.Errorf("there is no entity %q%s phoenix guard entities lists them", label, near)
+	}
+	return nil
+}
+
 // noArguments refuses arguments of a command that reads standard input: whoever
 // gives it a file would wait for it.
 func noArguments(cmd *cli.Command) error {
@@ -218,102 +246,14 @@ func newGuard(cmd *cli.Command) (*guard.Guard, error) {
 			p.Entities = append(p.Entities, strings.TrimSpace(label))
 		}
 	}
+	if err := checkLabels(p.Entities, labels()); err != nil {
+		return nil, usageError{err.Error()}
+	}
 	g, err := guard.New(p)
 	if err != nil {
-		return nil, usageError{strings.NewReplacer("guard: ", "", "Entities lists them", "phoenix guard entities lists them").Replace(err.Error())}
+		return nil, usageError{strings.TrimPrefix(err.Error(), "guard: ")}
 	}
 	return g, nil
-}
-
-// maxLine is the longest line that is read, in bytes.
-const maxLine = 256 << 20
-
-// byteOrderMark may stand before the first line: shells of Windows write one.
-var byteOrderMark = []byte("\xEF\xBB\xBF")
-
-// eachLine reads JSONL from standard input and writes, for each line, what do
-// appends for its text. For an empty line it writes one, so that they correspond.
-func eachLine(ctx context.Context, do func(out []byte, text string) ([]byte, error)) error {
-	in := bufio.NewReaderSize(os.Stdin, 1<<16)
-	w := bufio.NewWriterSize(os.Stdout, 1<<16)
-	defer w.Flush() //nolint:errcheck // what was done before an error, which matters more
-	var out []byte
-	for n := 1; ; n++ {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		line, err := readLine(in)
-		if errors.Is(err, io.EOF) {
-			return w.Flush()
-		}
-		if err != nil {
-			return usagef("line %d: %v", n, err)
-		}
-		if n == 1 {
-			line = bytes.TrimPrefix(line, byteOrderMark)
-		}
-		if out = out[:0]; len(bytes.TrimSpace(line)) > 0 {
-			var row struct {
-				Text *string `json:"text"`
-			}
-			if err := json.Unmarshal(line, &row); err != nil {
-				return usagef("line %d is no JSON object with a text: %s", n, jsonError(err))
-			}
-			if row.Text == nil {
-				return usagef(`line %d has no "text"`, n)
-			}
-			if out, err = do(out, *row.Text); err != nil {
-				return fmt.Errorf("line %d: %s", n, strings.TrimPrefix(err.Error(), "guard: "))
-			}
-		}
-		if _, err := w.Write(append(out, '\n')); err != nil {
-			return err
-		}
-		if in.Buffered() == 0 { // whoever writes a line at a time waits for its answer
-			if err := w.Flush(); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-// jsonError says what is wrong with a line without the names of our types.
-func jsonError(err error) string {
-	if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
-		if wrong.Field == "" {
-			return "it is a JSON " + wrong.Value
-		}
-		return fmt.Sprintf("its %q is a JSON %s", strings.ToLower(wrong.Field), wrong.Value)
-	}
-	return err.Error()
-}
-
-func readLine(r *bufio.Reader) ([]byte, error) {
-	var line []byte
-	for {
-		part, err := r.ReadSlice('\n')
-		if len(line)+len(part) > maxLine {
-			return nil, fmt.Errorf("longer than %d bytes", maxLine)
-		}
-		line = append(line, part...)
-		switch {
-		case errors.Is(err, bufio.ErrBufferFull):
-		case errors.Is(err, io.EOF) && len(line) > 0:
-			return line, nil
-		default:
-			return line, err
-		}
-	}
-}
-
-func appendText(out, text []byte) ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	err := enc.Encode(struct {
-		Text string `json:"text"`
-	}{string(text)})
-	return append(out, bytes.TrimSuffix(b.Bytes(), []byte("\n"))...), err
 }
 
 func appendFindings(out []byte, text string, found []guard.Finding) []byte {
@@ -339,12 +279,12 @@ func appendFindings(out []byte, text string, found []guard.Finding) []byte {
 
 // showFindings prints the file that the command names, or standard input, with
 // the findings marked.
-func showFindings(cmd *cli.Command, find func([]byte) []guard.Finding) error {
+func showFindings(ctx context.Context, cmd *cli.Command, find func([]byte) []guard.Finding) error {
 	var text []byte
 	var err error
 	switch cmd.Args().Len() {
 	case 0:
-		text, err = io.ReadAll(os.Stdin)
+		text, err = readStdin(ctx)
 	case 1:
 		text, err = os.ReadFile(cmd.Args().First())
 	default:

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"os"
 	"slices"
 	"unicode/utf8"
@@ -34,33 +31,39 @@ was found; 2 if one is not as above, and then nothing is printed for it or after
 			if err := noArguments(cmd); err != nil {
 				return err
 			}
-			var prompts guard.Prompts
-			last := ""
-			known := false
-			return eachRow(ctx, func(line []byte) (any, error) {
-				var in struct{ Prompt, Text *string }
-				if err := json.Unmarshal(line, &in); err != nil {
-					return nil, err
-				}
-				if in.Prompt == nil || in.Text == nil {
-					return nil, errors.New(`it has not both "prompt" and "text"`)
-				}
-				if !known || *in.Prompt != last {
-					err := prompts.Register("prompt", *in.Prompt, "")
-					if errors.Is(err, guard.ErrPrompt) {
-						prompts = guard.Prompts{}
-					} else if err != nil {
-						return nil, err
-					}
-					last, known = *in.Prompt, true
-				}
-				l := prompts.Scan([]byte(*in.Text))
-				return struct {
-					Leak  bool    `json:"leak"`
-					Score float64 `json:"score"`
-				}{l.Found(), l.Score}, nil
-			})
+			return eachLine(ctx, func() lineWorker { return onRows(scanLeak()) })
 		},
+	}
+}
+
+// scanLeak returns what is done with a line. Of lines with the same prompt, the first
+// alone costs the reading of it.
+func scanLeak() func(line []byte) (any, error) {
+	var prompts guard.Prompts
+	last := ""
+	known := false
+	return func(line []byte) (any, error) {
+		var in struct{ Prompt, Text *string }
+		if err := json.Unmarshal(line, &in); err != nil {
+			return nil, err
+		}
+		if in.Prompt == nil || in.Text == nil {
+			return nil, errors.New(`it has not both "prompt" and "text"`)
+		}
+		if !known || *in.Prompt != last {
+			err := prompts.Register("prompt", *in.Prompt, "")
+			if errors.Is(err, guard.ErrPrompt) {
+				prompts = guard.Prompts{}
+			} else if err != nil {
+				return nil, err
+			}
+			last, known = *in.Prompt, true
+		}
+		l := prompts.Scan([]byte(*in.Text))
+		return struct {
+			Leak  bool    `json:"leak"`
+			Score float64 `json:"score"`
+		}{l.Found(), l.Score}, nil
 	}
 }
 
@@ -110,7 +113,7 @@ func checkInputs(ctx context.Context, cmd *cli.Command) error {
 			return usagef("--block: there is no rule %q; see %s --list", name, cmd.FullName())
 		}
 	}
-	return eachRow(ctx, func(line []byte) (any, error) {
+	check := func(line []byte) (any, error) {
 		var in struct{ Text *string }
 		if err := json.Unmarshal(line, &in); err != nil {
 			return nil, err
@@ -126,44 +129,6 @@ func checkInputs(ctx context.Context, cmd *cli.Command) error {
 			Allow bool     `json:"allow"`
 			Rules []string `json:"rules"`
 		}{report.Allow, report.Rules}, nil
-	})
-}
-
-// eachRow calls f with each line of standard input and writes what it returns
-// to standard output, as a line of JSON; and an empty line for an empty line.
-func eachRow(ctx context.Context, f func(line []byte) (any, error)) error {
-	in, out := bufio.NewReaderSize(os.Stdin, 1<<16), bufio.NewWriter(os.Stdout)
-	enc := json.NewEncoder(out)
-	enc.SetEscapeHTML(false)
-	for n := 1; ctx.Err() == nil; n++ {
-		line, err := readLine(in)
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return errors.Join(out.Flush(), usagef("line %d: %v", n, err))
-		}
-		if n == 1 {
-			line = bytes.TrimPrefix(line, byteOrderMark)
-		}
-		if len(bytes.TrimSpace(line)) == 0 {
-			if err := out.WriteByte('\n'); err != nil {
-				return err
-			}
-		} else {
-			result, err := f(line)
-			if err != nil {
-				return errors.Join(out.Flush(), usagef("line %d is not as it should be: %s; see --help", n, jsonError(err)))
-			}
-			if err := enc.Encode(result); err != nil {
-				return err
-			}
-		}
-		if in.Buffered() == 0 { // whoever writes a line at a time waits for its answer
-			if err := out.Flush(); err != nil {
-				return err
-			}
-		}
 	}
-	return errors.Join(out.Flush(), ctx.Err())
+	return eachLine(ctx, func() lineWorker { return onRows(check) })
 }

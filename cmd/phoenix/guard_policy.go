@@ -63,7 +63,6 @@ func loadPolicy(path string) (httpguard.Config, error) {
 	fail := func(format string, args ...any) (httpguard.Config, error) {
 		text := strings.TrimPrefix(fmt.Sprintf(format, args...), "guard: ")
 		return httpguard.Config{}, usagef("%s: %s", path, strings.NewReplacer(
-			"Entities lists them", "phoenix guard entities lists them",
 			"the action hash needs a Key of 16 bytes or more", "the action hash needs a key, which a policy file has none of; use pseudonymise",
 			"AllowDomains", "allow_domains", "Entities is empty", "entities is empty",
 		).Replace(text))
@@ -101,6 +100,10 @@ func loadPolicy(path string) (httpguard.Config, error) {
 	}
 	names, err := guard.NewDictionary(file.Names)
 	if err != nil {
+		return fail("%v", err)
+	}
+	known := slices.AppendSeq(labels(), maps.Keys(file.Names))
+	if err := checkLabels(slices.Concat(file.Entities, slices.Sorted(maps.Keys(file.Actions))), known); err != nil {
 		return fail("%v", err)
 	}
 	c.Guard, err = guard.New(guard.Policy{
