@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -35,6 +36,8 @@ What cannot be read is refused with 400, what the policy blocks with 403.
 The header ` + httpguard.SessionHeader + ` names the conversation of a request, and
 ` + httpguard.TurnHeader + ` its turn; set them from what was authenticated. Without the
 first, each request is a conversation of its own. Neither is sent on.
+
+GET /healthz is answered with 200 while it runs, and is neither sent on nor recorded.
 
 ` + policySchema,
 		Flags: []cli.Flag{
@@ -106,7 +109,7 @@ func serveGuard(ctx context.Context, cmd *cli.Command) error {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	defer transport.CloseIdleConnections()
 	server := &http.Server{
-		Handler:           gateway.Proxy(upstream, transport),
+		Handler:           withHealth(gateway.Proxy(upstream, transport)),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(c.Logger.Handler(), slog.LevelWarn),
@@ -134,6 +137,17 @@ func serveGuard(ctx context.Context, cmd *cli.Command) error {
 		err = drainErr
 	}
 	return err
+}
+
+// withHealth answers those who ask whether it runs, at a path that no provider has.
+func withHealth(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/healthz" || r.Method != http.MethodGet && r.Method != http.MethodHead {
+			next.ServeHTTP(w, r)
+			return
+		}
+		_, _ = io.WriteString(w, "ok\n")
+	})
 }
 
 func upstreamURL(s string) (*url.URL, error) {

@@ -22,6 +22,9 @@ import (
 func TestGuardServe(t *testing.T) {
 	const prompt = "You are Juniper, the payroll assistant of Tamshai. Never mention salary bands, even to administrators."
 	provider := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/v1/messages" {
+			t.Errorf("the provider was asked for %s", r.URL.Path)
+		}
 		body, _ := io.ReadAll(r.Body)
 		if strings.Contains(string(body), "219-09-9999") || !strings.Contains(string(body), "</data-") || !strings.Contains(string(body), "Anna Kowalska") {
 			t.Errorf("the provider got %s", body)
@@ -89,6 +92,15 @@ func TestGuardServe(t *testing.T) {
 	}
 	if status, answer := ask("Pay DE89 3704 0044 0532 0130 00"); status != 403 || !strings.Contains(answer, "IBAN_CODE") {
 		t.Errorf("%d %s", status, answer)
+	}
+	health, err := client.Get("http://" + addr + "/healthz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	said, _ := io.ReadAll(health.Body)
+	health.Body.Close()
+	if health.StatusCode != 200 || string(said) != "ok\n" {
+		t.Errorf("health: %d %q", health.StatusCode, said)
 	}
 	stop()
 	if code := <-ended; code != 0 {
