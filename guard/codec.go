@@ -1,7 +1,9 @@
 package guard
 
 import (
+	"bytes"
 	"encoding/binary"
+	"math/bits"
 	"strings"
 	"unicode/utf8"
 )
@@ -51,6 +53,18 @@ var codecs = []codec{
 	newCodec(3, 1, numerals, false),                                           // decimal of three
 }
 
+// codecsOf has, for each byte, a bit for each codec that has it in its alphabet.
+var codecsOf = func() (t [256]uint) {
+	for k := range codecs {
+		for c, d := range codecs[k].digit {
+			if d != noDigit {
+				t[c] |= 1 << k
+			}
+		}
+	}
+	return t
+}()
+
 // newCodec returns the codec of an alphabet, in which fold says that capitals are as
 // good as small letters.
 func newCodec(in, out int, alphabet string, fold bool) codec {
@@ -90,30 +104,28 @@ func span(first, last byte) string {
 }
 
 // decode reads blocks at the start of text for as long as they are text, whatever is
-// between them, and returns what they are and where they end. It returns nil if that
-// is little.
+// between them, and returns what they are and where they end. If that is little, it
+// returns nil, and where it stopped.
 func (c *codec) decode(text []byte) (out []byte, end int) {
-	if len(text) == 0 || c.digit[text[0]] == noDigit || c.grouped && c.inOnePiece(text) {
+	if c.grouped && c.inOnePiece(text) {
 		return nil, 0
 	}
+	var few [2 * fewestDecoded]byte // most need no more
+	read := few[:0]
 	due := 0 // bytes of a character of UTF-8
-	for end < len(text) {
-		value, n := c.block(text[end:])
-		if n == 0 || value>>(8*c.out) != 0 {
-			break
-		}
+	for {
+		value, n, ok := c.block(text[end:])
 		var block [8]byte
 		binary.BigEndian.PutUint64(block[:], value<<(64-8*c.out))
-		if !isText(block[:c.out], &due) {
-			break
+		if !ok || value>>(8*c.out) != 0 || !isText(block[:c.out], &due) {
+			if len(read) < fewestDecoded {
+				return nil, end + n
+			}
+			return bytes.Clone(read), end
 		}
-		out = append(out, block[:c.out]...)
+		read = append(read, block[:c.out]...)
 		end += n
 	}
-	if len(out) < fewestDecoded {
-		return nil, 0
-	}
-	return out, end
 }
 
 // inOnePiece reports whether text begins with as many digits as would make a text.
@@ -131,22 +143,22 @@ func (c *codec) inOnePiece(text []byte) bool {
 }
 
 // block reads the digits of a block at the start of text and returns their value and
-// where they end, or 0.
-func (c *codec) block(text []byte) (value uint64, end int) {
+// where they end, or where it stopped.
+func (c *codec) block(text []byte) (value uint64, end int, ok bool) {
 	weight := uint64(1)
 	for got, gap := 0, 0; got < c.in; end++ {
 		if end >= len(text) {
-			return 0, 0
+			return 0, len(text), false
 		}
 		ch := text[end]
+		d := c.digit[ch]
 		if ch == '\n' && c.lined {
 			end++ // the length of the line
-			continue
+			d = noDigit
 		}
-		d := c.digit[ch]
 		if d == noDigit {
 			if gap++; gap > codecGap || isAlnum(ch) || ch >= utf8.RuneSelf {
-				return 0, 0
+				return 0, min(end, len(text)), false
 			}
 			continue
 		}
@@ -157,7 +169,7 @@ func (c *codec) block(text []byte) (value uint64, end int) {
 			value = value*c.base + uint64(d)
 		}
 	}
-	return value, end
+	return value, end, true
 }
 
 // isText reports whether b goes on what may be text in UTF-8, or UTF-16 of ASCII. due
@@ -187,40 +199,32 @@ func isText(b []byte, due *int) bool {
 
 // unblock returns l with what codecs and alphabets of words stand for in place of
 // them, or nil if there is nothing of the kind.
-func unblock(l *layer) *layer {
-	var out *layer
-	text, done, tries := l.text, 0, codecTries
-	for i := 0; i < len(text); {
-		if tries--; tries < 0 && !mayBeginCode(text, i) {
+func unblock(l *layer) (*layer, reading) {
+	r, tries := newReader(l), codecTries
+	for i := 0; i < len(r.text); {
+		tries--
+		if inWord(r.text, i) && tries < 0 || endsWord(r.text, i) {
 			i++
 			continue
 		}
-		decoded, n := readCode(text, i)
-		if n == 0 {
+		decoded, n := r.code(i)
+		if decoded == nil {
 			i++
 			continue
 		}
-		if out == nil {
-			out = &layer{}
-		}
-		out.keep(l, done, i)
-		out.add(decoded, l, i, i+n)
-		i += n
-		done, tries = i, codecTries
+		r.replace(decoded, i, n)
+		i, tries = i+n, codecTries
 	}
-	if out != nil {
-		out.keep(l, done, len(text))
-	}
-	return out
+	r.open = min(r.open, max(0, len(r.text)-1)) // what may follow tells of the last sign
+	return r.finish(), r.reading
 }
 
-// mayBeginCode reports whether a code may begin at text[i]: at the beginning of a word,
-// or at a sign that is not at the end of one.
-func mayBeginCode(text []byte, i int) bool {
-	if i > 0 && isAlnum(text[i-1]) && isAlnum(text[i]) || isSpace(text[i]) {
-		return false
-	}
-	return isAlnum(text[i]) || i+1 < len(text) && !isSpace(text[i+1])
+// inWord reports whether text[i] is in a word, where no code begins but one that was cut.
+func inWord(text []byte, i int) bool { return i > 0 && isAlnum(text[i-1]) && isAlnum(text[i]) }
+
+// endsWord reports whether text[i] is a space, or a sign before one.
+func endsWord(text []byte, i int) bool {
+	return isSpace(text[i]) || !isAlnum(text[i]) && (i+1 == len(text) || isSpace(text[i+1]))
 }
 
 // wordLen returns the length of the word at the start of text if it is written as
@@ -237,35 +241,40 @@ func wordLen(text []byte) int {
 	return n
 }
 
-// readCode decodes what begins at text[i], and returns it and its length, or 0.
-func readCode(text []byte, i int) (decoded []byte, n int) {
-	if i == 0 || text[i-1] == '\n' {
-		if decoded, n = hexDump(text[i:]); n > 0 {
+// code decodes what begins at r.text[i], and returns it and its length, or nil.
+func (r *reader) code(i int) (decoded []byte, n int) {
+	text := r.text
+	if i == 0 || !isAlnum(text[i-1]) {
+		if decoded, n = r.try(i, hexDump); decoded != nil {
 			return decoded, n
 		}
 	}
 	for _, read := range [...]func([]byte) ([]byte, int){spellingAlphabet, filled} {
-		if decoded, n = read(text[i:]); n > 0 {
+		if decoded, n = r.try(i, read); decoded != nil {
 			return decoded, n
 		}
 	}
-	if wordLen(text[i:]) > 0 {
+	if n = wordLen(text[i:]); n > 0 {
+		r.looked(text, i, n+2)
 		return nil, 0
 	}
 	if before, _ := utf8.DecodeLastRune(text[:i]); !isSelector(before) { // a row is read once
-		if decoded, n = selectors(text[i:]); n > 0 {
+		if decoded, n = r.try(i, selectors); decoded != nil {
 			return decoded, n
 		}
 	}
 	for _, read := range [...]func([]byte) ([]byte, int){morse, letterNumbers, bigNumber} {
-		if decoded, n = read(text[i:]); n > 0 {
+		if decoded, n = r.try(i, read); decoded != nil {
 			return decoded, n
 		}
 	}
-	for k := range codecs {
-		if decoded, n = codecs[k].decode(text[i:]); n > 0 {
+	for set := codecsOf[text[i]]; set != 0; set &= set - 1 {
+		if decoded, n = r.try(i, codecs[bits.TrailingZeros(set)].decode); decoded != nil {
 			return decoded, n
 		}
 	}
-	return rot47(text[i:]) // which other codes look like
+	if i > 0 && !isSpace(text[i-1]) && !isLower(text[i-1]) {
+		return nil, 0 // rot47 has spaces between its words
+	}
+	return r.try(i, rot47) // which other codes look like
 }

@@ -6,7 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
-	"slices"
+	"sort"
 	"strings"
 	"unicode"
 	"unicode/utf16"
@@ -27,6 +27,49 @@ type layer struct {
 	from, to []int32
 }
 
+// cut returns how many bytes of l can be cut off between two words so that what they
+// were made from ends at limit at the latest, and where that ends.
+func (l *layer) cut(limit int) (k, at int) {
+	k = limit
+	if l.from != nil {
+		k = sort.Search(len(l.to), func(i int) bool { return int(l.to[i]) > limit })
+	}
+	for k > 0 && !l.parts(k) {
+		k--
+	}
+	switch {
+	case l.from == nil:
+		return k, k
+	case k < len(l.text):
+		return k, min(limit, int(l.from[k]))
+	}
+	return k, limit
+}
+
+// parts reports whether a word ends before l.text[k], and nothing in l stands for
+// what is on both sides.
+func (l *layer) parts(k int) bool {
+	if l.from != nil && k < len(l.text) && l.from[k] < l.to[k-1] {
+		return false
+	}
+	r, n := utf8.DecodeLastRune(l.text[:k])
+	switch {
+	case n == 1 && r < utf8.RuneSelf:
+		return !isAlnum(byte(r)) && r != '\'' && !isLeetSign[r]
+	case r == utf8.RuneError:
+		return false
+	}
+	return alone(r) || !unicode.IsLetter(r) && !unicode.IsDigit(r)
+}
+
+// first returns the first k bytes of l.
+func (l *layer) first(k int) *layer {
+	if l.from == nil {
+		return &layer{text: l.text[:k]}
+	}
+	return &layer{l.text[:k], l.from[:k], l.to[:k]}
+}
+
 // span returns the bytes of the original that text[i:j], which is not empty,
 // was made from.
 func (l *layer) span(i, j int) (int, int) {
@@ -45,90 +88,153 @@ func (l *layer) add(text []byte, under *layer, i, j int) {
 	}
 }
 
-// plain returns l as a view shows it, with or without the tags of HTML that
-// only change how text looks.
-func plain(l *layer, keepTags bool) *layer {
-	v := &view{keepTags: keepTags}
+// plain returns l as a view shows it.
+func plain(l *layer) *layer {
+	if !isDirty(l.text) {
+		return l
+	}
+	v := &view{keepTags: true}
+	n := len(l.text)
+	v.spare.text[0], v.spare.from[0], v.spare.to[0] = make([]byte, 0, n), make([]int32, 0, n), make([]int32, 0, n)
 	v.reset(l.text, 0)
-	if v.from != nil && l.from != nil {
+	if l.from != nil {
 		for i := range v.from {
 			v.from[i], v.to[i] = l.from[v.from[i]], l.to[v.to[i]-1]
 		}
 	}
-	if v.from == nil {
-		return l
-	}
 	return &layer{v.text, v.from, v.to}
 }
+
+// untagged returns l without the tags of HTML that only change how text looks, or nil
+// if it has none.
+func untagged(l *layer) (*layer, reading) {
+	r := newReader(l)
+	for i := 0; i < len(r.text); {
+		next := bytes.IndexByte(r.text[i:], '<')
+		if next < 0 {
+			break
+		}
+		i += next
+		n := inlineTag(r.text[i:])
+		if n > 0 {
+			r.replace(nil, i, n)
+		}
+		i += max(n, 1)
+	}
+	return r.finish(), r.reading
+}
+
+// A kind of layer says what it is of a text.
+type kind int
+
+const (
+	asShown   kind = iota // the text, as a view shows it
+	asLetters             // the same with letters for the digits and signs that look like them
+	asDecoded             // something else: tags are left out, or codes are undone
+)
 
 // eachLayer calls f with the readings of text, the plain one first, until f
 // returns false. Text is not longer than an int32 holds.
 func eachLayer(text []byte, f func(*layer) bool) {
+	readLayers(text, 0, func(_ kind, l *layer) bool { return f(l) })
+}
+
+// readLayers does the same for a text before which there were so many digits and signs
+// for letters, and says how far it was read.
+func readLayers(text []byte, signs int, f func(kind, *layer) bool) reading {
+	r := reading{open: openEscape(text)}
 	l := &layer{text: text}
 	for depth := 0; l != nil && depth <= layerDepth; depth++ {
-		under, shown := l, plain(l, true)
-		if !f(shown) {
-			return
-		}
-		if bytes.IndexByte(shown.text, '<') >= 0 {
-			if bare := plain(l, false); len(bare.text) != len(shown.text) {
-				if !f(bare) {
-					return
-				}
-				shown = bare
+		under, shown := l, plain(l)
+		r.steps += len(l.text)
+		of := func(k kind) kind {
+			if depth > 0 {
+				return asDecoded
 			}
+			return k
 		}
-		if letters := unleet(shown); letters != nil && !f(letters) {
-			return
+		if !f(of(asShown), shown) {
+			return r
 		}
-		l = undo(shown)
-		decoded := unblock(under) // signs may be digits there that are escapes in what is shown
-		if decoded == nil && under != shown {
-			decoded = unblock(shown)
+		if bare, more := untagged(shown); bare != nil {
+			r.add(more, shown)
+			if !f(asDecoded, bare) {
+				return r
+			}
+			shown = bare
 		}
-		if decoded != nil {
-			if !f(decoded) {
-				return
+		if letters, n := unleet(shown); letters != nil && n+signs >= fewestSigns && !f(of(asLetters), letters) {
+			return r
+		}
+		var more reading
+		l, more = undo(shown)
+		r.add(more, shown)
+		codes, more := unblock(under) // signs may be digits there that are escapes in what is shown
+		r.add(more, under)
+		if codes == nil && under != shown {
+			codes, more = unblock(shown)
+			r.add(more, shown)
+		}
+		if codes != nil {
+			if !f(asDecoded, codes) {
+				return r
 			}
 			if l == nil {
-				l = decoded
+				l = codes
 			}
 		}
 	}
+	return r
+}
+
+// openEscape returns where an escape or the like may begin that more text could make
+// or prolong, or len(text).
+func openEscape(text []byte) int {
+	const longest = 64
+	for i := max(0, len(text)-longest); i < len(text); i++ {
+		if dirtyByte[text[i]] {
+			return i
+		}
+	}
+	return len(text)
 }
 
 // undo returns l with one level of encoding undone wherever there is one, or
 // nil if there is none.
-func undo(l *layer) *layer {
-	var out *layer
-	text, done := l.text, 0
-	quoted := bytes.Count(text, []byte("=20")) >= 3
-	for i := 0; i < len(text); {
-		var decoded []byte
-		n := 0
-		switch {
-		case quoted: // what it hides is read at the next level
-			decoded, n = unquoted(text[i:])
-		case alphabet[text[i]]&inBase64 != 0:
-			if decoded, n = numbers(text[i:]); n == 0 {
-				decoded, n = blob(text[i:])
-			}
+func undo(l *layer) (*layer, reading) {
+	r := newReader(l)
+	if escapes := bytes.Count(l.text, []byte("=20")); escapes > 0 {
+		if r.open = bytes.Index(l.text, []byte("=20")); escapes >= 3 {
+			r.unquote() // what it hides is read at the next level
+			return r.finish(), r.reading
 		}
-		n = max(n, 1)
+	}
+	for i := 0; i < len(r.text); {
+		if alphabet[r.text[i]]&inBase64 == 0 {
+			i++
+			continue
+		}
+		decoded, n := r.try(i, numbers)
+		if decoded == nil {
+			decoded, n = r.blob(i)
+		}
 		if decoded != nil {
-			if out == nil {
-				out = &layer{}
-			}
-			out.keep(l, done, i)
-			out.add(decoded, l, i, i+n)
-			done = i + n
+			r.replace(decoded, i, n)
 		}
 		i += n
 	}
-	if out != nil {
-		out.keep(l, done, len(text))
+	return r.finish(), r.reading
+}
+
+// unquote undoes quoted-printable.
+func (r *reader) unquote() {
+	for i := 0; i < len(r.text); {
+		decoded, n := unquoted(r.text[i:])
+		if decoded != nil {
+			r.replace(decoded, i, n)
+		}
+		i += n
 	}
-	return out
 }
 
 // unquoted decodes an escape of quoted-printable text, or a soft line break.
@@ -145,47 +251,68 @@ func unquoted(text []byte) ([]byte, int) {
 	return nil, 1
 }
 
-// unleet returns l with letters in place of the digits and signs that look like
-// them, or nil if fewer than three runs of these touch a letter. A one is read as
-// an i, and so is what ends a sentence, if a letter follows.
-func unleet(l *layer) *layer {
-	const signs, letters = "01345789@$!+|", "oieastbgasitl"
-	out, found := bytes.Clone(l.text), 0
-	for i := 0; i < len(out); i++ {
+// fewestSigns is how many runs of digits and signs for letters a text has if they
+// are meant to be read so.
+const fewestSigns = 3
+
+// unleet returns l with letters in place of the runs of digits and signs that look like
+// them and touch a letter, and how many there are; nil if there are none. A one is read
+// as an i, and so is what ends a sentence, if a letter follows.
+func unleet(l *layer) (*layer, int) {
+	const letters = "oieastbgasitl" // of leetSigns
+	text, out, found := l.text, []byte(nil), 0
+	for i := 0; i < len(text); i++ {
+		if !isLeetSign[text[i]] {
+			continue
+		}
 		end := i
-		for end < len(out) && strings.IndexByte(signs, out[end]) >= 0 {
+		for end < len(text) && isLeetSign[text[end]] {
 			end++
 		}
-		before, behind := i > 0 && isLetter(out[i-1]), end < len(out) && isLetter(out[end])
-		if end == i || !before && !behind || !behind && strings.IndexByte("!+|", out[i]) >= 0 {
+		before, behind := i > 0 && isLetter(text[i-1]), end < len(text) && isLetter(text[end])
+		if !before && !behind || !behind && strings.IndexByte("!+|", text[i]) >= 0 {
 			i = end
 			continue
 		}
+		if out == nil {
+			out = bytes.Clone(text)
+		}
 		for found++; i < end; i++ {
-			out[i] = letters[strings.IndexByte(signs, out[i])]
+			out[i] = letters[strings.IndexByte(leetSigns, text[i])]
 		}
 	}
-	if found < 3 {
-		return nil
+	if found == 0 {
+		return nil, 0
 	}
-	return &layer{text: out, from: l.from, to: l.to}
+	return &layer{out, l.from, l.to}, found
 }
+
+const leetSigns = "01345789@$!+|"
+
+var isLeetSign = byteSet(leetSigns)
 
 // keep appends under.text[i:j] as it is.
 func (l *layer) keep(under *layer, i, j int) {
+	l.text = append(l.text, under.text[i:j]...)
+	if under.from != nil {
+		l.from, l.to = append(l.from, under.from[i:j]...), append(l.to, under.to[i:j]...)
+		return
+	}
 	for ; i < j; i++ {
-		l.add(under.text[i:i+1], under, i, i+1)
+		l.from, l.to = append(l.from, int32(i)), append(l.to, int32(i+1))
 	}
 }
 
 // numbers decodes a row of character codes: 59 6f 75, 0x59,0x6f, 59:6f, U+0059
 // U+006F, or in binary, octal or decimal. A run of hexadecimal digits without gaps is a blob.
-func numbers(text []byte) ([]byte, int) {
+// If there is none, it returns nil, and where it stopped.
+func numbers(text []byte) (out []byte, end int) {
 	const fewest = 5
+	stop := 0
 	for _, base := range [...]int{2, 16, 8, 10} {
-		var out []byte
-		end := 0
-		for i := 0; i < len(text); {
+		out, end = out[:0], 0
+		i := 0
+		for i < len(text) {
 			width := 2
 			switch {
 			case base != 16 || i+1 >= len(text):
@@ -195,7 +322,7 @@ func numbers(text []byte) ([]byte, int) {
 				i, width = i+2, 4
 			}
 			code, n := digits(text[i:], base)
-			if n == 0 || base == 2 && n != 8 || base == 16 && n != width || base == 8 && n < 2 || code >= utf8.RuneSelf {
+			if n == 0 || base == 2 && n != 8 || base == 16 && n != width || base == 8 && n < 2 || code >= 0x7F {
 				break
 			}
 			if code < ' ' && code != '\n' && code != '\r' && code != '\t' {
@@ -207,12 +334,16 @@ func numbers(text []byte) ([]byte, int) {
 				break
 			}
 		}
-		if len(out) >= fewest && readable(out) {
+		if len(out) >= fewest {
 			return out, end
 		}
+		stop = max(stop, i)
 	}
-	return nil, 0
+	return nil, min(stop+codeLook, len(text))
 }
+
+// codeLook is how far a character code and the gap behind it reach, in bytes.
+const codeLook = 10 + 3 + 16
 
 // digits reads a number that ends where its word does, and returns it with its
 // length; length 0 if there is none, or one of more than eight digits.
@@ -250,12 +381,15 @@ var gapByte = byteSet(" ,:\n-;/|._")
 // blob decodes base64, base32 or hexadecimal. Line breaks may be in it, and a
 // word before it; a stream may have cut off its beginning. It returns nil and
 // the length of the run if it is none of these.
-func blob(text []byte) ([]byte, int) {
+func (r *reader) blob(i int) ([]byte, int) {
 	const shortest = 8
+	text := r.text[i:]
 	first := runEnd(text, 0)
-	end := first
-	run := text[:end]
-	for line := 0; end-line >= 16; { // and the next lines
+	end, run := first, text[:first]
+	if i >= r.joins.end {
+		r.joins.tries = codecTries
+	}
+	for line := 0; end-line >= 16 && r.joins.tries > 0; { // and the next lines
 		next := breakLine(text[end:])
 		if next == 0 || end+next == len(text) || alphabet[text[end+next]]&inBase64 == 0 {
 			break
@@ -271,19 +405,21 @@ func blob(text []byte) ([]byte, int) {
 	for pad < len(text) && text[pad] == '=' {
 		pad++
 	}
+	r.looked(r.text, i, pad+breakLine(text[pad:]))
 	if len(run) < shortest && (pad == end || len(run) < 2) {
 		return nil, pad
 	}
 	if out := decodeRun(run); out != nil {
 		return out, pad
 	}
-	if first < end { // several lines, but not of one blob
-		if out := decodeRun(text[:first]); out != nil {
-			return out, first
-		}
-		return nil, first
+	if end == first {
+		return nil, pad
 	}
-	return nil, pad
+	// Several lines, but not of one blob. That is tried from a few of them.
+	r.joins.end = i + end
+	r.joins.tries--
+	r.steps += first
+	return decodeRun(text[:first]), first
 }
 
 // runEnd returns the end of the run of base64 at text[i:], without padding.
@@ -301,80 +437,102 @@ func decodeRun(run []byte) []byte {
 		bits = bits && c&^1 == '0'
 	}
 	for phase := 0; bits && phase < 8; phase++ {
-		digits := run[phase:]
-		out := make([]byte, len(digits)/8)
-		for i := range out {
-			for _, c := range digits[8*i : 8*i+8] {
-				out[i] = out[i]<<1 | c&1
-			}
-		}
-		if readable(out) {
+		if out := decodeWhole(run[phase:], binaryBytes); out != nil {
 			return out
 		}
 	}
-	if kind&inHex != 0 {
-		for phase := 0; phase < 2 && phase < len(run); phase++ {
-			digits := run[phase:]
-			out := make([]byte, len(digits)/2)
-			if _, err := hex.Decode(out, digits[:len(digits)&^1]); err == nil {
-				if out = unpacked(out); readable(out) {
-					return out
-				}
-			}
+	for phase := 0; kind&inHex != 0 && phase < 2 && phase < len(run); phase++ {
+		if out := decodeWhole(run[phase:], hexBytes); out != nil {
+			return out
 		}
 	}
 	if kind&inBase32 != 0 && len(run) >= 16 {
-		out, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(string(run[:len(run)-len(run)%8]))
-		if err == nil && readable(out) {
+		if out := decodeWhole(run, base32Bytes); out != nil {
 			return out
 		}
 	}
 	if len(run) < 24 && !beginsText(run) {
 		return nil // compressed text is longer
 	}
-	std := make([]byte, len(run))
-	for i, c := range run {
-		switch c {
-		case '-':
-			c = '+'
-		case '_':
-			c = '/'
-		}
-		std[i] = c
-	}
-	for phase := 0; phase < 4 && phase < len(std); phase++ {
-		s := std[phase:]
-		if phase > 0 && len(s) < 24 {
+	for phase := 0; phase < 4 && phase < len(run); phase++ {
+		if phase > 0 && len(run)-phase < 24 {
 			break
 		}
-		if len(s)%4 == 1 {
-			s = s[:len(s)-1]
-		}
-		out := make([]byte, base64.RawStdEncoding.DecodedLen(len(s)))
-		n, err := base64.RawStdEncoding.Decode(out, s)
-		if err != nil {
-			continue
-		}
-		if out = unpacked(out[:n]); readable(out) {
+		if out := decodeWhole(run[phase:], base64Bytes); out != nil {
 			return out
 		}
 	}
-	if len(std) < 32 {
+	if len(run) < 32 {
 		return nil
 	}
-	slices.Reverse(std) // it may have been written backwards
+	// It may have been written backwards.
+	const head = 8
 	for phase := range 4 {
-		s := std[phase:]
-		if !beginsText(s) {
+		last := reversed(run[len(run)-phase-head : len(run)-phase])
+		if !beginsText(last) {
 			continue
 		}
-		out := make([]byte, base64.RawStdEncoding.DecodedLen(len(s)))
-		n, err := base64.RawStdEncoding.Decode(out, s[:len(s)&^3])
-		if err == nil && readable(out[:n]) {
-			return out[:n]
+		if out := base64Bytes(reversed(run[:len(run)-phase])); readable(out) {
+			return out
 		}
 	}
 	return nil
+}
+
+// decodeWhole decodes a run, compressed or in UTF-16 or not, if that makes a text.
+// Hardly any does, and its first digits tell.
+func decodeWhole(run []byte, decode func([]byte) []byte) []byte {
+	const head = 192 // digits, whole blocks in every encoding
+	if len(run) > head {
+		out := decode(run[:head])
+		if wide := bytes.Count(out, []byte{0})*4 >= len(out); !wide && !isPacked(out) && garbled(out) {
+			return nil
+		}
+	}
+	if out := unpacked(decode(run)); readable(out) {
+		return out
+	}
+	return nil
+}
+
+func binaryBytes(digits []byte) []byte {
+	out := make([]byte, len(digits)/8)
+	for i := range out {
+		for _, c := range digits[8*i : 8*i+8] {
+			out[i] = out[i]<<1 | c&1
+		}
+	}
+	return out
+}
+
+func hexBytes(digits []byte) []byte {
+	out := make([]byte, len(digits)/2)
+	_, _ = hex.Decode(out, digits[:len(digits)&^1])
+	return out
+}
+
+func base32Bytes(digits []byte) []byte {
+	out := make([]byte, len(digits)/8*5)
+	n, _ := base32.StdEncoding.Decode(out, digits[:len(digits)&^7])
+	return out[:n]
+}
+
+// base64Bytes reads either alphabet.
+func base64Bytes(digits []byte) []byte {
+	if len(digits)%4 == 1 {
+		digits = digits[:len(digits)-1]
+	}
+	out := bytes.Map(func(r rune) rune {
+		switch r {
+		case '-':
+			return '+'
+		case '_':
+			return '/'
+		}
+		return r
+	}, digits)
+	n, _ := base64.RawStdEncoding.Decode(out, out) // what is written was read before
+	return out[:n]
 }
 
 // unpacked returns what b is, compressed or in UTF-16, or b.
@@ -411,7 +569,20 @@ func beginsText(run []byte) bool {
 		in[i] = c
 	}
 	n, err := base64.StdEncoding.Decode(out[:], in[:min(len(run), 8)&^3])
-	return err == nil && readable(out[:n])
+	return err == nil && readable(wholeRunes(out[:n]))
+}
+
+// wholeRunes returns b without a character that it cuts.
+func wholeRunes(b []byte) []byte {
+	for n := 1; n < utf8.UTFMax && n <= len(b); n++ {
+		if last := b[len(b)-n:]; utf8.RuneStart(last[0]) {
+			if !utf8.FullRune(last) {
+				return b[:len(b)-n]
+			}
+			break
+		}
+	}
+	return b
 }
 
 // breakLine returns the length of a line break at the start of text, quoted
@@ -433,19 +604,33 @@ func breakLine(text []byte) int {
 	return n
 }
 
-// readable reports whether text may have been written to be read.
+// readable reports whether text may have been written to be read. If it is long, its
+// ends may be cut, or have something with them that does not belong to it.
 func readable(text []byte) bool {
-	letters, others := 0, 0
+	letters, others, ok := census(text)
+	return ok && letters > 0 && others*10 <= letters+20
+}
+
+// garbled reports whether text, and any text that begins with it, is not readable.
+func garbled(text []byte) bool {
+	_, _, ok := census(text)
+	return !ok
+}
+
+// census counts the letters of text and what is no letter, unless there is something in
+// it that is in no text.
+func census(text []byte) (letters, others int, ok bool) {
+	const long = 18
 	for i := 0; i < len(text); {
 		r, n := utf8.DecodeRune(text[i:])
 		switch {
 		case r == utf8.RuneError && n == 1:
-			if i > 2 && i < len(text)-3 { // the ends may be cut
-				return false
+			if len(text) < long || i > 2 && i < len(text)-3 {
+				return letters, others, false
 			}
 			others++
 		case r < ' ' && r != '\n' && r != '\r' && r != '\t', r == 0x7f:
-			return false
+			return letters, others, false
 		case r < utf8.RuneSelf || unicode.IsLetter(r):
 			letters++
 		default:
@@ -453,7 +638,7 @@ func readable(text []byte) bool {
 		}
 		i += n
 	}
-	return letters > 0 && others*10 <= letters+20
+	return letters, others, true
 }
 
 // Which alphabets a byte is in.

@@ -61,7 +61,10 @@ func newIndex(sources []source) (*index, error) {
 	x := &index{seed: maphash.MakeSeed(), words: map[uint64][]int32{}, grams: map[uint64][]int32{}}
 	w := newWeigher()
 	for i, s := range sources {
-		l := plain(&layer{text: []byte(s.text)}, false)
+		l := plain(&layer{text: []byte(s.text)})
+		if bare, _ := untagged(l); bare != nil {
+			l = bare
+		}
 		words := splitWords(l)
 		worths, total, err := w.weigh(words, s.name)
 		if err != nil {

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math/big"
 	"strings"
 	"unicode/utf8"
@@ -9,50 +10,53 @@ import (
 
 // Ways to write text that are no encoding in blocks: as a dump, as codes and words for
 // letters, as one number, with something behind each letter. Each function reads what
-// begins at the start of a text and returns what it stands for and its length, or 0.
+// begins at the start of a text and returns what it stands for and its length; or nil,
+// and where it stopped.
 
 // hexDump reads lines of an offset, sixteen bytes in hexadecimal, and the same as
 // text, as xxd and hexdump -C write them.
 func hexDump(text []byte) (out []byte, end int) {
-	lines := 0
-	for end < len(text) {
-		line := text[end:]
-		if n := bytes.IndexByte(line, '\n'); n >= 0 {
-			line = line[:n+1]
-		}
-		offset := 0
-		for offset < len(line) && hexDigit(line[offset]) >= 0 {
-			offset++
-		}
-		if offset < 6 || offset > 10 || offset == len(line) || line[offset] != ':' && line[offset] != ' ' {
-			break
-		}
-		before := len(out)
-		high := -1
-		for _, c := range line[offset:] {
-			d := hexDigit(c)
-			if d < 0 && (c != ' ' && c != ':' || high >= 0) || len(out)-before == 16 {
-				break
+	for lines := 0; ; lines++ {
+		line, n := hexLine(text[end:])
+		if line == nil {
+			if lines < 2 {
+				return nil, end + n
 			}
-			switch {
-			case d < 0:
-			case high < 0:
-				high = d
-			default:
-				out, high = append(out, byte(high<<4|d)), -1
-			}
+			return out, end
 		}
-		if len(out) == before || !readable(out[before:]) {
-			out = out[:before]
-			break
+		out, end = append(out, line...), end+n
+	}
+}
+
+// hexLine reads a line of a dump.
+func hexLine(line []byte) (out []byte, end int) {
+	const most = 16 // bytes
+	for end < len(line) && end <= 10 && hexDigit(line[end]) >= 0 {
+		end++
+	}
+	if end < 6 || end > 10 || end == len(line) || line[end] != ':' && line[end] != ' ' {
+		return nil, end
+	}
+	high := -1
+digits:
+	for ; end < len(line) && len(out) < most; end++ {
+		switch d := hexDigit(line[end]); {
+		case d < 0 && (line[end] != ' ' && line[end] != ':' || high >= 0):
+			break digits
+		case d < 0:
+		case high < 0:
+			high = d
+		default:
+			out, high = append(out, byte(high<<4|d)), -1
 		}
-		end += len(line)
-		lines++
 	}
-	if lines < 2 {
-		return nil, 0
+	if len(out) == 0 || !readable(out) {
+		return nil, end
 	}
-	return out, end
+	if n := bytes.IndexByte(line[end:], '\n'); n >= 0 {
+		return out, end + n + 1
+	}
+	return out, len(line)
 }
 
 // morseLetters has the letter of each row of dots and dashes, whose bits, behind a
@@ -64,7 +68,8 @@ const fewestLetters = 8
 
 // morse reads Morse code, in which a slash or a new line parts words.
 func morse(text []byte) (out []byte, end int) {
-	for p := 0; p < len(text); {
+	p, unknown := 0, 0 // codes in a row, of signs and of nothing
+	for p < len(text) {
 		code := 1
 		for p < len(text) && (text[p] == '.' || text[p] == '-' || text[p] == '_') && code < 1<<8 {
 			code <<= 1
@@ -73,12 +78,15 @@ func morse(text []byte) (out []byte, end int) {
 			}
 			p++
 		}
-		if code == 1 {
-			break
-		}
 		letter := byte(' ')
 		if code < len(morseLetters) {
 			letter = morseLetters[code]
+		}
+		if unknown++; letter != ' ' {
+			unknown = 0
+		}
+		if code == 1 || unknown > 2 {
+			break
 		}
 		out, end = append(out, letter), p
 		var parts bool
@@ -89,7 +97,7 @@ func morse(text []byte) (out []byte, end int) {
 			break
 		}
 	}
-	return enoughLetters(out, end)
+	return enoughLetters(out, end, p)
 }
 
 // betweenCodes returns where the code behind text[p] begins, and whether a word ended.
@@ -102,7 +110,9 @@ func betweenCodes(text []byte, p int) (next int, parts bool) {
 	return p, parts || p-first > 2
 }
 
-func enoughLetters(out []byte, end int) ([]byte, int) {
+// enoughLetters returns out and where it ends, or if it is little, nil and where
+// reading stopped.
+func enoughLetters(out []byte, end, stop int) ([]byte, int) {
 	letters := 0
 	for _, c := range out {
 		if isAlnum(c) {
@@ -110,7 +120,7 @@ func enoughLetters(out []byte, end int) ([]byte, int) {
 		}
 	}
 	if letters < fewestLetters {
-		return nil, 0
+		return nil, stop
 	}
 	return out, end
 }
@@ -127,8 +137,12 @@ november oscar papa quebec romeo sierra tango uniform victor whiskey whisky x xr
 
 // spellingAlphabet reads words that spell letters.
 func spellingAlphabet(text []byte) (out []byte, end int) {
+	if !isLetter(text[0]) {
+		return nil, 0
+	}
 	var buf [10]byte
-	for p := 0; p < len(text); {
+	p := 0
+	for p < len(text) {
 		word := buf[:0]
 		for p < len(text) && isLetter(text[p]) && len(word) < cap(word) {
 			word = append(word, lower(text[p]))
@@ -149,13 +163,14 @@ func spellingAlphabet(text []byte) (out []byte, end int) {
 			p++
 		}
 	}
-	return enoughLetters(out, end)
+	return enoughLetters(out, end, p)
 }
 
 // letterNumbers reads letters as their numbers in the alphabet.
 func letterNumbers(text []byte) (out []byte, end int) {
 	joined := false // the letters of a word, so that a space is behind it
-	for p := 0; p < len(text) && isDigit(text[p]); {
+	p := 0
+	for p < len(text) && isDigit(text[p]) {
 		n := 0
 		for p < len(text) && isDigit(text[p]) && n <= 26 {
 			n = 10*n + int(text[p]-'0')
@@ -178,12 +193,15 @@ func letterNumbers(text []byte) (out []byte, end int) {
 			break
 		}
 	}
-	return enoughLetters(out, end)
+	return enoughLetters(out, end, p)
 }
 
 // longestNumber bounds what is read as one number, because that takes the square of
 // the time.
 const longestNumber = 2048
+
+// bigBases are the alphabets of base58 and base62.
+var bigBases = []string{numerals[1:] + "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz", numerals + capitals + smalls, numerals + smalls + capitals, capitals + smalls + numerals}
 
 // bigNumber reads base58 and base62, in which all characters are the digits of one
 // number.
@@ -193,18 +211,16 @@ func bigNumber(text []byte) ([]byte, int) {
 		end++
 	}
 	if end < 2*fewestDecoded || end > longestNumber {
-		return nil, 0
+		return nil, end
 	}
-	for _, alphabet := range [...]string{numerals[1:] + "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz", numerals + capitals + smalls, numerals + smalls + capitals, capitals + smalls + numerals} {
+	for _, alphabet := range bigBases {
+		if !endsInText(text[:end], alphabet) {
+			continue
+		}
 		const digits = numerals + smalls + capitals // of package big
 		number := make([]byte, end)
 		for i, c := range text[:end] {
-			d := strings.IndexByte(alphabet, c)
-			if d < 0 {
-				number = nil
-				break
-			}
-			number[i] = digits[d]
+			number[i] = digits[strings.IndexByte(alphabet, c)]
 		}
 		if v, ok := new(big.Int).SetString(string(number), len(alphabet)); ok {
 			if out := v.Bytes(); len(out) >= fewestDecoded && keepText(out) != nil {
@@ -212,7 +228,32 @@ func bigNumber(text []byte) ([]byte, int) {
 			}
 		}
 	}
-	return nil, 0
+	return nil, end
+}
+
+// endsInText reports whether a number in the digits of alphabet ends in bytes of text,
+// which takes little time, and hardly any number does.
+func endsInText(number []byte, alphabet string) bool {
+	last := uint64(0) // the last eight bytes: what is carried out of them does not come back
+	for _, c := range number {
+		d := strings.IndexByte(alphabet, c)
+		if d < 0 {
+			return false
+		}
+		last = last*uint64(len(alphabet)) + uint64(d)
+	}
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], last)
+	for _, c := range b {
+		if c < ' ' && c != '\n' && c != '\r' && c != '\t' || c == 0x7F {
+			return false
+		}
+	}
+	first := 0
+	for first < 3 && b[first]&0xC0 == 0x80 { // a character that begins before
+		first++
+	}
+	return utf8.Valid(b[first:])
 }
 
 // rot47 reads what has each printable character of ASCII 47 further on: small letters
@@ -227,12 +268,12 @@ func rot47(text []byte) ([]byte, int) {
 				small++
 			}
 		}
-		if end++; end == look && small*4 < signs*3 {
-			return nil, 0
+		if end++; end <= look && (signs-small)*4 > look || end == look && small*4 < signs*3 {
+			return nil, end
 		}
 	}
 	if end < fewestDecoded || end < look && small*4 < signs*3 {
-		return nil, 0
+		return nil, end
 	}
 	out := bytes.Clone(text[:end])
 	for i, c := range out {
@@ -246,7 +287,7 @@ func rot47(text []byte) ([]byte, int) {
 // filled reads letters each of which is followed by the same one, or by itself again.
 func filled(text []byte) (out []byte, end int) {
 	if len(text) < 2 || !isLetter(text[1]) {
-		return nil, 0
+		return nil, min(1, len(text))
 	}
 	filler := text[1]
 	if text[0] == filler {
@@ -266,7 +307,7 @@ func filled(text []byte) (out []byte, end int) {
 			end++
 		}
 	}
-	return enoughLetters(out, min(end, len(text)))
+	return enoughLetters(out, min(end, len(text)), min(end+1, len(text)))
 }
 
 func isSelector(r rune) bool { return r >= 0xFE00 && r <= 0xFE0F || r >= 0xE0100 && r <= 0xE01EF }
@@ -283,9 +324,9 @@ func selectors(text []byte) (out []byte, end int) {
 		case isSelector(r):
 			out = append(out, byte(r-0xE0100)+16)
 		default:
-			return enoughLetters(out, end)
+			return enoughLetters(out, end, end)
 		}
 		end += n
 	}
-	return enoughLetters(out, end)
+	return enoughLetters(out, end, end)
 }
