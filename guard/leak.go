@@ -96,20 +96,26 @@ func (p *Prompts) Register(name, prompt, canary string) error {
 // Scan returns the strongest likeness of text to a registered prompt. It is a
 // leak if its Score is 0.5 or more; below that its offsets mean nothing.
 func (p *Prompts) Scan(text []byte) Leak {
+	best, _ := p.scan(text)
+	return best
+}
+
+// scan says, too, how many steps it took.
+func (p *Prompts) scan(text []byte) (best Leak, steps int) {
 	x := p.index.Load()
 	if x == nil {
-		return Leak{}
+		return Leak{}, 0
 	}
-	best := Leak{}
 	for start := 0; ; start += window - overlap {
 		end := min(start+window, len(text))
-		found, _ := x.scan(text[start:end])
-		if found.Score > best.Score {
-			best = found
+		v := x.scan(text[start:end])
+		steps += v.steps
+		if v.best.Score > best.Score {
+			best = v.best
 			best.Start, best.End = best.Start+start, best.End+start
 		}
 		if end == len(text) {
-			return best
+			return best, steps
 		}
 	}
 }

@@ -88,6 +88,14 @@ type track struct {
 	count []int32 // how many words or letters agree
 	run   []int32 // how many of the last words agree without a gap
 	tick  int32
+	met   [reach + 2]meeting // the last ones, by tick
+	last  lastLetters
+}
+
+// A meeting is a tick at which a word or a gram of the text was one of some places.
+type meeting struct {
+	tick   int32
+	places []int32
 }
 
 func newTrack(n int) track {
@@ -99,9 +107,14 @@ func newTrack(n int) track {
 func (t *track) begin() {
 	if t.tick > math.MaxInt32-2*window {
 		clear(t.seen)
+		clear(t.met[:])
 		t.tick = 0
 	}
-	t.tick += reach + 2
+	t.tick += reach + 2 + gram
+}
+
+func (t *track) meet(places []int32) {
+	t.met[t.tick%int32(len(t.met))] = meeting{t.tick, places}
 }
 
 type scratch struct{ words, letters track }
@@ -114,40 +127,78 @@ func newScratch(x *index) *scratch {
 type alignment struct {
 	score      float32 // as a share of what is enough
 	prompt     int32
-	start, end int // in the layer
+	start, end int // in the layer; what begins before it is negative, in bytes of the original
 	live       float32
 	liveFrom   int
 	liveTick   int32
 }
 
-// scan returns the best likeness in all layers of text, and from which byte on
-// text may be the beginning of a leak: len(text) if it is not.
-func (x *index) scan(text []byte) (Leak, int) {
-	s := x.scratch.Get().(*scratch)
-	defer x.scratch.Put(s)
-	best, hold := Leak{}, len(text)
-	eachLayer(text, func(l *layer) bool {
-		for _, a := range [...]alignment{x.alignWords(l.text, &s.words), x.alignLetters(l.text, &s.letters, false), x.alignLetters(l.text, &s.letters, true)} {
-			if a.live > 0 {
-				from, _ := l.span(a.liveFrom, a.liveFrom+1)
-				hold = min(hold, from)
-			}
-			if score := float64(a.score / (a.score + 1)); score > best.Score {
-				start, end := l.span(a.start, a.end)
-				best = Leak{x.prompts[a.prompt].name, score, start, end}
-			}
-		}
-		return true
-	})
-	return best, hold
+// A verdict is what the layers of a text together say of it.
+type verdict struct {
+	best  Leak
+	hold  int // from where on it may be the beginning of a leak: its length if it is not
+	steps int // bytes looked at
 }
 
-func (x *index) alignWords(text []byte, t *track) alignment {
+// scan returns the best likeness in all layers of text.
+func (x *index) scan(text []byte) verdict {
+	s := x.scratch.Get().(*scratch)
+	defer x.scratch.Put(s)
+	v := verdict{hold: len(text)}
+	r := readLayers(text, 0, func(_ kind, l *layer) bool {
+		x.judge(&v, s, l, nil)
+		return true
+	})
+	v.steps += r.steps
+	return v
+}
+
+// judge adds to v what l says, which goes on what is before it.
+func (x *index) judge(v *verdict, s *scratch, l *layer, before *past) {
+	for _, a := range x.align(l.text, s, before) {
+		if a.live > 0 {
+			v.hold = min(v.hold, l.origin(a.liveFrom))
+		}
+		if score := float64(a.score / (a.score + 1)); score > v.best.Score {
+			_, end := l.span(a.end-1, a.end)
+			v.best = Leak{x.prompts[a.prompt].name, score, l.origin(a.start), end}
+		}
+	}
+	v.steps += len(l.text)
+}
+
+// origin returns where what l.text[i] was made from begins; what is before l is where
+// it is.
+func (l *layer) origin(i int) int {
+	if i < 0 || i >= len(l.text) {
+		return i
+	}
+	start, _ := l.span(i, i+1)
+	return start
+}
+
+// align aligns text, which goes on what is before it, by words, letters and steps.
+func (x *index) align(text []byte, s *scratch, before *past) [3]alignment {
+	if before == nil {
+		before = &past{}
+	}
+	return [...]alignment{
+		x.alignWords(text, &s.words, before.words),
+		x.alignLetters(text, &s.letters, before.letters, false),
+		x.alignLetters(text, &s.letters, before.steps, true),
+	}
+}
+
+func (x *index) alignWords(text []byte, t *track, before *tail) alignment {
 	t.begin()
-	var a alignment
+	a := t.resume(before)
 	eachWord(text, func(folded []byte, start, end int) bool {
 		t.tick++
-		for _, j := range x.words[maphash.Bytes(x.seed, folded)] {
+		places := x.words[maphash.Bytes(x.seed, folded)]
+		if len(places) > 0 {
+			t.meet(places)
+		}
+		for _, j := range places {
 			p := x.places[j]
 			score, from, count, run := t.before(x, j)
 			if score <= 0 {
@@ -198,12 +249,13 @@ func (t *track) before(x *index, j int32) (score float32, start, count, run int3
 // alignLetters finds runs of letters that agree, whatever is between them. With
 // steps set it reads, for each letter from A to Z, how far that is behind the one
 // before: this stays the same when all are shifted, as Caesar did.
-func (x *index) alignLetters(text []byte, t *track, steps bool) alignment {
+func (x *index) alignLetters(text []byte, t *track, past *tail, steps bool) alignment {
 	t.begin()
-	var a alignment
-	var roll roller
-	var starts [gram]int
-	before := rune(0)
+	a := t.resume(past)
+	var last lastLetters
+	if past != nil {
+		last = past.last
+	}
 	for i := 0; i < len(text); {
 		r, n := rune(text[i]), 1
 		if r >= utf8.RuneSelf {
@@ -224,16 +276,18 @@ func (x *index) alignLetters(text []byte, t *track, steps bool) alignment {
 				i += n
 				continue
 			}
-			r, before = stride(before, r), r
+			r, last.before = stride(last.before, r), r
 		}
 		t.tick++
-		starts[int(t.tick)%gram] = i
+		last.starts[last.roll.n%gram] = int32(i)
 		i += n
-		h, ok := roll.next(r)
+		h, ok := last.roll.next(r)
 		if !ok || x.filter[h>>filterShift/64]&(1<<(h>>filterShift%64)) == 0 {
 			continue
 		}
-		for _, j := range x.grams[h] {
+		places := x.grams[h]
+		t.meet(places)
+		for _, j := range places {
 			var score float32
 			var from int32
 			if j > 0 && t.seen[j-1] == t.tick-1 && t.seen[j-1] > 0 {
@@ -242,7 +296,7 @@ func (x *index) alignLetters(text []byte, t *track, steps bool) alignment {
 				for k := range int32(gram) {
 					score += x.letters[j-k].weight
 				}
-				from = int32(starts[int(t.tick+1)%gram])
+				from = last.starts[last.roll.n%gram] // of the first letter of the gram
 			}
 			t.score[j], t.seen[j], t.start[j] = score, t.tick, from
 			p := x.letters[j].prompt
@@ -252,7 +306,15 @@ func (x *index) alignLetters(text []byte, t *track, steps bool) alignment {
 			a.live = 0
 		}
 	}
+	t.last = last
 	return a
+}
+
+// lastLetters are those that the next gram begins with.
+type lastLetters struct {
+	roll   roller
+	starts [gram]int32 // of each, in the order of roll
+	before rune        // the last one, if steps are read
 }
 
 // take notes an alignment that just grew; hold: a stream must hold it back in

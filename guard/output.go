@@ -97,7 +97,7 @@ func (p OutputPolicy) find(text string, tags tagSet) (found []outputFinding, pro
 			start, end := l.span(i, j)
 			found = append(found, outputFinding{FoundTag, offset + start, offset + end})
 		})
-		p.Fence.find(l, func(i, j int) {
+		p.Fence.find(l, "", func(i, j int) {
 			start, end := l.span(i, j)
 			found = append(found, outputFinding{FoundDelimiter, offset + start, offset + end})
 		})
