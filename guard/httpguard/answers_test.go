@@ -234,3 +234,27 @@ func TestKeepAlives(t *testing.T) {
 		t.Errorf("%q", answer)
 	}
 }
+
+// The results of a batch are an answer on each line.
+func TestResultsOfBatches(t *testing.T) {
+	m := &model{}
+	say := func(text string) string {
+		return `{"custom_id":"a","result":{"type":"succeeded","message":{"content":[{"type":"text","text":` + quoted(text) + `}]}}}` + "\n"
+	}
+	gateway := newGateway(t, nil).RoundTripper(m)
+	for _, kind := range []string{"application/x-jsonl", "application/jsonl; charset=utf-8", "application/x-ndjson"} {
+		m.answer = func(map[string]any) (string, string) {
+			return kind, say("It is "+pseudonym(m.last())) + "\r\n" + say("Other: 457-55-1234")
+		}
+		status, answer := post(t, gateway, "/v1/messages/batches/b/results", "s", `{"x":"SSN `+ssn+`"}`)
+		if want := say("It is "+ssn) + say("Other: <US_SSN>"); status != 200 || strings.ReplaceAll(answer, `\u003c`, "<") != strings.ReplaceAll(strings.ReplaceAll(want, `\u003c`, "<"), `\u003e`, ">") {
+			t.Errorf("%s: %d %s, want %s", kind, status, answer, want)
+		}
+		for _, bad := range []string{say("fine") + say(prompt), say("fine") + "broken\n"} {
+			m.answer = func(map[string]any) (string, string) { return kind, bad }
+			if status, answer := post(t, gateway, "/v1/messages/batches/b/results", "s", `{}`); status < 400 || strings.Contains(answer, "fine") {
+				t.Errorf("%s: %d %s", kind, status, answer)
+			}
+		}
+	}
+}

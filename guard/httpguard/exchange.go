@@ -77,6 +77,7 @@ type exchange struct {
 	gateway   *Gateway
 	request   *http.Request
 	requestID string
+	others    bool // as a tripper has it
 	shape     shape
 	conv      *guard.Conversation
 	output    guard.OutputPolicy
@@ -89,10 +90,14 @@ type exchange struct {
 // http.DefaultTransport. A refusal is a response with status 400, 403 or 503, in
 // the provider's own shape.
 func (g *Gateway) RoundTripper(base http.RoundTripper) http.RoundTripper {
+	return &tripper{gateway: g, base: orDefault(base)}
+}
+
+func orDefault(base http.RoundTripper) http.RoundTripper {
 	if base == nil {
-		base = http.DefaultTransport //nolint:forbidigo // as RoundTripper says
+		return http.DefaultTransport //nolint:forbidigo // as RoundTripper says
 	}
-	return &tripper{g, base}
+	return base
 }
 
 // Proxy returns a handler that sends what it gets to the provider's address,
@@ -103,10 +108,15 @@ func (g *Gateway) Proxy(provider *url.URL, base http.RoundTripper) http.Handler 
 			r.SetURL(provider)
 			r.Out.Host = provider.Host
 		},
-		Transport:     g.RoundTripper(base),
+		Transport:     g.inFront(base),
 		FlushInterval: -1,
 		ErrorHandler:  g.unreachable,
 	}
+}
+
+// inFront is RoundTripper for what answers others than a client of this process.
+func (g *Gateway) inFront(base http.RoundTripper) http.RoundTripper {
+	return &tripper{gateway: g, base: orDefault(base), others: true}
 }
 
 // unreachable answers for a provider that does not.
@@ -124,11 +134,12 @@ func (g *Gateway) unreachable(w http.ResponseWriter, r *http.Request, err error)
 type tripper struct {
 	gateway *Gateway
 	base    http.RoundTripper
+	others  bool // a redirection is followed by others, who may leave the gateway
 }
 
 func (t *tripper) RoundTrip(r *http.Request) (*http.Response, error) {
 	g := t.gateway
-	x := &exchange{gateway: g, request: r, shape: shapeOf(r), output: g.Output, counts: map[string]int{}}
+	x := &exchange{gateway: g, request: r, others: t.others, shape: shapeOf(r), output: g.Output, counts: map[string]int{}}
 	out, err := x.prepare()
 	if auditErr := x.record("guard.request", err); auditErr != nil && err == nil {
 		err = auditErr
@@ -152,6 +163,22 @@ func (t *tripper) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &answer, nil
 }
 
+// past refuses an answer that leads others past the gateway: they would send the same
+// request again, as it is.
+func (x *exchange) past(answer *http.Response) error {
+	if !x.gateway.AllowMedia {
+		answer.Header.Del("X-Goog-Upload-Url")
+	}
+	location := answer.Header.Get("Location")
+	if !x.others || location == "" || answer.StatusCode/100 != 3 {
+		return nil
+	}
+	if u, err := url.Parse(location); err != nil || u.Scheme != "" || u.Host != "" {
+		return refuse(http.StatusBadGateway, "the provider sends the program elsewhere, past the gateway; set the gateway's upstream to where it should go")
+	}
+	return nil
+}
+
 // prepare returns the request as it may leave.
 func (x *exchange) prepare() (*http.Request, error) {
 	g, r := x.gateway, x.request
@@ -167,6 +194,9 @@ func (x *exchange) prepare() (*http.Request, error) {
 	}
 	if up := r.Header.Get("Upgrade"); up != "" && !strings.EqualFold(up, "h2c") {
 		return nil, refuse(http.StatusBadRequest, "a connection that becomes another, such as a WebSocket, cannot be looked through; use requests")
+	}
+	if header.Get("X-Goog-Upload-Protocol") != "" && !g.AllowMedia {
+		return nil, refuse(http.StatusBadRequest, "a file that is uploaded goes past the gateway; send its text, or allow media")
 	}
 	out := r.Clone(r.Context())
 	out.Header = header
@@ -190,7 +220,7 @@ func (x *exchange) prepare() (*http.Request, error) {
 		return nil, refuse(http.StatusBadRequest, "the request: %v", err)
 	}
 	if len(doc) > 0 {
-		w := &rewriter{guard: g.Guard, conv: conv, opaque: opaque, allowMedia: g.AllowMedia, counts: x.counts, shape: x.shape}
+		w := &rewriter{guard: g.Guard, conv: conv, opaque: opaque, allowMedia: g.AllowMedia, counts: x.counts, shape: x.shape, counting: strings.HasSuffix(r.URL.Path, "/count_tokens")}
 		if g.Delimiters != nil {
 			w.fence = &fencer{fence: x.output.Fence, embeds: strings.HasSuffix(r.URL.Path, "/embeddings")}
 		}
@@ -277,6 +307,9 @@ func (x *exchange) pass(resp *http.Response) (streams bool, err error) {
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		return false, refuse(http.StatusBadGateway, "the provider turned the connection into another, which cannot be looked through")
 	}
+	if err := x.past(resp); err != nil {
+		return false, err
+	}
 	body, err := uncompressed(resp.Header.Get("Content-Encoding"), resp.Body)
 	if err != nil {
 		return false, refuse(http.StatusBadGateway, "the answer: %v", err)
@@ -302,7 +335,11 @@ func (x *exchange) pass(resp *http.Response) (streams bool, err error) {
 		doc = x.shape.problem(resp.StatusCode, fmt.Sprintf("phoenix guard: the provider answered %d with a text that is not JSON, and is not shown", resp.StatusCode))
 		resp.Header.Set("Content-Type", "application/json")
 	default:
-		if doc, err = x.answer(doc); err != nil {
+		answer := x.answer
+		if linesOfJSON[kind] {
+			answer = x.answers
+		}
+		if doc, err = answer(doc); err != nil {
 			return false, err
 		}
 	}
@@ -311,6 +348,9 @@ func (x *exchange) pass(resp *http.Response) (streams bool, err error) {
 	resp.Header.Set("Content-Length", strconv.Itoa(len(doc)))
 	return false, nil
 }
+
+// linesOfJSON are the types of bodies with a document on each line.
+var linesOfJSON = set(`application/x-jsonl application/jsonl application/x-ndjson application/ndjson application/x-jsonlines`)
 
 // hungUp reports whether the program hung up, and logs that: what fails then is not
 // the provider's fault.

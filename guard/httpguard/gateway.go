@@ -13,7 +13,8 @@
 // compressions other than gzip, images and documents in base64, embeddings of
 // token numbers, connections that become others (WebSockets), addresses with personal
 // data in them. A header with personal data in it is not sent on; nor are cookies,
-// trailers and the two headers below. What the protocol needs, such as the model, the
+// trailers and the two headers below. A [Gateway.Proxy] does not pass on where else a
+// provider would have the program send its request. What the protocol needs, such as the model, the
 // role and the identifiers of calls, is left as it is, unless it surely is a value.
 //
 // In answers every text is looked through, those that a provider's tools wrote too. Log

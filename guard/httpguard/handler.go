@@ -16,7 +16,7 @@ import (
 func (g *Gateway) Handler(next http.Handler) http.Handler {
 	return &httputil.ReverseProxy{
 		Rewrite:       func(*httputil.ProxyRequest) {},
-		Transport:     g.RoundTripper(local{next, g.Logger}),
+		Transport:     g.inFront(local{next, g.Logger}),
 		FlushInterval: -1,
 		ErrorHandler:  g.unreachable,
 	}

@@ -141,6 +141,8 @@ func TestProtocolStays(t *testing.T) {
 func TestUsers(t *testing.T) {
 	m := &model{answer: func(map[string]any) (string, string) { return "application/json", `{}` }}
 	gateway := newGateway(t, nil).RoundTripper(m)
+	// What counts tokens takes no metadata.
+	ids := map[string]int{"/v1/messages": 1, "/v1/messages/batches": 2}
 	for path, body := range map[string]string{
 		"/v1/chat/completions":      `{"user":"anna","safety_identifier":"anna","prompt_cache_key":"anna","metadata":{"user_id":"anna"},"messages":[]}`,
 		"/v1/messages":              `{"metadata":{"user_id":"anna"},"messages":[]}`,
@@ -151,7 +153,7 @@ func TestUsers(t *testing.T) {
 			t.Errorf("%s: %d %s", path, status, answer)
 		}
 		got := m.last()
-		if strings.Contains(got, "anna") || path != "/v1/chat/completions" && strings.Count(got, `"user_id":"`) != max(1, strings.Count(body, "params")) {
+		if strings.Contains(got, "anna") || path != "/v1/chat/completions" && strings.Count(got, `"user_id":"`) != ids[path] {
 			t.Errorf("%s: %s", path, got)
 		}
 	}
@@ -267,6 +269,67 @@ func TestUpgrades(t *testing.T) {
 		resp.Body.Close()
 		if resp.StatusCode != test.want {
 			t.Errorf("%s, %q: %d", test.path, test.upgrade, resp.StatusCode)
+		}
+	}
+}
+
+// Nobody is led past the gateway, to where what was said would leave as it is.
+func TestWaysAround(t *testing.T) {
+	var where, upload string
+	asked := 0
+	provider := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked++
+		w.Header().Set("Content-Type", "application/json")
+		if upload != "" {
+			w.Header().Set("X-Goog-Upload-Url", upload)
+		}
+		if where != "" && r.URL.Path != "/here" {
+			w.Header().Set("Location", where)
+			w.WriteHeader(http.StatusTemporaryRedirect)
+		}
+		fmt.Fprint(w, `{}`)
+	}))
+	defer provider.Close()
+	transport := &http.Transport{}
+	defer transport.CloseIdleConnections()
+	at, err := url.Parse(provider.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	front := httptest.NewServer(newGateway(t, nil).Proxy(at, transport))
+	defer front.Close()
+	client := *front.Client()
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	for _, test := range []struct {
+		path, where, protocol, upload string
+		want                          int
+	}{
+		{"/v1/messages", provider.URL + "/elsewhere", "", "", 502},
+		{"/v1/messages", "//other.example/v1/messages", "", "", 502},
+		{"/v1/messages", "https:other.example", "", "", 502},
+		{"/v1/messages", "/here", "", "", 307},
+		{"/upload/v1beta/files", "", "resumable", provider.URL + "/upload", 400},
+		{"/v1beta/files", "", "", provider.URL + "/upload", 200},
+	} {
+		where, upload = test.where, test.upload
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, front.URL+test.path, strings.NewReader(`{"file":{"displayName":"a"}}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if test.protocol != "" {
+			r.Header.Set("X-Goog-Upload-Protocol", test.protocol)
+		}
+		before := asked
+		resp, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != test.want || resp.Header.Get("X-Goog-Upload-Url") != "" || test.want != 307 && resp.Header.Get("Location") != "" {
+			t.Errorf("%+v: %d %v", test, resp.StatusCode, resp.Header)
+		}
+		if test.want == 400 && asked != before {
+			t.Errorf("%+v: it has left", test)
 		}
 	}
 }

@@ -29,6 +29,7 @@ type rewriter struct {
 	opaque     string
 	allowMedia bool
 	shape      shape
+	counting   bool    // of tokens, which takes no metadata
 	fence      *fencer // nil: no delimiters
 	guard      *guard.Guard
 	counts     map[string]int
@@ -93,7 +94,7 @@ func (w *rewriter) identify(call *object, id string) {
 	if metadata, _ := call.get("metadata").(*object); metadata.get("user_id") != nil {
 		metadata.set("user_id", id)
 	}
-	if w.shape == anthropic && call.get("messages") != nil {
+	if w.shape == anthropic && call.get("messages") != nil && !w.counting {
 		// Its audit of misuse needs somebody, and need not know whom.
 		call.set("metadata", &object{[]member{{"user_id", id}}})
 	}

@@ -36,6 +36,22 @@ func (x *exchange) answer(doc []byte) ([]byte, error) {
 	return encode(nil, v)
 }
 
+// answers returns answers, of a batch, that are one on each line.
+func (x *exchange) answers(doc []byte) ([]byte, error) {
+	var out []byte
+	for line := range bytes.Lines(doc) {
+		if line = bytes.TrimSpace(line); len(line) == 0 {
+			continue
+		}
+		clean, err := x.answer(line)
+		if err != nil {
+			return nil, err
+		}
+		out = append(append(out, clean...), '\n')
+	}
+	return out, nil
+}
+
 // withheld are the members of answers that say again, in pieces or in words of the
 // request, what must be looked through as a whole or is not for the user.
 var withheld = set(`logprobs logprobsResult instructions`)
