@@ -51,7 +51,7 @@ func (l *level) readApart(next *level, start int) {
 	v.blob, v.blobStart, v.blobEnd, v.depth = l.v.blob, l.v.blobStart, l.v.blobEnd, l.v.depth+1
 	outer := z.outer
 	z.outer = *l.context(start)
-	next.read(z, 0)
+	next.read(z, 0, -1)
 	z.outer = outer
 }
 

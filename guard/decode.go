@@ -153,8 +153,8 @@ func decodeBase64(dst, b []byte) []byte {
 		}
 	}
 	// Look at the first characters before decoding all.
-	var head [6]byte
-	if _, err := enc.Decode(head[:], b[:8]); err != nil {
+	head, ok := base64Head(b)
+	if !ok {
 		return nil
 	}
 	wide := head[0] != 0 && head[1] == 0 && head[3] == 0 && head[5] == 0 || head[0] == 0 && head[1] != 0 && head[2] == 0 && head[4] == 0
@@ -169,11 +169,40 @@ func decodeBase64(dst, b []byte) []byte {
 	}
 	dst = dst[:enc.DecodedLen(len(b))]
 	n, err := enc.Decode(dst, b)
-	if err != nil && n == 0 {
-		return nil
+	if err != nil && n < len(head) {
+		return nil // of both alphabets
 	}
 	return keepText(narrow(dst[:n]))
 }
+
+// base64Head decodes the first eight characters of b, of either alphabet.
+func base64Head(b []byte) (head [6]byte, ok bool) {
+	var v uint64
+	for _, c := range b[:8] {
+		d := base64Value[c]
+		if d < 0 {
+			return head, false
+		}
+		v = v<<6 | uint64(d)
+	}
+	for i := range head {
+		head[i] = byte(v >> (40 - 8*i))
+	}
+	return head, true
+}
+
+// base64Value has the values of the characters of both alphabets, and -1.
+var base64Value = func() (t [256]int8) {
+	for c := range t {
+		t[c] = -1
+	}
+	for _, more := range [...]string{"+/", "-_"} {
+		for i, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789" + more) {
+			t[c] = int8(i)
+		}
+	}
+	return t
+}()
 
 func decodeBase32(dst, b []byte) []byte {
 	capitals, small := false, false

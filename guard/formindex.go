@@ -1,5 +1,10 @@
 package guard
 
+import (
+	"slices"
+	"strings"
+)
+
 // formIndex finds forms by the lengths of their groups. It is asked for every
 // number in a text, and nearly always has nothing: filters come first.
 type formIndex struct {
@@ -12,6 +17,7 @@ type formIndex struct {
 	// number and a word, and a number with letters right behind it; and whether letters
 	// and digits right behind them are one.
 	wordNumber, numberWord, suffixed, prefixed [maxPlain][maxPlain]bool
+	words                                      []string   // that forms begin with, in lower case
 	slots                                      []formSlot // by hash, with linear probing; a power of two
 }
 
@@ -79,8 +85,12 @@ func (x *formIndex) begin(f *form) {
 			x.prefixed[n][first-n] = true
 		}
 	}
+	literal := strings.ToUpper(f.chars[:first]) == f.chars[:first] && may(0, first, f.digits)
+	if word := strings.ToLower(f.chars[:first]); literal && !slices.Contains(x.words, word) {
+		x.words = append(x.words, word)
+	}
 	if n, m := first, second-first; m > 0 && n < maxPlain && m < maxPlain {
-		x.wordNumber[n][m] = x.wordNumber[n][m] || may(0, first, f.digits) && may(first, second, f.letters)
+		x.wordNumber[n][m] = x.wordNumber[n][m] || !literal && may(0, first, f.digits) && may(first, second, f.letters)
 		x.numberWord[n][m] = x.numberWord[n][m] || may(0, first, f.letters) && may(first, second, f.digits)
 	}
 }
@@ -100,6 +110,11 @@ func (x *formIndex) find(key uint64) []entry {
 		}
 	}
 	return nil
+}
+
+// joins reports whether a form may begin with word and a number of so many digits.
+func (x *formIndex) joins(word []byte, digits int) bool {
+	return len(word) >= maxPlain || digits >= maxPlain || x.wordNumber[len(word)][digits] || isWordOf(word, x.words...)
 }
 
 // ofNumbers reports whether there is a form of two numbers of these lengths.

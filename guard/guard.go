@@ -103,22 +103,25 @@ func (g *Guard) Candidates(text []byte, min float64) []Finding {
 // maxKept is how many findings a scanner has room for between scans.
 const maxKept = 4096
 
-func (g *Guard) scan(text []byte, min float32, m mode) []Finding {
+func (g *Guard) scan(text []byte, low float32, m mode) []Finding {
 	s := g.scanners.Get().(*scanner)
 	defer g.scanners.Put(s)
-	s.start(g, min, m)
+	s.start(g, low, m)
 	all := s.findings[:0]
 	s.scan(text, 0, true, func(c candidate) {
 		if n := len(all); c.runOn && n > 0 && all[n-1].End == c.start {
 			all[n-1].End = c.end
 			return
 		}
+		if n := len(all); n == cap(all) && n >= maxKept { // as many again in as much text
+			all = slices.Grow(all, min(3*n, int(float64(n)*float64(len(text)-c.end)/float64(c.end))+maxKept))
+		}
 		all = append(all, Finding{Start: c.start, End: c.end, Label: c.rec.label, Score: float64(int(c.score*1000+0.5)) / 1000})
 	})
-	if cap(all) <= maxKept {
-		s.findings = all
+	if cap(all) > maxKept {
+		return all
 	}
-	if len(all) == 0 {
+	if s.findings = all; len(all) == 0 {
 		return nil
 	}
 	return slices.Clone(all)

@@ -301,8 +301,13 @@ func (l *level) readForms(index *formIndex, gs []group, g, start int, glued bool
 	if left != 0 && left != ' ' && left != ':' && !(isOther(left) && gs[g].sep == '-') {
 		return // a part of something else
 	}
-	if gs[g].letters && (g+1 == len(gs) || gs[g+1].letters && g+2 == len(gs)) {
-		return // words
+	if gs[g].letters {
+		switch next := gs[g+1:]; {
+		case len(next) == 0, len(next) == 1 && next[0].letters:
+			return // words
+		case next[0].numeric && !index.joins(l.t[start:gs[g].end], next[0].end-next[0].start):
+			return // a word and a number
+		}
 	}
 	var (
 		skip  = start - gs[g].start

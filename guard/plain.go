@@ -59,8 +59,7 @@ func (d *detector) isShort(n *numeral) bool {
 	case n.letters <= 2:
 		return n.letters+n.digits <= 3 && !d.forms.prefixed[n.letters][n.digits] && likeDigit[b[n.start]] == 0 && likeDigit[b[n.start+n.letters-1]] == 0
 	default:
-		commercial := n.letters == 3 && b[n.start]|0x20 == 'h' && b[n.start+1]|0x20 == 'r' // HRA 123
-		return n.letters <= 11 && n.digits <= 3 && !commercial
+		return n.letters <= 11 && n.digits <= 3 && !isWordOf(b[n.start:n.start+n.letters], d.forms.words...)
 	}
 }
 
@@ -80,7 +79,7 @@ func (d *detector) joinsFront(n *numeral) bool {
 	case size == 0:
 		return false
 	case size <= 3 && isUpper(word[0]) && isUpper(word[size-1]):
-		return n.digits < 5 || d.forms.wordNumber[size][5] || p > 0 && !isSpace(b[p-1])
+		return n.digits < 5 || d.forms.joins(word, 5) || p > 0 && !isSpace(b[p-1])
 	}
 	return month(word) > 0
 }
@@ -194,7 +193,7 @@ func (d *detector) widen(n *numeral) {
 		for p > 0 && end-p <= most && isLetter(b[p-1]) {
 			p--
 		}
-		if word := b[p : start-1]; end-p <= most && (p == 0 || mayPrecede[b[p-1]]) && !d.forms.wordNumber[len(word)][n.digits] && month(word) == 0 {
+		if word := b[p : start-1]; end-p <= most && (p == 0 || mayPrecede[b[p-1]]) && !d.forms.joins(word, n.digits) && month(word) == 0 {
 			n.start, n.own = p, false
 		}
 	}

@@ -25,6 +25,7 @@ type level struct {
 	blob         [maxBlob]byte
 	groups       [maxRun]group
 	chars        [(maxRun + 1) * maxFormSize]byte // of the groups, in upper case
+	hit          int                              // the trigger that is known to be one
 	runEnd       int                              // digits before it have been read
 	tokEnd       int                              // a token before it has been read
 	hostEnd      int                              // a host before it has been read
@@ -44,25 +45,27 @@ type level struct {
 	ctx          mask
 }
 
-// read returns the candidates in b[start:end], in order, none of which has its
-// trigger before first, and the first header of a private key, at which it stops.
-func (z *zone) read(det *detector, b []byte, start, end, first int) ([]candidate, pemHead) {
+// read returns the candidates in b[start:end], which the trigger at hit is in, in order,
+// none of which has its trigger before first, and the first header of a private key, at
+// which it stops.
+func (z *zone) read(det *detector, b []byte, start, end, first, hit int) ([]candidate, pemHead) {
 	z.det, z.out, z.raw, z.start, z.outer = det, z.out[:0], b, start, mask{}
 	l := &z.levels[0]
 	l.v.reset(b[start:end], start)
-	if first -= start; l.v.from != nil {
-		first = 0
+	if l.v.from != nil {
+		first, hit = start, -1
 	}
-	head := l.read(z, first)
+	head := l.read(z, first-start, hit-start)
 	z.resolve()
 	z.choose()
 	return z.out, head
 }
 
 // read reads the view of l, from the trigger at t[from] on, to the end or to the header
-// of a private key, whose place in the source it returns.
-func (l *level) read(z *zone, from int) pemHead {
-	l.zone, l.t = z, l.v.text
+// of a private key, whose place in the source it returns. That t[hit] is a trigger is
+// known.
+func (l *level) read(z *zone, from, hit int) pemHead {
+	l.zone, l.t, l.hit = z, l.v.text, hit
 	l.runEnd, l.tokEnd, l.hostEnd, l.urlEnd, l.authorityEnd, l.valueEnd, l.apartEnd, l.partedEnd, l.codesEnd, l.looseEnd, l.spelledEnd, l.quotedEnd, l.ctxOK = 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, false
 	if z.det.names != nil {
 		l.readNames()
@@ -134,7 +137,7 @@ func (l *level) read(z *zone, from int) pemHead {
 // digit reads what the digit t[i] is in, the first of some. If that may be part of
 // nothing, hit is false, and end the last place of it.
 func (l *level) digit(i int) (end int, hit bool) {
-	if i >= l.runEnd {
+	if i >= l.runEnd && i != l.hit {
 		if end, hit := l.zone.det.plainNumber(l.t, i, l.zone.min, false); !hit {
 			return end, false
 		}

@@ -114,7 +114,7 @@ func (s *scanner) window(b []byte, done, first, t, limit int, found func(candida
 	if b[t] == '\\' && !cut && !s.zone.dots && s.onlyQuotes(b, start, t, end) {
 		return end
 	}
-	cands, head := s.zone.read(s.det, b, start, end, max(start, first))
+	cands, head := s.zone.read(s.det, b, start, end, max(start, first), t)
 	if head.end > 0 {
 		end, cut = head.start, false
 		for _, c := range cands {

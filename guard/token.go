@@ -205,7 +205,7 @@ func (l *level) decode(p, q int) {
 	z.outer = *l.context(p)
 	next.v.reset(plain, 0)
 	next.v.blob, next.v.blobStart, next.v.blobEnd, next.v.depth = true, start, end, l.v.depth+1
-	next.read(z, 0)
+	next.read(z, 0, -1)
 	z.outer = outer
 }
 
