@@ -1,5 +1,7 @@
 package guard
 
+import "unicode/utf8"
+
 const (
 	// minApart is how many characters must stand apart to be read together.
 	minApart = 7
@@ -49,6 +51,9 @@ func (l *level) readApart(next *level, start int) {
 	z, v := l.zone, &next.v
 	v.text, v.from, v.to, v.base = v.spare.text[0], v.spare.from[0], v.spare.to[0], 0
 	v.blob, v.blobStart, v.blobEnd, v.depth = l.v.blob, l.v.blobStart, l.v.blobEnd, l.v.depth+1
+	if isDirty(v.text) {
+		v.normalise(1)
+	}
 	outer := z.outer
 	z.outer = *l.context(start)
 	next.read(z, 0, -1)
@@ -56,10 +61,10 @@ func (l *level) readApart(next *level, start int) {
 }
 
 // beforeApart marks what may stand right before the first of the characters.
-var beforeApart = byteSet("([{<\"'`=:,;\n\t")
+var beforeApart = byteSet("([{<>\"'`=:,;|*_~\n\t")
 
 // endsApart reports whether c may stand right behind the last of the characters.
-func endsApart(c byte) bool { return isStop[c] || c == '\n' || c == ')' || c == '"' }
+func endsApart(c byte) bool { return isStop[c] || isCloser[c] || c == '\n' || c == '<' }
 
 // isApartSep marks what may stand between single characters, besides a space. Lists and
 // tables of numbers have commas, bars and new lines.
@@ -124,6 +129,9 @@ func (l *level) codes(i int) {
 	for low := max(l.codesEnd, i-6); i > low && (isAlnum(t[i-1]) || t[i-1] == '+'); {
 		i--
 	}
+	for low := l.codesEnd + 3; i >= low && hexDigit(t[i]) >= 8 && hexDigit(t[i]) < 12 && isCodeGap[t[i-1]] && hexDigit(t[i-2]) >= 0 && hexDigit(t[i-3]) >= 8; {
+		i -= 3 // to the first byte of a character
+	}
 	if !mayBeCodes(t, i) {
 		return
 	}
@@ -153,12 +161,25 @@ func (l *level) codes(i int) {
 			}
 			p += gap
 		}
-		v.spare.text[0], v.spare.from[0], v.spare.to[0] = text, from, to
+		text = keepStart(text)
+		v.spare.text[0], v.spare.from[0], v.spare.to[0] = text, from[:len(text)], to[:len(text)]
 		if len(text) >= minApart {
 			l.codesEnd = max(l.codesEnd, p)
 			l.readApart(next, i)
 		}
 	}
+}
+
+// keepStart returns b up to where it is no UTF-8.
+func keepStart(b []byte) []byte {
+	for i := 0; i < len(b); {
+		r, size := utf8.DecodeRune(b[i:])
+		if r == utf8.RuneError && size == 1 {
+			return b[:i]
+		}
+		i += size
+	}
+	return b
 }
 
 // isCodeGap marks what stands between character codes.
@@ -184,9 +205,9 @@ func mayBeCodes(t []byte, p int) bool {
 	return true
 }
 
-// charCode reads the code of a printable ASCII character at the start of b: two
-// hexadecimal digits, with 0x before them or not, or four behind U+; or two or three
-// decimal ones. It returns its length, or 0.
+// charCode reads the code of a printable character at the start of b, or of a byte of
+// one that is not ASCII: two hexadecimal digits, with 0x before them or not, or four
+// behind U+; or two or three decimal ones. It returns its length, or 0.
 func charCode(b []byte, base int) (c byte, n int) {
 	width := 2
 	if base == 16 && len(b) > 2 {
@@ -206,7 +227,7 @@ func charCode(b []byte, base int) (c byte, n int) {
 		v = v*base + d
 		n++
 	}
-	if base == 16 && n-start != width || base == 10 && (n-start < 2 || n-start > 3) || base == 2 && n-start != 8 || v < ' ' || v > '~' {
+	if base == 16 && n-start != width || base == 10 && (n-start < 2 || n-start > 3) || base == 2 && n-start != 8 || v < ' ' && v != '\n' && v != '\r' || v == 0x7F || v > 0xFF {
 		return 0, 0
 	}
 	return byte(v), n

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -103,10 +104,61 @@ func TestEvasions(t *testing.T) {
 		"call (374)\n426-0081":             "PHONE_NUMBER (374)\n426-0081",
 		"number=%2B1+258+631+9138&next":    "PHONE_NUMBER %2B1+258+631+9138",
 		"call %28670%29+698-9803, please":  "PHONE_NUMBER %28670%29+698-9803",
+		// Letters for digits, in what has no groups of its own.
+		"phone +49 3O 52S94961":             "PHONE_NUMBER +49 3O 52S94961",
+		"phone (646) 286-370I":              "PHONE_NUMBER (646) 286-370I",
+		"iban GBl2 WFWE 4077 7440 8457 l6":  "IBAN_CODE GBl2 WFWE 4077 7440 8457 l6",
+		"iban ESB279955B59144277911B11":     "IBAN_CODE ESB279955B59144277911B11",
+		"acct numberNL12 ZTUJ 6442 5892 21": "IBAN_CODE NL12 ZTUJ 6442 5892 21",
+		// Cut at a mark, or around it.
+		"ip 68.26.184.\" + \"182":           "IP_ADDRESS 68.26.184.\" + \"182",
+		"ip 147.81**.152.224":               "IP_ADDRESS 147.81**.152.224",
+		"ip 231\n.94.52.215":                "IP_ADDRESS 231\n.94.52.215",
+		"ip 133.89.\n142.103":               "IP_ADDRESS 133.89.\n142.103",
+		"ip 92 . 74 . 192 . 220":            "IP_ADDRESS 92 . 74 . 192 . 220",
+		"call +44 20** 7946 0376":           "PHONE_NUMBER +44 20** 7946 0376",
+		"305\n-555-9170":                    "PHONE_NUMBER 305\n-555-9170",
+		"the ip is **1 8 4 . 1 8 . 1 . 2**": "IP_ADDRESS 1 8 4 . 1 8 . 1 . 2",
+		// Tokens that go on behind a seam or in the next line.
+		"key AKIA32M\n7BKZXRXCLE2WQ":                                          "SECRET AKIA32M\n7BKZXRXCLE2WQ",
+		"key sk-proj-\" + \"xi1rfvjVWcpbbE8uSvk4bfPQ0tEsMs0SpLlPOB90J6gEX2qS": "SECRET sk-proj-\" + \"xi1rfvjVWcpbbE8uSvk4bfPQ0tEsMs0SpLlPOB90J6gEX2qS",
+		// Of two ways, the one inside is undone, too.
+		"ef bc 92 36 38 2d 33 32 2d 30 35 ef bc 90 34":                     "US_SSN ef bc 92 36 38 2d 33 32 2d 30 35 ef bc 90 34",
+		"0x32 0x36 0x38 0xe2 0x80 0x91 0x33 0x32 0x2d 0x30 0x35 0x30 0x34": "US_SSN 0x32 0x36 0x38 0xe2 0x80 0x91 0x33 0x32 0x2d 0x30 0x35 0x30 0x34",
 	} {
 		if got := found(g, text); len(got) != 1 || got[0] != want {
 			t.Errorf("%q: %q, want %q", text, got, want)
 		}
+		for _, size := range []int{1, 7} {
+			differ(t, text, "by hand", streamed(t, g, text, func(int) int { return size }), redacted(t, g, text))
+		}
+	}
+}
+
+// What is cut by the end of a line of base64 is read as a whole, but where the line
+// seems to end in a word.
+func TestWrappedBase64(t *testing.T) {
+	g := newGuard(t, guard.Policy{})
+	found, all := 0, 0
+	for _, value := range []string{"ghp_8Syp58m005C4LB8vg7BkCe1zFiHPpbebNNdY", "IT27 V432 6780 9510 4613 3069 118", "4929 3600 0381 1724"} {
+		for pad := range 57 {
+			code := base64.StdEncoding.EncodeToString([]byte(strings.Repeat("a ", 30) + strings.Repeat("x", pad) + " " + value + " and no more of it than this."))
+			for _, end := range []string{"\n", "\r\n"} {
+				var lines []string
+				for rest := code; rest != ""; rest = rest[min(76, len(rest)):] {
+					lines = append(lines, rest[:min(76, len(rest))])
+				}
+				text := "attached:\n" + strings.Join(lines, end) + "\nbye"
+				from := strings.Index(text, code[:8]) + (61+pad)*4/3
+				if all++; slices.ContainsFunc(g.Scan([]byte(text)), func(f guard.Finding) bool { return f.Start <= from && f.End >= from+len(value)*4/3 }) {
+					found++
+				}
+				differ(t, text, "wrapped", streamed(t, g, text, func(int) int { return 11 }), redacted(t, g, text))
+			}
+		}
+	}
+	if all-found > all/10 {
+		t.Errorf("found %d of %d", found, all)
 	}
 }
 

@@ -15,7 +15,7 @@ func deRecognizers() []recognizer {
 		{label: "DE_TAX_ID", forms: "ddddddddddd|dd ddd ddd ddd", check: deTaxOK, score: 0.35, with: 0.95, words: steuer},
 		{label: "DE_TAX_NUMBER", forms: "ddddddddddddd", check: elsterOK, score: 0.1, with: 0.7, words: steuer},
 		{label: "DE_TAX_NUMBER", forms: "dd/ddd/ddddd|ddd/ddd/ddddd|dd/ddd/dddd|dd/dddd/dddd|ddd/dddd/dddd|ddd/ddd/dddd|ddd ddd ddddd", score: 0.3, with: 0.8, words: steuer},
-		{label: "DE_VAT_ID", forms: "DEddddddddd|DE~ddddddddd|DE^ddd~ddd~ddd", check: deVATOK, score: 0.9, with: 1, words: vat},
+		{label: "DE_VAT_ID", forms: "DEddddddddd|DE~ddddddddd|DE~ddd~ddd~ddd", check: deVATOK, score: 0.9, with: 1, words: vat},
 		{label: "DE_VAT_ID", forms: "DEddddddddd|DE~ddddddddd|DE~ddd~ddd~ddd", check: deVATShape, score: 0.3, with: 0.6, words: vat},
 		{label: "DE_ID_CARD", forms: "axxxxxxxd", check: deCardOK, score: 0.4, with: 0.95, words: ausw},
 		{label: "DE_ID_CARD", forms: "Tdddddddd", score: 0.1, with: 0.7, words: ausw},

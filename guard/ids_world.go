@@ -39,7 +39,7 @@ func worldRecognizers() []recognizer {
 		{label: "KR_PASSPORT", forms: "adddadddd|adddddddd", check: krPassportOK, score: 0.2, with: 0.85, words: krPass},
 		{label: "NG_NIN", forms: "ddddddddddd", check: verhoeff, score: 0.2, with: 0.95, words: "nin nigeria nigerian nimc"},
 		{label: "NG_VEHICLE_REGISTRATION", forms: "aaa=dddaa", score: 0.4, with: 0.85, words: ngPlates},
-		{label: "NG_VEHICLE_REGISTRATION", forms: "aaadddaa|aaa dddaa", score: 0.2, with: 0.7, words: ngPlates},
+		{label: "NG_VEHICLE_REGISTRATION", forms: "aaadddaa", score: 0.2, with: 0.7, words: ngPlates},
 		{label: "PH_TIN", forms: "ddd=ddd=ddd=ddd|ddd=ddd=ddd|ddd=ddd=ddd=ddddd", check: phTIN, score: 0.3, with: 0.85, words: "tin bir taxpayer identification"},
 		{label: "PH_TIN", forms: "ddd=ddd=ddd=ddd|ddd=ddd=ddd|ddd=ddd=ddd=ddddd", score: 0, with: 0.4, words: "tin bir taxpayer identification"},
 		{label: "PH_TIN", forms: "ddddddddd|dddddddddddd", check: phTIN, score: 0.01, with: 0.6, words: "bir"},

@@ -125,6 +125,9 @@ func (l *level) isStrange(gs []group) bool {
 		if i+2 < len(gs) && !g.letters && g.sep != gs[i+1].sep && gs[i+1].sep != ':' && !gs[i+1].letters && !gs[i+2].letters {
 			return true
 		}
+		if g.sep > ' ' && i+1 < len(gs) && gs[i+1].start-g.end > 1 && (g.sep == '.' || t[g.end] == '\n' || t[gs[i+1].start-1] == '\n') {
+			return true
+		}
 		if g.letters && g.end-g.start == 3 && i > 0 && string(l.chars[g.at:g.at+3]) == "DOT" {
 			return true
 		}
@@ -143,6 +146,9 @@ func (l *level) isStrange(gs []group) bool {
 	if end < len(t) && t[end] == ')' { // and on to the end of what is behind an area code
 		for last := min(len(t), end+12); end < last && (isDigit(t[end]) || t[end] == ')' || isGroupSep[t[end]]); {
 			end++
+		}
+		if end < len(t) && likeDigit[t[end]] != 0 && isDigit(t[end-1]) {
+			return true
 		}
 	}
 	for q := end; q < len(t) && q-end < maxJunk; q++ {
@@ -203,6 +209,8 @@ func junkBehind(t []byte, p int) (kind junkKind, point bool, mark uint32, next i
 			switch {
 			case q == p:
 				return junkNone, false, 0, 0
+			case point && feed:
+				kind = junkBreak
 			case point:
 				kind = junkSeam
 			case quote && plus && !comma:
@@ -242,7 +250,7 @@ func junkBehind(t []byte, p int) (kind junkKind, point bool, mark uint32, next i
 		case c == ' ' || c == '\t':
 			space = true
 			if q > p && t[q-1] == '.' {
-				point = false
+				point = point && !quote && q > p+1 && t[q-2] == ' ' // with a space on either side
 				sentence = q < p+2
 			}
 		case c == '\n' || c == '\r':

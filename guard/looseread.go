@@ -189,7 +189,7 @@ func (x *looseNumber) ratePhone(t []byte) (score, with float32) {
 	case loosest >= junkList:
 		return 0, 0
 	case x.letters > 0:
-		if s.all && s.borders > 0 && s.extra == 0 && loosest <= junkSpace && x.letters <= 4 {
+		if (s.all && s.borders > 0 && s.extra == 0 || x.plus) && loosest <= junkSpace && x.letters <= 4 {
 			return 0.55, 0.7
 		}
 		return 0, 0
@@ -222,8 +222,9 @@ func (l *level) looseIBAN(x *looseNumber) {
 		var m [maxLoose]byte
 		copy(m[:], c)
 		like := 0
-		for k := digitsFrom(c[:2]); k < x.n; k++ {
-			if !isDigit(c[k]) {
+		first := digitsFrom(c[:2])
+		for k := 2; k < x.n; k++ {
+			if !isDigit(c[k]) && (k < 4 || k >= first) {
 				if m[k] = x.d[k]; m[k] == 0 {
 					return
 				}
@@ -287,10 +288,9 @@ func (l *level) looseIPv4(ps []part) {
 				}
 			}
 			j := &ps[q]
+			broken = broken || j.kind == junkBreak
 			switch {
-			case j.kind == junkBreak && !j.point:
-				broken = true
-			case j.kind == junkNone || !j.point && j.kind != junkSeam:
+			case j.kind == junkNone || !j.point && j.kind != junkSeam && j.kind != junkBreak:
 				break read
 			case j.point:
 				if n == 3 {
@@ -314,7 +314,7 @@ func (l *level) looseIPv4(ps []part) {
 			continue // the numbers of sections
 		}
 		plain := l.t[ps[p].end] == '.' && isAlnum(l.t[ps[p].end+1])
-		if !even && cuts > 2 || plain && cuts == 0 && !odd || odd && cuts > 0 {
+		if !even && cuts > 2 || even && plain && cuts == 0 && !odd || odd && cuts > 0 {
 			continue // as it is usually written, which others read
 		}
 		l.add(l.zone.det.ip, ps[p].start, ps[q].end, l.rate(l.zone.det.ip, ps[p].start, 0.6, 0.9))

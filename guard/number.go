@@ -157,7 +157,18 @@ func (l *level) leading(start int) int {
 		}
 		start = p
 	}
+	if p := start - 5; p >= l.runEnd && isAlnum(t[start-2]) && mayBeIBAN(t[p:start-1]) {
+		if _, next := separator(t, start-1); next == start {
+			return p
+		}
+	}
 	return start
+}
+
+// mayBeIBAN reports whether b is a country and what may be meant for its check digits.
+func mayBeIBAN(b []byte) bool {
+	digit := func(c byte) bool { return isDigit(c) || likeDigit[c] != 0 }
+	return digit(b[3]) && digit(b[2]) && (isDigit(b[2]) || isDigit(b[3])) && isLetter(b[1]) && isLetter(b[0]) && ibanSize([]byte{upper(b[0]), upper(b[1])}) > 0
 }
 
 // collect reads the groups from start on and returns how many, and what they cannot be.

@@ -75,6 +75,11 @@ func (l *level) readPhone(start int) {
 		}
 		// To the next group.
 		r := q + ph.sep(t[q:])
+		if r+2 < len(t) && t[r] == '*' && t[r+1] == '*' { // bold text begins or ends
+			if r += 2; r-2 == q {
+				q, r = r, r+ph.sep(t[r:])
+			}
+		}
 		if r < len(t) && t[r] == '(' && !ph.parens && ph.n <= 4 {
 			open, ph.parens = true, true
 			r++

@@ -121,7 +121,7 @@ func (d *detector) joinsBehind(n *numeral, zones bool) (end int, hit bool) {
 			}
 		}
 		return 0, true
-	case c >= 0x80, c == '-', c == '/', c == '(', c == '_', c == '.' && digitAt(b, p+1):
+	case c >= 0x80, c == '-', c == '/', c == '(', c == '_', c == '.' && (digitAt(b, p+1) || p > n.end && p+1 < len(b) && isSpace(b[p+1])):
 		return 0, true
 	}
 	return n.end - 1, d.wordJoins(n, p)

@@ -30,6 +30,7 @@ func shapes() []recognizer {
 		{label: "KR_DRIVER_LICENSE", forms: "dd^dd^dddddd^dd", check: krDrivingOK},
 		{label: "KR_FRN", forms: "dddddd^ddddddd", check: func(d []byte) bool { return dayOf(d, 2) && d[6] >= '5' && d[6] <= '8' }},
 		{label: "KR_RRN", forms: "dddddd^ddddddd", check: func(d []byte) bool { return dayOf(d, 2) && d[6] >= '1' && d[6] <= '4' }},
+		{label: "NG_VEHICLE_REGISTRATION", forms: "aaa dddaa"},
 		{label: "PL_PESEL", forms: "ddddddddddd", check: func(d []byte) bool { return num(d[4:6]) <= 31 && peselSum(d) }},
 		{label: "SE_ORGANISATIONSNUMMER", forms: "d{6,8}^dddd", check: func(d []byte) bool { return d[len(d)-8] >= '2' && luhn(d[len(d)-10:]) }},
 		{label: "SE_PERSONNUMMER", forms: "d{6,8}^dddd", check: personnummerShape},

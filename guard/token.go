@@ -75,13 +75,7 @@ func (l *level) token(i int) {
 	if end-start < minBlob {
 		return
 	}
-	cut := end
-	if t[cut-1] == '=' {
-		cut-- // of quoted-printable
-	}
-	if cut < len(t) && isSeam[t[cut]] && l.begins(start, cut) {
-		l.sewnToken(start, cut)
-	}
+	l.sewnToken(start, end)
 	if kinds == numberByte && end-start < 18 {
 		return // a number
 	}
@@ -107,8 +101,10 @@ func (l *level) token(i int) {
 			continue
 		}
 		q := min(blobEnd(t, p), end)
-		if !isPlainNumber(t[p:q]) {
-			l.decode(p, q)
+		if q == end && q-p >= blobLine && breakLine(t[q:]) > 0 {
+			q = l.decodeLines(p, q)
+		} else if !isPlainNumber(t[p:q]) {
+			l.decode(t[p:q], p, q)
 		}
 		p = q
 	}
@@ -189,14 +185,41 @@ func numberBefore(t []byte, p int) int {
 	return start
 }
 
-// decode reads what t[p:q] is an encoding of.
-func (l *level) decode(p, q int) {
-	if q-p < minBlob || l.v.depth >= decodeDepth {
+// decodeLines reads what the lines from t[p:q] on are an encoding of together, and
+// returns where they end.
+func (l *level) decodeLines(p, q int) int {
+	t := l.t
+	if l.v.depth >= decodeDepth {
+		return q
+	}
+	spare := &l.zone.levels[l.v.depth+1].v.spare
+	lines := append(spare.text[0][:0], t[p:q]...)
+	for width := q - p; ; {
+		next := q + breakLine(t[q:])
+		end := blobEnd(t, next)
+		size := end - next
+		if t[q-1] == '=' || size == 0 || size > width || size < width && size%4 != 0 || len(lines)+size > maxBlob {
+			break
+		}
+		lines, q = append(lines, t[next:end]...), end
+		if size < width {
+			break // the last
+		}
+	}
+	spare.text[0] = lines
+	l.tokEnd = max(l.tokEnd, q)
+	l.decode(lines, p, q)
+	return q
+}
+
+// decode reads what code, from t[p:q], is an encoding of.
+func (l *level) decode(code []byte, p, q int) {
+	if len(code) < minBlob || l.v.depth >= decodeDepth {
 		return
 	}
 	z := l.zone
 	next := &z.levels[l.v.depth+1]
-	plain := decodeBlob(next.blob[:0], l.t[p:q])
+	plain := decodeBlob(next.blob[:0], code)
 	if plain == nil {
 		return
 	}

@@ -39,10 +39,14 @@ type spareView struct {
 // reset makes v the view of src, whose first byte is at offset base.
 func (v *view) reset(src []byte, base int) {
 	v.text, v.from, v.to, v.base, v.blob, v.depth = src, nil, nil, base, false, 0
-	if !isDirty(src) {
-		return
+	if isDirty(src) {
+		v.normalise(0)
 	}
-	for pass := range escapeDepth {
+}
+
+// normalise makes v.text plain, with the spare buffers from first on.
+func (v *view) normalise(first int) {
+	for pass := first; pass < escapeDepth; pass++ {
 		n := normaliser{dst: v.spare.text[pass][:0], from: v.spare.from[pass][:0], to: v.spare.to[pass][:0], src: v.text, srcFrom: v.from, srcTo: v.to, keepTags: v.keepTags}
 		n.run()
 		v.spare.text[pass], v.spare.from[pass], v.spare.to[pass] = n.dst, n.from, n.to

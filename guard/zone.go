@@ -1,6 +1,10 @@
 package guard
 
-import "strings"
+import (
+	"bytes"
+	"encoding/base64"
+	"strings"
+)
 
 // Text is cut at hard breaks. No finding crosses a hard break, and whether a
 // place is one depends on a few bytes around it alone. A stream can therefore
@@ -105,10 +109,76 @@ func cutsNumber(b []byte, p int) bool {
 // b[p]: most lines end with a stop or a letter.
 func (d *detector) joinsLines(b []byte, p int) bool {
 	switch c := b[p-2]; {
+	case c == '.' && isDigit(b[p]):
+		return p > 2 && isDigit(b[p-3]) // an IPv4 address
 	case isLetter(c), c == '.', c == '@':
-		return isLower(b[p]) && d.cutsAddress(b, p)
+		if isLower(b[p]) && d.cutsAddress(b, p) {
+			return true
+		}
 	case isDigit(c), c == '-', c == ')', c == '\\', c == '=', c == '\r':
-		return cutsNumber(b, p) || wordGoesOn(b, p) || d.cutsAddress(b, p)
+		if cutsNumber(b, p) || wordGoesOn(b, p) || d.cutsAddress(b, p) {
+			return true
+		}
+	default:
+		return false
+	}
+	return byteKind[b[p]] < 8 && endsMixed(b, p) && d.cutsToken(b, p)
+}
+
+// blobLine is how long a line of base64 is that others follow, at least.
+const blobLine = 56
+
+// byteKind has a bit for digits, one for capitals, one for small letters, and one for
+// what ends a word.
+var byteKind = func() (t [256]uint8) {
+	for c := range t {
+		switch c := byte(c); {
+		case isDigit(c):
+			t[c] = 1
+		case isUpper(c):
+			t[c] = 2
+		case isLower(c):
+			t[c] = 4
+		case !isBlobByte[c]:
+			t[c] = 8
+		}
+	}
+	return t
+}()
+
+// endsMixed reports whether the line before b[p] ends in neither a word nor a number, as
+// nearly all do.
+func endsMixed(b []byte, p int) bool {
+	if p < 8 {
+		return false
+	}
+	if b[p-2] == '\r' {
+		p--
+	}
+	kinds := byteKind[b[p-2]] | byteKind[b[p-3]] | byteKind[b[p-5]] | byteKind[b[p-7]]
+	return kinds < 8 && kinds&(kinds-1) != 0
+}
+
+// cutsToken reports whether the line that ends before b[p] ends in the token of a
+// service, of which a part is missing, or is one of base64 that is text.
+func (d *detector) cutsToken(b []byte, p int) bool {
+	end := p - 1
+	if b[end-1] == '\r' {
+		end--
+	}
+	i := end
+	for i > 0 && end-i < 2*blobLine && (isBlobByte[b[i-1]] || b[i-1] == '.') {
+		i--
+	}
+	if end-i >= blobLine {
+		var head [6]byte
+		_, err := base64.StdEncoding.Decode(head[:], b[i:i+8])
+		return err == nil && keepText(head[:]) != nil
+	}
+	for _, r := range d.prefix[b[i]] {
+		if !r.weak && end-i < len(r.prefix)+r.min && bytes.HasPrefix(b[i:end], []byte(r.prefix)) {
+			return true
+		}
 	}
 	return false
 }
