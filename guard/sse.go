@@ -80,7 +80,7 @@ type EventsConfig struct {
 // the block or begins another text.
 // Members "partial_json" and "arguments" are pieces of a JSON document: they are
 // collected, redacted as a document, and leave in one piece at the end of the
-// block. All other strings and numbers are redacted event by event.
+// block, or before the next call of a tool. All other strings and numbers are redacted event by event.
 //
 // An error ends the sequence: of reading, a [BlockedError], or [ErrEvents]. An
 // event that the stream breaks off in is dropped.
@@ -205,6 +205,7 @@ type events struct {
 	over func(*piece) bool // whether it ends the text
 	fed  map[string]string // the texts that it has a part of, with their choice
 	part []*piece          // all that it has a part of, be that empty
+	call *piece            // the arguments that begin in it
 }
 
 // piece is a text that comes in several events.
@@ -244,7 +245,7 @@ func (e *events) count(r Result) {
 
 // take returns what leaves when event in comes.
 func (e *events) take(in Event) ([]Event, error) {
-	e.kind, e.over, e.fed, e.part = "", nil, nil, nil
+	e.kind, e.over, e.fed, e.part, e.call = "", nil, nil, nil, nil
 	in.Name, in.ID = e.field(in.Name), e.field(in.ID)
 	if err := e.walker.r.err(); err != nil {
 		return nil, err
@@ -281,11 +282,21 @@ func (e *events) take(in Event) ([]Event, error) {
 	for _, p := range e.part {
 		p.last = in // redacted
 	}
-	out, err := e.flush(func(p *piece) bool { return e.over(p) || !p.isArgs && e.goesOnElsewhere(p) })
+	out, err := e.flush(func(p *piece) bool {
+		return e.over(p) || p.isArgs && e.callsNext(p) || !p.isArgs && e.goesOnElsewhere(p)
+	})
 	if err != nil {
 		return out, err
 	}
 	return append(out, in), nil
+}
+
+// callsNext reports whether the event at hand begins another call of a tool of the answer
+// that p belongs to, and p is complete: clients read the arguments of a call when the
+// next one begins.
+func (e *events) callsNext(p *piece) bool {
+	return e.call != nil && e.call.choice == p.choice && !slices.Contains(e.part, p) &&
+		bytes.HasPrefix(p.args, []byte("{")) && json.Valid(p.args)
 }
 
 // goesOnElsewhere reports whether the event at hand has another text of the answer
@@ -448,6 +459,9 @@ func (e *events) feed(name string, in Event, path []string, index, s string) (st
 		}
 		e.pieces[key] = p
 		e.order = append(e.order, key)
+		if p.isArgs {
+			e.call = p
+		}
 	}
 	p.last, p.path = in, path
 	e.part = append(e.part, p)

@@ -301,3 +301,69 @@ func TestEventsRest(t *testing.T) {
 		}
 	}
 }
+
+// A client reads the arguments of a call when the next one begins, so that they leave
+// before. What is not complete by then may go on.
+func TestEventsCalls(t *testing.T) {
+	chunk := func(calls string) string {
+		return `data: {"choices":[{"index":0,"delta":{"tool_calls":[` + calls + "]}}]}\n\n"
+	}
+	const end = `data: {"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}` + "\n\ndata: [DONE]\n\n"
+	begin1, begin2 := chunk(`{"index":0,"id":"call_1","function":{"name":"mail","arguments":""}}`), chunk(`{"index":1,"id":"call_2","function":{"name":"ping","arguments":""}}`)
+	for name, test := range map[string]struct {
+		stream string
+		want   []string // the arguments of each event, by the index of the call
+	}{
+		"in a row": {
+			begin1 + chunk(`{"index":0,"function":{"arguments":"{\"ssn\":\"219-09"}}`) + chunk(`{"index":0,"function":{"arguments":"-9999\"}"}}`) +
+				begin2 + chunk(`{"index":1,"function":{"arguments":"{}"}}`) + end,
+			[]string{`0:{"ssn":"<US_SSN>"}`, `1:{}`},
+		},
+		"mixed": {
+			begin1 + chunk(`{"index":0,"function":{"arguments":"{\"ssn\":\"219-09"}}`) + begin2 +
+				chunk(`{"index":0,"function":{"arguments":"-9999\"}"}}`) + chunk(`{"index":1,"function":{"arguments":"{}"}}`) + end,
+			[]string{`0:{"ssn":"<US_SSN>"}`, `1:{}`},
+		},
+		"together": {
+			chunk(`{"index":0,"id":"call_1","function":{"name":"mail","arguments":"{\"a\":1}"}},{"index":1,"id":"call_2","function":{"name":"ping","arguments":"{}"}}`) + end,
+			[]string{`0:{"a":1}`, `1:{}`},
+		},
+	} {
+		var got []string
+		second := 0 // where the second call begins
+		for i, data := range events(t, newGuard(t, guard.Policy{}), test.stream, guard.EventsConfig{}) {
+			var v struct {
+				Choices []struct {
+					Delta struct {
+						Calls []struct {
+							Index    int
+							ID       string
+							Function struct{ Arguments string }
+						} `json:"tool_calls"`
+					}
+				}
+			}
+			if data == "[DONE]" {
+				continue
+			}
+			if err := json.Unmarshal([]byte(data), &v); err != nil {
+				t.Fatal(err)
+			}
+			for _, call := range v.Choices[0].Delta.Calls {
+				if call.ID == "call_2" {
+					second = i
+				}
+				if call.Function.Arguments == "" {
+					continue
+				}
+				got = append(got, fmt.Sprint(call.Index, ":", call.Function.Arguments))
+				if name == "in a row" && call.Index == 0 && second > 0 {
+					t.Errorf("%s: the arguments of the first call leave after the second began", name)
+				}
+			}
+		}
+		if !slices.Equal(got, test.want) {
+			t.Errorf("%s: %q, want %q", name, got, test.want)
+		}
+	}
+}
