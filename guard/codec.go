@@ -197,9 +197,9 @@ func isText(b []byte, due *int) bool {
 	return true
 }
 
-// unblock returns l with what codecs and alphabets of words stand for in place of
-// them, or nil if there is nothing of the kind.
-func unblock(l *layer) (*layer, reading) {
+// unblock returns the parts of l that have codecs and alphabets of words, with what
+// these stand for in place of them.
+func unblock(l *layer) ([]*layer, reading) {
 	r, tries := newReader(l), codecTries
 	for i := 0; i < len(r.text); {
 		tries--
@@ -216,7 +216,7 @@ func unblock(l *layer) (*layer, reading) {
 		i, tries = i+n, codecTries
 	}
 	r.open = min(r.open, max(0, len(r.text)-1)) // what may follow tells of the last sign
-	return r.finish(), r.reading
+	return r.decoded(), r.reading
 }
 
 // inWord reports whether text[i] is in a word, where no code begins but one that was cut.

@@ -121,7 +121,10 @@ func untagged(l *layer) (*layer, reading) {
 		}
 		i += max(n, 1)
 	}
-	return r.finish(), r.reading
+	if len(r.codes) == 0 {
+		return nil, r.reading
+	}
+	return r.rewrite(r.codes, 0, len(r.text)), r.reading
 }
 
 // A kind of layer says what it is of a text.
@@ -142,49 +145,68 @@ func eachLayer(text []byte, f func(*layer) bool) {
 // readLayers does the same for a text before which there were so many digits and signs
 // for letters, and says how far it was read.
 func readLayers(text []byte, signs int, f func(kind, *layer) bool) reading {
-	r := reading{open: openEscape(text)}
-	l := &layer{text: text}
-	for depth := 0; l != nil && depth <= layerDepth; depth++ {
-		under, shown := l, plain(l)
-		r.steps += len(l.text)
-		of := func(k kind) kind {
-			if depth > 0 {
-				return asDecoded
+	r := layerReader{reading{open: openEscape(text)}, signs, f}
+	layers := []*layer{{text: text}}
+	for depth := 0; depth <= layerDepth; depth++ {
+		var next []*layer
+		for _, l := range layers {
+			below, ok := r.read(l, depth)
+			if !ok {
+				return r.reading
 			}
-			return k
+			next = append(next, below...)
 		}
-		if !f(of(asShown), shown) {
-			return r
+		layers = next
+	}
+	return r.reading
+}
+
+type layerReader struct {
+	reading
+	signs int // for letters, before the text
+	f     func(kind, *layer) bool
+}
+
+// read gives f what l shows, and returns what is below it, unless f has enough.
+func (r *layerReader) read(l *layer, depth int) (below []*layer, ok bool) {
+	r.steps += len(l.text)
+	of := func(k kind) kind {
+		if depth > 0 {
+			return asDecoded
 		}
-		if bare, more := untagged(shown); bare != nil {
-			r.add(more, shown)
-			if !f(asDecoded, bare) {
-				return r
-			}
-			shown = bare
+		return k
+	}
+	under, shown := l, plain(l)
+	if !r.f(of(asShown), shown) {
+		return nil, false
+	}
+	if bare, read := untagged(shown); bare != nil {
+		r.add(read, shown)
+		if !r.f(asDecoded, bare) {
+			return nil, false
 		}
-		if letters, n := unleet(shown); letters != nil && n+signs >= fewestSigns && !f(of(asLetters), letters) {
-			return r
-		}
-		var more reading
-		l, more = undo(shown)
-		r.add(more, shown)
-		codes, more := unblock(under) // signs may be digits there that are escapes in what is shown
-		r.add(more, under)
-		if codes == nil && under != shown {
-			codes, more = unblock(shown)
-			r.add(more, shown)
-		}
-		if codes != nil {
-			if !f(asDecoded, codes) {
-				return r
-			}
-			if l == nil {
-				l = codes
-			}
+		shown = bare
+	}
+	if letters, n := unleet(shown); letters != nil && n+r.signs >= fewestSigns && !r.f(of(asLetters), letters) {
+		return nil, false
+	}
+	below, read := undo(shown)
+	r.add(read, shown)
+	codes, read := unblock(under) // signs may be digits there that are escapes in what is shown
+	r.add(read, under)
+	if codes == nil && under != shown {
+		codes, read = unblock(shown)
+		r.add(read, shown)
+	}
+	for _, l := range codes {
+		if !r.f(asDecoded, l) {
+			return nil, false
 		}
 	}
-	return r
+	if below == nil {
+		below = codes
+	}
+	return below, true
 }
 
 // openEscape returns where an escape or the like may begin that more text could make
@@ -199,14 +221,13 @@ func openEscape(text []byte) int {
 	return len(text)
 }
 
-// undo returns l with one level of encoding undone wherever there is one, or
-// nil if there is none.
-func undo(l *layer) (*layer, reading) {
+// undo returns the parts of l that have an encoding, with one level of it undone.
+func undo(l *layer) ([]*layer, reading) {
 	r := newReader(l)
 	if escapes := bytes.Count(l.text, []byte("=20")); escapes > 0 {
 		if r.open = bytes.Index(l.text, []byte("=20")); escapes >= 3 {
 			r.unquote() // what it hides is read at the next level
-			return r.finish(), r.reading
+			return r.decoded(), r.reading
 		}
 	}
 	for i := 0; i < len(r.text); {
@@ -223,7 +244,7 @@ func undo(l *layer) (*layer, reading) {
 		}
 		i += n
 	}
-	return r.finish(), r.reading
+	return r.decoded(), r.reading
 }
 
 // unquote undoes quoted-printable.

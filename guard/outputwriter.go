@@ -245,8 +245,11 @@ func (w *OutputWriter) judge(x *index, layers []kindLayer) verdict {
 	letters := w.before.letters
 	for _, l := range layers {
 		before := w.before.shown
-		if l.kind == asLetters && letters != nil {
+		switch {
+		case l.kind == asLetters && letters != nil:
 			before, letters = letters, nil
+		case l.origin(0) > layers[0].origin(0):
+			before = nil // it is a part
 		}
 		x.judge(&v, s, l.layer, before)
 	}

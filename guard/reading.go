@@ -30,9 +30,14 @@ type reader struct {
 	reading
 	under *layer
 	text  []byte
-	out   *layer // nil until there is a code
-	done  int    // so much of text is in out
+	codes []code
 	joins joins
+}
+
+// A code is text[start:end] of a layer, which stands for something else.
+type code struct {
+	start, end int
+	meaning    []byte
 }
 
 // joins says where lines were joined in vain.
@@ -57,21 +62,36 @@ func (r *reader) try(i int, read func([]byte) ([]byte, int)) ([]byte, int) {
 
 // replace puts decoded in the place of r.text[i:i+n].
 func (r *reader) replace(decoded []byte, i, n int) {
-	if r.out == nil {
-		n := len(r.text)
-		r.out = &layer{make([]byte, 0, n), make([]int32, 0, n), make([]int32, 0, n)}
-	}
 	r.steps += n + len(decoded)
 	r.open = min(r.open, i)
-	r.out.keep(r.under, r.done, i)
-	r.out.add(decoded, r.under, i, i+n)
-	r.done = i + n
+	r.codes = append(r.codes, code{i, i + n, decoded})
 }
 
-// finish returns the layer with what was replaced, or nil if nothing was.
-func (r *reader) finish() *layer {
-	if r.out != nil {
-		r.out.keep(r.under, r.done, len(r.text))
+// codeContext is how much is read with a code, in bytes, in front of it and behind it.
+// What is farther away was read before.
+const codeContext = 1024
+
+// decoded returns what is around the codes, with what they stand for in their place.
+func (r *reader) decoded() (parts []*layer) {
+	for k := 0; k < len(r.codes); {
+		first := k
+		for k++; k < len(r.codes) && r.codes[k].start-r.codes[k-1].end <= 2*codeContext; k++ {
+		}
+		codes := r.codes[first:k]
+		parts = append(parts, r.rewrite(codes, max(0, codes[0].start-codeContext), min(len(r.text), codes[len(codes)-1].end+codeContext)))
 	}
-	return r.out
+	return parts
+}
+
+// rewrite returns r.text[start:end] with the codes replaced.
+func (r *reader) rewrite(codes []code, start, end int) *layer {
+	n := end - start
+	out := &layer{make([]byte, 0, n), make([]int32, 0, n), make([]int32, 0, n)}
+	for _, c := range codes {
+		out.keep(r.under, start, c.start)
+		out.add(c.meaning, r.under, c.start, c.end)
+		start = c.end
+	}
+	out.keep(r.under, start, end)
+	return out
 }
