@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"io"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -120,25 +121,43 @@ func isPacked(b []byte) bool {
 	return len(b) > 2 && (b[0] == 0x1F && b[1] == 0x8B || b[0] == 0x78 && (b[1] == 0x9C || b[1] == 0xDA || b[1] == 1 || b[1] == 0x5E))
 }
 
+// An inflater is kept, because it is large.
+type inflater struct {
+	gzip gzip.Reader
+	zlib io.ReadCloser // nil until it is used
+	out  [maxBlob]byte
+}
+
+var inflaters = sync.Pool{New: func() any { return new(inflater) }}
+
 // inflate reads what was compressed, as gzip or zlib, and appends it to dst, as
 // much as fits.
 func inflate(dst, b []byte) []byte {
-	var r io.Reader
-	var err error
-	if b[0] == 0x1F {
-		r, err = gzip.NewReader(bytes.NewReader(b))
-	} else {
-		r, err = zlib.NewReader(bytes.NewReader(b))
-	}
+	f := inflaters.Get().(*inflater)
+	defer inflaters.Put(f)
+	r, err := f.open(bytes.NewReader(b), b[0] == 0x1F)
 	if err != nil {
 		return nil
 	}
-	out := make([]byte, maxBlob) // dst would leave the stack for it
-	n, err := io.ReadFull(r, out)
+	n, err := io.ReadFull(r, f.out[:])
 	if n == 0 || err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return nil
 	}
-	return keepText(append(dst, out[:n]...))
+	return keepText(append(dst, f.out[:n]...))
+}
+
+func (f *inflater) open(r io.Reader, isGzip bool) (io.Reader, error) {
+	if isGzip {
+		return &f.gzip, f.gzip.Reset(r)
+	}
+	if f.zlib != nil {
+		return f.zlib, f.zlib.(zlib.Resetter).Reset(r, nil)
+	}
+	z, err := zlib.NewReader(r)
+	if err == nil {
+		f.zlib = z
+	}
+	return z, err
 }
 
 func decodeBase64(dst, b []byte) []byte {
