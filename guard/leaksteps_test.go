@@ -144,3 +144,26 @@ func TestLeakLinear(t *testing.T) {
 		}
 	}
 }
+
+func BenchmarkLeakTexts(b *testing.B) {
+	p := register(b, newGenerator(12).prompt(6))
+	for name, text := range monotonous {
+		long := text(newGenerator(13), 64<<10)
+		b.Run(name+"/scan", func(b *testing.B) {
+			b.SetBytes(int64(len(long)))
+			for b.Loop() {
+				p.Scan([]byte(long))
+			}
+		})
+		b.Run(name+"/stream", func(b *testing.B) {
+			short := long[:16<<10]
+			b.SetBytes(int64(len(short)))
+			for b.Loop() {
+				w := p.NewWriter(io.Discard)
+				if err := cutEvery(short, 7, func(s string) error { _, err := io.WriteString(w, s); return err }); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
