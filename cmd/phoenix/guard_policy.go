@@ -54,7 +54,8 @@ const policySchema = `The policy file is YAML; each key may be left out, and no 
    delimiters     session or turn: what users, tools and documents say is put
                   between delimiters that nobody can guess, the same for a
                   session or new for each turn; none
-   allow_media    true lets images and documents in base64 through unread; false`
+   allow_media    true lets images and documents through unread, in base64 or at an
+                  address that the provider fetches; false`
 
 // loadPolicy reads the policy file and what it names. An empty path is the
 // empty policy.

@@ -258,3 +258,20 @@ func TestResultsOfBatches(t *testing.T) {
 		}
 	}
 }
+
+// A program gets the results of a batch where it is told that they are, which must be the
+// gateway.
+func TestAddressOfResults(t *testing.T) {
+	for address, want := range map[string]string{
+		"https://api.anthropic.com/v1/messages/batches/msgbatch_013Zva2CMHLNnXjNJJKqJ2EF/results": "/v1/messages/batches/msgbatch_013Zva2CMHLNnXjNJJKqJ2EF/results",
+		"https://api.anthropic.com": "/",
+		"see " + email:              "see <EMAIL_ADDRESS>",
+	} {
+		m := &model{answer: func(map[string]any) (string, string) {
+			return "application/json", `{"results_url":` + quoted(address) + `}`
+		}}
+		if _, got := post(t, newGateway(t, nil).RoundTripper(m), "/v1/messages/batches", "s", `{"requests":[]}`); got != `{"results_url":"`+want+`"}` {
+			t.Errorf("%s became %s", address, got)
+		}
+	}
+}

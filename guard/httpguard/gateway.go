@@ -10,11 +10,12 @@
 // embeddings and streams of server-sent events included.
 //
 // What cannot be read is refused, not let through: bodies that are not JSON,
-// compressions other than gzip, images and documents in base64, embeddings of
-// token numbers, connections that become others (WebSockets), addresses with personal
+// compressions other than gzip, images and documents in base64 or at an address, embeddings
+// of token numbers, connections that become others (WebSockets), addresses with personal
 // data in them. A header with personal data in it is not sent on; nor are cookies,
 // trailers and the two headers below. A [Gateway.Proxy] does not pass on where else a
-// provider would have the program send its request. What the protocol needs, such as the model, the
+// provider would have the program send its request, and of the address of a batch's
+// results only the path. What the protocol needs, such as the model, the
 // role and the identifiers of calls, is left as it is, unless it surely is a value.
 //
 // In answers every text is looked through, those that a provider's tools wrote too. Log
@@ -83,7 +84,8 @@ type Config struct {
 	MaxSessions int
 	// MaxBody is the largest request or whole answer, in bytes; 0: 32 MiB.
 	MaxBody int64
-	// AllowMedia lets images, sounds and documents in base64 through unread, both ways.
+	// AllowMedia lets images, sounds and documents in base64 through unread, both ways,
+	// and the addresses of such that the provider is to fetch.
 	AllowMedia bool
 	// Logger gets what was refused and errors of upstream, without values; nil: nothing does.
 	Logger *slog.Logger

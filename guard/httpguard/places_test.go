@@ -117,6 +117,33 @@ func TestFiles(t *testing.T) {
 	}
 }
 
+// A file that the provider is to fetch cannot be looked through either: it is refused, or
+// its address goes on.
+func TestFilesAtAddresses(t *testing.T) {
+	for _, body := range []string{
+		`{"messages":[{"content":[{"type":"image","source":{"type":"url","url":"https://files.example/a.png"}}]}]}`,
+		`{"messages":[{"content":[{"type":"document","source":{"type":"url","url":"https://files.example/a.pdf"},"title":"x"}]}]}`,
+		`{"messages":[{"content":[{"type":"image_url","image_url":{"url":"https://files.example/a.png","detail":"low"}}]}]}`,
+		`{"input":[{"content":[{"type":"input_image","image_url":"https://files.example/a.png"}]}]}`,
+		`{"input":[{"content":[{"type":"input_file","file_url":"https://files.example/a.pdf"}]}]}`,
+		`{"contents":[{"parts":[{"fileData":{"mimeType":"video/mp4","fileUri":"https://files.example/a"}}]}]}`,
+		`{"contents":[{"parts":[{"file_data":{"mime_type":"video/mp4","file_uri":"https://files.example/a"}}]}]}`,
+	} {
+		for _, allowed := range []bool{false, true} {
+			m := &model{answer: func(map[string]any) (string, string) { return "application/json", `{}` }}
+			gateway := newGateway(t, func(c *httpguard.Config) { c.AllowMedia = allowed }).RoundTripper(m)
+			status, answer := post(t, gateway, "/v1/x", "s", body)
+			if allowed && (status != 200 || m.last() != body) || !allowed && (status != 400 || m.last() != "" || !strings.Contains(answer, "allow media")) {
+				t.Errorf("%s, allowed %t: %d %s, %s", body, allowed, status, answer, m.last())
+			}
+			post(t, gateway, "/v1/x", "s", strings.Replace(body, "files.example", "files.example/"+email, 1))
+			if strings.Contains(m.last(), email) {
+				t.Errorf("allowed %t: %s", allowed, m.last())
+			}
+		}
+	}
+}
+
 // What the protocol needs goes on as it is: a parameter of a tool may be called
 // like a member of the protocol.
 func TestProtocolStays(t *testing.T) {
@@ -127,6 +154,7 @@ func TestProtocolStays(t *testing.T) {
 		`{"messages":[{"role":"assistant","content":[{"type":"thinking","thinking":"Hm.","signature":"` + sealed + `"},{"type":"redacted_thinking","data":"` + sealed + `"},{"type":"tool_use","id":"toolu_01A09q90qw90lq917835lq9","name":"f","input":{}}]}]}`,
 		`{"contents":[{"role":"model","parts":[{"functionCall":{"name":"f","args":{}},"thoughtSignature":"` + sealed + `"},{"functionCall":{"name":"f","args":{}},"thought_signature":"` + sealed + `"}]}]}`,
 		`{"input":[{"type":"reasoning","id":"rs_68af4030baa48193b0b43b4c2a176a1a0e6967589f080e77","summary":[],"encrypted_content":"` + sealed + `"}],"previous_response_id":"resp_67ccfcdd16748190a91872c75d38539e09e4d4aac714747c"}`,
+		`{"tools":[{"type":"web_search_20250305","name":"web_search","allowed_domains":["en.wikipedia.org"],"blocked_domains":["example.org/a"]}],"mcp_servers":[{"type":"url","name":"x","authorization_token":"ya29.a0AfH6SMBx4Qq7Lk2PzT9w"}]}`,
 		`{"messages":[{"role":"tool","tool_call_id":"call_Jlbbx2zPpTnH8dD2i3GrVtpX","content":"{\"ok\":true,\"n\":[1,2.50]}"}]}`,
 	} {
 		m := &model{answer: func(map[string]any) (string, string) { return "application/json", `{}` }}

@@ -113,6 +113,10 @@ func (w *rewriter) walk(key string, v any) any {
 			if m.name == file {
 				continue
 			}
+			if address, ok := m.value.(string); ok && isFileAddress(key, v, m.name) && !isDataURL(address) {
+				m.value = w.fileAt(address)
+				continue
+			}
 			name := m.name
 			m.name = w.text(name)
 			if _, isObject := m.value.(*object); isObject && freeForm[name] || name == "arguments" {
@@ -295,6 +299,32 @@ func (w *rewriter) file(kind, data string) (text string, ok bool) {
 	return "", false
 }
 
+// fileAt returns the address of a file that the provider is to fetch. What is in it
+// cannot be looked through.
+func (w *rewriter) fileAt(address string) string {
+	if !w.allowMedia {
+		w.err = refuse(400, "a file at an address cannot be looked through; send its text, or allow media")
+	}
+	return w.identifier(address)
+}
+
+// isFileAddress reports whether the member called name of v, which is itself called key,
+// has the address of a file.
+func isFileAddress(key string, v *object, name string) bool {
+	switch name {
+	case "image_url", "file_url", "fileUri", "file_uri":
+		return true
+	case "url":
+		return key == "image_url" || key == "source" && v.get("type") == "url"
+	}
+	return false
+}
+
+func isDataURL(s string) bool {
+	_, _, ok := dataURL(s)
+	return ok
+}
+
 func isTextType(kind string) bool {
 	return strings.HasPrefix(kind, "text/") || kind == "application/json"
 }
@@ -328,7 +358,8 @@ func looksSealed(s string) bool {
 // protocol are the members whose strings are for the machines.
 var protocol = set(`model role type id tool_use_id tool_call_id call_id item_id previous_response_id name object media_type mime_type mimeType
 	format encoding_format service_tier stop_reason finish_reason effort detail ttl
-	anthropic_version anthropic_beta tool_choice modalities taskType purpose status include truncation betas required`)
+	anthropic_version anthropic_beta tool_choice modalities taskType purpose status include truncation betas required
+	allowed_domains blocked_domains excludeDomains authorization_token authorization`)
 
 // freeForm are the members whose objects are a program's own.
 var freeForm = set(`input args response arguments structuredContent`)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"iter"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -220,6 +221,8 @@ func (x *exchange) restore(key string, v any, known bool) (any, error) {
 			return v, nil
 		case protocol[key]:
 			return string(x.conv.Restore([]byte(v))), nil
+		case key == "results_url" && pathOf(v) != "":
+			return pathOf(v), nil
 		case key == "arguments" && isDocument(v):
 			clean, err := x.arguments([]byte(v))
 			return string(clean), err
@@ -227,6 +230,16 @@ func (x *exchange) restore(key string, v any, known bool) (any, error) {
 		return x.restored(v, known)
 	}
 	return v, nil
+}
+
+// pathOf is an address without its host, "" if it has none: a program that has the path
+// alone asks the gateway, which the answers must come through.
+func pathOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" {
+		return ""
+	}
+	return u.RequestURI()
 }
 
 // restored is what becomes of a text of an answer.
