@@ -4,7 +4,9 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"errors"
+	"html"
 	"io"
+	"net/url"
 	"strings"
 	"sync"
 )
@@ -105,8 +107,8 @@ func (c *Conversation) value(name []byte) (string, bool) {
 }
 
 // Restore returns text with the values in place of this conversation's
-// pseudonyms. Case and angle brackets may have been lost, and underscores
-// escaped as Markdown does. Pseudonyms of another conversation, and made-up
+// pseudonyms. Case and angle brackets may have been lost, underscores escaped as
+// Markdown does, and brackets as in a URL, in HTML or in JSON. Pseudonyms of another conversation, and made-up
 // ones, stay as they are; a value is not looked through for pseudonyms.
 func (c *Conversation) Restore(text []byte) []byte {
 	r := restorer{c: c}
@@ -114,7 +116,7 @@ func (c *Conversation) Restore(text []byte) []byte {
 }
 
 // NewRestorer returns a writer that restores what is written to it, as Restore
-// does with the whole, and writes it to dst. It holds back at most 96 bytes.
+// does with the whole, and writes it to dst. It holds back some 100 bytes at most.
 // Close does not close dst. It must be called.
 func (c *Conversation) NewRestorer(dst io.Writer) io.WriteCloser {
 	return &restoreWriter{dst: dst, r: restorer{c: c}}
@@ -127,52 +129,101 @@ type restorer struct {
 	inRun bool // the text so far ends inside a name that is no placeholder
 }
 
+// brackets are the ways to write the brackets of a placeholder: as they are, and as
+// models do in a URL, in HTML and in JSON within a text. The value is written likewise.
+var brackets = []struct {
+	opening, closing string
+	escaped          func(string) string
+}{
+	{"<", ">", func(s string) string { return s }},
+	{"%3c", "%3e", url.QueryEscape},
+	{"&lt;", "&gt;", html.EscapeString},
+	{`\u003c`, `\u003e`, func(s string) string {
+		quoted := appendQuoted(nil, []byte(s))
+		return string(quoted[1 : len(quoted)-1])
+	}},
+}
+
+// bracket returns the way in which b begins with a bracket and its length, 0 if it does
+// not; more, if it could with more text.
+func bracket(b []byte) (way, n int, closes, more bool) {
+	if len(b) == 0 || strings.IndexByte(`<>%&\`, b[0]) < 0 {
+		return 0, 0, false, false
+	}
+	for way, w := range brackets {
+		for _, mark := range []string{w.opening, w.closing} {
+			switch n := min(len(b), len(mark)); {
+			case !strings.EqualFold(string(b[:n]), mark[:n]):
+			case n == len(mark):
+				return way, n, mark == w.closing, false
+			default:
+				more = true
+			}
+		}
+	}
+	return 0, 0, false, more
+}
+
 func isNameRuneByte(c byte) bool { return isLetter(c) || c == '_' || c == '\\' }
+
+// nameEnd returns where the letters end that a placeholder's name could be, which
+// begins at start, and whether more text could go on with them.
+func nameEnd(b []byte, start, most int) (end int, more bool) {
+	for end = start; end < len(b) && end < most && isNameRuneByte(b[end]); end++ {
+		if b[end] != '\\' {
+			continue
+		}
+		if _, n, _, more := bracket(b[end:]); n > 0 || more {
+			return end, more
+		}
+	}
+	return end, end == len(b) && end < most
+}
 
 // next takes a piece, appends to dst what can leave, and returns it.
 func (r *restorer) next(dst, piece []byte, eof bool) []byte {
 	r.buf = append(r.buf, piece...)
 	b, i := r.buf, 0
 	for i < len(b) {
+		way, opening, closes, more := bracket(b[i:])
+		if more && !eof {
+			break
+		}
+		if closes {
+			opening = 0
+		}
 		word := isNameRuneByte(b[i]) || isDigit(b[i])
-		if r.inRun = r.inRun && word; r.inRun || b[i] != '<' && !isNameRuneByte(b[i]) {
+		if r.inRun = r.inRun && word && opening == 0; r.inRun || opening == 0 && !isNameRuneByte(b[i]) {
 			r.inRun = word
 			dst = append(dst, b[i])
 			i++
 			continue
 		}
-		start := i
-		if b[i] == '<' {
-			start++
-		}
-		end := start
-		for end < len(b) && end-i < maxPlaceholder && isNameRuneByte(b[end]) {
-			end++
-		}
-		if end == len(b) && end-i < maxPlaceholder && !eof {
+		start := i + opening
+		end, more := nameEnd(b, start, i+maxPlaceholder)
+		if more && !eof {
 			break // it may go on
 		}
-		if end < len(b) && (isNameRuneByte(b[end]) || isDigit(b[end])) || end == start {
+		if end < len(b) && (isLetter(b[end]) || b[end] == '_' || isDigit(b[end])) || end == start {
 			dst = append(dst, b[i:max(end, i+1)]...)
 			r.inRun = end > start
 			i = max(end, i+1)
 			continue
 		}
-		value, ok := r.c.value(unescaped(b[start:end]))
-		if !ok {
-			dst = append(dst, b[i:end]...)
-			i = end
-			continue
+		closedAs, closing, closes, more := bracket(b[end:])
+		if more && !eof {
+			break
 		}
+		value, ok := r.c.value(unescaped(b[start:end]))
 		// Brackets go if there are both.
-		switch opened, closed := start > i, end < len(b) && b[end] == '>'; {
-		case opened && closed:
-			dst = append(dst, value...)
-			end++
-		case opened:
-			dst = append(append(dst, '<'), value...)
+		switch {
+		case !ok:
+			dst = append(dst, b[i:end]...)
+		case opening > 0 && closing > 0 && closes && way == closedAs:
+			dst = append(dst, brackets[way].escaped(value)...)
+			end += closing
 		default:
-			dst = append(dst, value...)
+			dst = append(append(dst, b[i:start]...), value...)
 		}
 		i = end
 	}

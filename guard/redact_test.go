@@ -214,3 +214,50 @@ func FuzzRestore(f *testing.F) {
 		}
 	})
 }
+
+// Models write brackets as the place wants it, and the value has to fit there too.
+func TestRestoreEscaped(t *testing.T) {
+	g := newGuard(t, guard.Policy{Default: guard.Pseudonymise, Entities: []string{"SECRET"}})
+	c, err := g.NewConversation(testKey, "one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, _, err := c.RedactJSON([]byte(`{"password":"a&b <\"c\"> 9"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := strings.Trim(string(doc[len(`{"password":"`):len(doc)-2]), "<>")
+	for in, want := range map[string]string{
+		"<NAME>":                         `a&b <"c"> 9`,
+		"x<NAME>":                        `xa&b <"c"> 9`,
+		"https://x/?q=%3CNAME%3E&r=1":    `https://x/?q=a%26b+%3C%22c%22%3E+9&r=1`,
+		"https://x/?q=%3cNAME%3e":        `https://x/?q=a%26b+%3C%22c%22%3E+9`,
+		"<b>&lt;NAME&gt;</b>":            `<b>a&amp;b &lt;&#34;c&#34;&gt; 9</b>`,
+		`{"x":"\u003cNAME\u003e"}`:       `{"x":"a&b <\"c\"> 9"}`,
+		`{"x":"y\u003CNAME\u003E\n"}`:    `{"x":"ya&b <\"c\"> 9\n"}`,
+		"%3CNAME>":                       `%3Ca&b <"c"> 9>`,
+		"<NAME":                          `<a&b <"c"> 9`,
+		"NAME%3E":                        `a&b <"c"> 9%3E`,
+		"50% NAME & NAME \\ NAME":        `50% a&b <"c"> 9 & a&b <"c"> 9 \ a&b <"c"> 9`,
+		"%3CNAMEx%3E %3 &l \\u003 <NAME": `%3CNAMEx%3E %3 &l \u003 <a&b <"c"> 9`,
+	} {
+		in = strings.ReplaceAll(in, "NAMEx", name+"x")
+		want = strings.ReplaceAll(want, "NAMEx", name+"x")
+		in = strings.ReplaceAll(in, "NAME", name)
+		if got := string(c.Restore([]byte(in))); got != want {
+			t.Errorf("%s became %s, want %s", in, got, want)
+		}
+		for cut := range len(in) {
+			var out bytes.Buffer
+			w := c.NewRestorer(&out)
+			for _, piece := range []string{in[:cut], in[cut:]} {
+				if _, err := io.WriteString(w, piece); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := w.Close(); err != nil || out.String() != want {
+				t.Errorf("%s, cut at %d, became %s, want %s", in, cut, &out, want)
+			}
+		}
+	}
+}
