@@ -367,3 +367,30 @@ func TestEventsCalls(t *testing.T) {
 		}
 	}
 }
+
+// A stream that breaks off in the middle of what may be a value loses nothing, and one
+// that breaks off behind a value does not let it through.
+func TestEventsBrokenOff(t *testing.T) {
+	g := newGuard(t, guard.Policy{})
+	for said, want := range map[string]string{
+		"SSN 219-09-":              "SSN 219-09-",
+		"SSN 219-09-9999":          "SSN <US_SSN>",
+		"card 4111 1111 1111 11":   "card 4111 1111 1111 11",
+		"card 4111 1111 1111 1111": "card <CREDIT_CARD>",
+		"mail alice@":              "mail alice@",
+		"mail alice@tamshai.com":   "mail <EMAIL_ADDRESS>",
+	} {
+		for _, n := range []int{1, 4, 100} {
+			var stream strings.Builder
+			for _, piece := range pieces(said, n) {
+				fmt.Fprintf(&stream, "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":%q}}]}\n\n", piece)
+			}
+			if got := text(t, events(t, g, stream.String(), guard.EventsConfig{}), "content"); got != want {
+				t.Errorf("%q in pieces of %d became %q", said, n, got)
+			}
+			if got := text(t, events(t, g, stream.String()+"data: {\"choices\":[{\"ind", guard.EventsConfig{}), "content"); got != want {
+				t.Errorf("%q in pieces of %d, and a part of an event, became %q", said, n, got)
+			}
+		}
+	}
+}

@@ -14,7 +14,7 @@ func FuzzRequest(f *testing.F) {
 		`{"requests":[{"params":{"messages":[],"metadata":{"user_id":"VALUE"}}}],"VALUE":{"x":[["VALUE"]]}}`,
 		`{"x":{"type":"redacted_thinking","data":"VALUE"},"y":{"mimeType":"text/plain","data":"aGk=","z":"VALUE"},"signature":"VALUE"}`,
 		`{"input":"VALUE","name":"VALUE","id":"VALUE","file_data":"VALUE","url":"data:text/plain,VALUE","arguments":"{\"x\":\"VALUE\"}"}`,
-		`"VALUE"`, `["VALUE",1e5,null]`, `{"a":"\u0000VALUE\n","a":"x"}`,
+		`{"":"VALUE"}`, `"VALUE"`, `["VALUE",1e5,null]`, `{"a":"\u0000VALUE\n","a":"x"}`,
 	} {
 		f.Add(body)
 	}

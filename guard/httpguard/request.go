@@ -110,7 +110,7 @@ func (w *rewriter) walk(key string, v any) any {
 		file := w.media(v)
 		for i := range v.members {
 			m := &v.members[i]
-			if m.name == file {
+			if file != "" && m.name == file {
 				continue
 			}
 			if address, ok := m.value.(string); ok && isFileAddress(key, v, m.name) && !isDataURL(address) {
