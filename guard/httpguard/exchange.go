@@ -19,59 +19,6 @@ import (
 	"github.com/tamshai/phoenix/guard"
 )
 
-// A shape is a provider's way of writing requests and errors.
-type shape int
-
-const (
-	openAI shape = iota
-	anthropic
-	gemini
-)
-
-func shapeOf(r *http.Request) shape {
-	path := r.URL.Path
-	switch {
-	case r.Header.Get("anthropic-version") != "", strings.Contains(path, "/messages"), strings.HasSuffix(path, "/complete"):
-		return anthropic
-	case strings.Contains(path, "enerateContent"), strings.Contains(path, "mbedContent"), strings.Contains(path, ":countTokens"):
-		return gemini
-	}
-	return openAI
-}
-
-// problem returns an error as the provider would write it, so that its client
-// library shows the text.
-func (s shape) problem(status int, text string) []byte {
-	var v any
-	switch s {
-	case anthropic:
-		kind := "invalid_request_error"
-		switch {
-		case status == http.StatusForbidden:
-			kind = "permission_error"
-		case status >= 500:
-			kind = "api_error" // which may be tried again
-		}
-		v = map[string]any{"type": "error", "error": map[string]any{"type": kind, "message": text}}
-	case gemini:
-		kind := "INVALID_ARGUMENT"
-		switch {
-		case status == http.StatusForbidden:
-			kind = "PERMISSION_DENIED"
-		case status >= 500:
-			kind = "UNAVAILABLE"
-		}
-		v = map[string]any{"error": map[string]any{"code": status, "message": text, "status": kind}}
-	default:
-		v = map[string]any{"error": map[string]any{"message": text, "type": "guard_refused", "code": "guard_refused", "param": nil}}
-	}
-	doc, err := json.Marshal(v)
-	if err != nil {
-		return []byte(`{"error":{}}`) // strings and numbers alone
-	}
-	return doc
-}
-
 // An exchange is a request and its answer.
 type exchange struct {
 	gateway   *Gateway
@@ -235,56 +182,6 @@ func (x *exchange) prepare() (*http.Request, error) {
 	out.Body = io.NopCloser(bytes.NewReader(doc))
 	out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(doc)), nil }
 	return out, nil
-}
-
-// headers returns those of the request that may leave: without what is for the
-// gateway or for one connection, and without any that has personal data in it.
-func (x *exchange) headers() http.Header {
-	out := x.request.Header.Clone()
-	for _, name := range []string{SessionHeader, TurnHeader, "Cookie", "Connection", "Upgrade", "Http2-Settings"} {
-		out.Del(name)
-	}
-	for name, values := range out {
-		if credentials[name] {
-			continue
-		}
-		for _, value := range values {
-			for _, f := range x.gateway.Guard.Scan([]byte(name + ": " + value)) {
-				if f.Label == "IP_ADDRESS" || !inAddresses[f.Label] {
-					x.counts[f.Label]++
-					delete(out, name)
-				}
-			}
-		}
-	}
-	out.Set("Accept-Encoding", "identity")
-	return out
-}
-
-// credentials are the headers that are the provider's to read, and those without a
-// value of anybody's: a version of a browser looks like an address.
-var credentials = set(`Authorization X-Api-Key Api-Key X-Goog-Api-Key User-Agent`)
-
-// inAddresses are the kinds of values that addresses and identifiers have anyway.
-var inAddresses = set(`SECRET URL DOMAIN_NAME IP_ADDRESS DATE_TIME CRYPTO`)
-
-// address refuses personal data in the path and the query, which cannot be
-// rewritten without being another address. Keys and identifiers belong there.
-func (x *exchange) address() error {
-	refused := map[string]int{}
-	for _, part := range []string{x.request.URL.Path, x.request.URL.RawQuery, x.request.URL.Opaque} {
-		for _, f := range x.gateway.Guard.Scan([]byte(part)) {
-			x.hidden = x.hidden || f.Label == "SECRET" || !inAddresses[f.Label]
-			if !inAddresses[f.Label] {
-				x.counts[f.Label]++
-				refused[f.Label]++
-			}
-		}
-	}
-	if len(refused) > 0 {
-		return refuse(http.StatusBadRequest, "the address has personal data in it (%s); send it in the body", listed(refused))
-	}
-	return nil
 }
 
 // finish makes the answer fit to go on, and records it. A stream does that later.
