@@ -220,6 +220,9 @@ func TestEventsComments(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if e.Comment && (e.Name != "" || e.ID != "" || len(e.Data) > 0) {
+			t.Errorf("a comment says %+v", e)
+		}
 		got = e.Append(got)
 	}
 	if want := ":\n\ndata: {\"a\":\ndata: 1}\n\n:\n\n"; string(got) != want {

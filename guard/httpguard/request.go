@@ -1,6 +1,7 @@
 package httpguard
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -142,10 +143,16 @@ func (w *rewriter) walk(key string, v any) any {
 	case string:
 		return w.string(key, v)
 	case json.Number:
+		if len(v) < shortest {
+			return v
+		}
 		return w.named(key, v)
 	}
 	return v
 }
+
+// shortest is how many digits a number has at least that may be somebody's.
+const shortest = 5
 
 // string rewrites a string by what the protocol has it for.
 func (w *rewriter) string(key, s string) any {
@@ -186,12 +193,20 @@ func unbracketed(s string) string { return strings.Trim(s, "<>") }
 
 // named rewrites a string or a number, of which its name may tell what it is.
 func (w *rewriter) named(name string, v any) any {
-	doc, _ := w.document(&object{[]member{{name, v}}}).(json.RawMessage)
-	if w.err != nil {
+	doc, err := encode(nil, &object{[]member{{name, v}}})
+	if err != nil {
+		w.err = err
 		return nil
 	}
-	clean, err := decode(doc)
-	if o, ok := clean.(*object); err == nil && ok {
+	clean, result, err := w.conv.RedactJSON(doc)
+	if w.count(result, err); w.err != nil {
+		return nil
+	}
+	if bytes.Equal(clean, doc) {
+		return v
+	}
+	back, err := decode(clean)
+	if o, ok := back.(*object); err == nil && ok {
 		return o.members[0].value
 	}
 	w.err = err

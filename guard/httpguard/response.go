@@ -138,10 +138,8 @@ func (x *exchange) streamed(list []any) (any, error) {
 	case failed != nil:
 		return nil, refuse(502, "the answer: %v", failed)
 	}
-	policy := x.output
-	policy.Redact = false
 	for _, parts := range said {
-		if _, err := x.scan(policy, strings.Join(parts, "")); err != nil {
+		if _, err := x.scan(x.blocking(), strings.Join(parts, "")); err != nil {
 			return nil, err
 		}
 	}
@@ -172,20 +170,45 @@ func (x *exchange) scan(policy guard.OutputPolicy, text string) (string, error) 
 // scanTexts returns an answer with the output policy applied to each text of it, and to all
 // of them in a row: what is not for the user may be spread over several.
 func (x *exchange) scanTexts(v any) (any, error) {
-	var failed error
-	var all []string
-	v = eachText(v, func(_ place, text string) string {
-		clean, err := x.scan(x.output, text)
-		failed = cmp.Or(failed, err)
-		all = append(all, clean)
-		return clean
-	})
-	if failed == nil && len(all) > 1 {
-		policy := x.output
-		policy.Redact = false
-		_, failed = x.scan(policy, strings.Join(all, "\n"))
+	v, all, err := x.scanLonger(v, shortText)
+	if err != nil || x.blocking().ScanOutput(all).Allow {
+		return v, err
 	}
-	return v, failed
+	if x.output.Redact { // perhaps it is in the short ones
+		if v, all, err = x.scanLonger(v, 0); err != nil {
+			return nil, err
+		}
+	}
+	_, err = x.scan(x.blocking(), all)
+	return v, err
+}
+
+// shortText is the length of a text, in bytes, below which it is enough to look at all
+// of them in a row.
+const shortText = 16
+
+// scanLonger applies the output policy to each text of so many bytes or more, in place.
+// It returns all texts in a row.
+func (x *exchange) scanLonger(v any, least int) (clean any, all string, err error) {
+	var row strings.Builder
+	v = eachText(v, func(_ place, text string) string {
+		if len(text) >= least {
+			var failed error
+			text, failed = x.scan(x.output, text)
+			err = cmp.Or(err, failed)
+		}
+		row.WriteString(text)
+		row.WriteString(" | ") // which is in no encoding, or two could be read as one
+		return text
+	})
+	return v, row.String(), err
+}
+
+// blocking is the output policy where nothing can be replaced.
+func (x *exchange) blocking() guard.OutputPolicy {
+	policy := x.output
+	policy.Redact = false
+	return policy
 }
 
 // restore does to an answer what the guard's policy says, and then puts the

@@ -95,10 +95,8 @@ func (s *stream) take(event guard.Event) error {
 	if err != nil {
 		return err
 	}
-	policy := s.x.output
-	policy.Redact = false
 	if len(rest) > 0 {
-		if _, err := s.x.scan(policy, strings.Join(rest, "\n")); err != nil {
+		if _, err := s.x.scan(s.x.blocking(), strings.Join(rest, "\n")); err != nil {
 			return guard.ErrOutput
 		}
 	}
@@ -111,7 +109,7 @@ func (s *stream) take(event guard.Event) error {
 		l := s.lanes[at]
 		if l == nil {
 			l = &lane{}
-			l.OutputWriter = policy.NewWriter(passes(l.pass))
+			l.OutputWriter = s.x.blocking().NewWriter(passes(l.pass))
 			s.lanes[at] = l
 			if err := l.write(s.ended[at]); err != nil {
 				return err
