@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/tamshai/phoenix/guard"
 	"github.com/tamshai/phoenix/guard/httpguard"
@@ -169,41 +170,48 @@ func TestStreamGoesOn(t *testing.T) {
 			return `{"choices":[{"index":0,"delta":{"content":` + quoted(text) + `}}]}`
 		},
 	} {
-		r, w := io.Pipe()
-		provider := roundTrip(func(r2 *http.Request) (*http.Response, error) {
-			return &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {"text/event-stream"}}, Body: r, Request: r2}, nil
+		synctest.Test(t, func(t *testing.T) { // which sees that everything waits
+			goesOn(t, name, lines, event)
 		})
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://api.example/v1/messages", strings.NewReader(`{}`))
+	}
+}
+
+func goesOn(t *testing.T, name string, lines int, event func(first bool, text string) string) {
+	t.Helper()
+	r, w := io.Pipe()
+	provider := roundTrip(func(r2 *http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {"text/event-stream"}}, Body: r, Request: r2}, nil
+	})
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://api.example/v1/messages", strings.NewReader(`{}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := newGateway(t, nil).RoundTripper(provider).RoundTrip(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		fmt.Fprintf(w, "data: %s\n\n", event(true, "I think that she may know"))
+		for range lines {
+			fmt.Fprintf(w, "data: %s\n\n", event(false, "A line of words for her.\n\n"))
+		}
+	}()
+	// The provider has not ended, and most of it is there.
+	var got strings.Builder
+	for buf := make([]byte, 4096); strings.Count(got.String(), "for her") < lines/2; {
+		n, err := resp.Body.Read(buf)
 		if err != nil {
-			t.Fatal(err)
+			t.Fatalf("%s: %v after %s", name, err, &got)
 		}
-		resp, err := newGateway(t, nil).RoundTripper(provider).RoundTrip(request)
-		if err != nil {
-			t.Fatal(err)
-		}
-		sent := make(chan struct{})
-		go func() {
-			defer close(sent)
-			fmt.Fprintf(w, "data: %s\n\n", event(true, "I think that she may know"))
-			for range lines {
-				fmt.Fprintf(w, "data: %s\n\n", event(false, "A line of words for her.\n\n"))
-			}
-		}()
-		// The provider has not ended, and most of it is there.
-		var got strings.Builder
-		for buf := make([]byte, 4096); strings.Count(got.String(), "for her") < lines/2; {
-			n, err := resp.Body.Read(buf)
-			if err != nil {
-				t.Fatalf("%s: %v after %s", name, err, &got)
-			}
-			got.Write(buf[:n])
-		}
-		w.Close()
-		<-sent
-		resp.Body.Close()
-		if i, k := strings.Index(got.String(), "may know"), strings.Index(got.String(), "for her"); i < 0 || i > k {
-			t.Errorf("%s: %s", name, &got)
-		}
+		got.Write(buf[:n])
+	}
+	w.Close()
+	<-sent
+	resp.Body.Close()
+	if i, k := strings.Index(got.String(), "may know"), strings.Index(got.String(), "for her"); i < 0 || i > k {
+		t.Errorf("%s: %s", name, &got)
 	}
 }
 
