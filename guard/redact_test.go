@@ -261,3 +261,21 @@ func TestRestoreEscaped(t *testing.T) {
 		}
 	}
 }
+
+// Nobody who sees the pseudonyms of two conversations can tell that they are of one value.
+func TestPseudonymsDiffer(t *testing.T) {
+	g := newGuard(t, guard.Policy{Default: guard.Pseudonymise})
+	seen := map[string]string{}
+	for _, name := range []struct{ key, id string }{{"0123456789abcdef", "one"}, {"0123456789abcdef", "two"}, {"fedcba9876543210", "one"}} {
+		c, err := g.NewConversation([]byte(name.key), name.id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, _, _ := c.Redact([]byte("alice@tamshai.com"))
+		again, _, _ := c.Redact([]byte("alice@tamshai.com"))
+		if other, taken := seen[string(first)]; taken || string(again) != string(first) {
+			t.Errorf("%v has %s, then %s; and so has %s", name, first, again, other)
+		}
+		seen[string(first)] = name.key + " " + name.id
+	}
+}
