@@ -25,8 +25,17 @@ func TestProxy(t *testing.T) {
 	}
 	transport := &http.Transport{}
 	defer transport.CloseIdleConnections()
-	front := httptest.NewServer(newGateway(t, nil).Proxy(at, transport))
-	defer front.Close()
+	for _, version := range []int{1, 2} {
+		front := httptest.NewUnstartedServer(newGateway(t, nil).Proxy(at, transport))
+		front.EnableHTTP2 = version == 2
+		front.StartTLS()
+		askProxy(t, front, version)
+		front.Close()
+	}
+}
+
+func askProxy(t *testing.T, front *httptest.Server, version int) {
+	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, front.URL+"/v1/messages", strings.NewReader(`{"stream":true,"messages":[{"content":"SSN `+ssn+`"}]}`))
 	if err != nil {
 		t.Fatal(err)
@@ -38,8 +47,8 @@ func TestProxy(t *testing.T) {
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(resp.Body)
-	if err != nil || said(string(answer)) != "/v1/messagesk "+ssn {
-		t.Errorf("%q: %v", answer, err)
+	if err != nil || said(string(answer)) != "/v1/messagesk "+ssn || resp.ProtoMajor != version {
+		t.Errorf("%s %q: %v", resp.Proto, answer, err)
 	}
 }
 
