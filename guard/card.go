@@ -13,7 +13,10 @@ func (l *level) readCard(gs []group, g, start int) {
 		n += copy(c[n:], l.t[from:gs[j].end])
 		// A number that goes on behind a hyphen or a point is another one.
 		joined := j+1 < len(gs) && gs[j+1].numeric && gs[j].sep != ' ' && gs[j].sep != '/'
-		if n >= 12 && !joined {
+		// Groups of no scheme are of a table if there are more of them.
+		table := j > g && !even && (g > 0 && gs[g-1].numeric && gs[g-1].sep == sep || j+1 < len(gs) && gs[j+1].numeric && gs[j].sep == sep)
+		fraction := j == g+1 && sep == '.' && gs[g].end-start < 4
+		if n >= 12 && !joined && !table && !fraction {
 			l.addCard(c[:n], start, gs[j].end, j == g || even)
 		}
 		if j+1 == len(gs) || sep != 0 && gs[j].sep != sep || gs[j].sep == '.' && gs[j].end-from == 1 {

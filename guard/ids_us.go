@@ -10,7 +10,7 @@ func usRecognizers() []recognizer {
 		routing = "aba routing rtn transit bank banking wire ach fedwire checking"
 		account = "account accounts acct bank banking checking savings debit deposit save saving iban"
 		pass    = "passport passportnumber passports travel document us united states"
-		license = "driver drivers driver's driving license licence lic dl dmv permit licenses number# cdl operator"
+		license = "driver drivers driver's driving license licence lic dl dmv permit licenses number# cdl"
 	)
 	return []recognizer{
 		{label: "US_SSN", forms: "ddd-dd-dddd", check: ssnOK, score: 0.85, with: 1, words: ssn},

@@ -1,5 +1,7 @@
 package guard
 
+import "bytes"
+
 // grouping says how the parts of a number fit the groups that it is written in.
 type grouping struct {
 	borders int      // how many borders of groups are there
@@ -92,9 +94,11 @@ func (l *level) looseDigits(x *looseNumber) {
 	}
 }
 
-// isFraction reports whether a number is one digit and what is behind its point.
+// isFraction reports whether a number is one to three digits and what is behind its
+// point.
 func isFraction(number []byte) bool {
-	return len(number) > 2 && isDigit(number[0]) && number[1] == '.' && isNumber(number[2:], 1, len(number))
+	point := bytes.IndexByte(number, '.')
+	return point > 0 && point < 4 && isNumber(number[:point], 1, 3) && isNumber(number[point+1:], 1, len(number))
 }
 
 // rateSSN says how sure it is that nine digits are a social security number,

@@ -44,9 +44,12 @@ func (l *level) readPhone(start int) {
 	}
 	if p > 0 && !ph.plus {
 		switch c := t[p-1]; {
-		case c == '$', c == '#', p > 1 && partsDigits[c] && isDigit(t[p-2]), isDigit(c):
+		case c == '$', c == '#', c == '-' && p > 1 && isLetter(t[p-2]) && !l.namesPhone(p-1), p > 1 && partsDigits[c] && isDigit(t[p-2]), isDigit(c):
 			return
 		}
+	}
+	if ph.plus && p > 1 && (isDigit(t[p-1]) || lower(t[p-1]) == 'e' && isDigit(t[p-2])) {
+		return // what is added, or an exponent
 	}
 	end, score, with := 0, float32(0), float32(0)
 	open := ph.parens
@@ -120,6 +123,18 @@ func (l *level) readPhone(start int) {
 	l.national(p, end, score, &ph)
 }
 
+// namesPhone reports whether the word that ends before t[p] says that a telephone number
+// is behind it, as in "Tel-030 123456": others name a standard, or a hole in something.
+func (l *level) namesPhone(p int) bool {
+	start := p
+	for start > 0 && p-start < 12 && isLetter(l.t[start-1]) {
+		start--
+	}
+	var said mask
+	l.zone.det.words.lookWord(l.t, start, p, &said)
+	return said.has(l.zone.det.phone.bit)
+}
+
 // partsDigits marks what joins a number to another that is in front.
 var partsDigits = byteSet("-./,_:")
 
@@ -188,6 +203,8 @@ func (ph *phoneNumber) rate() (score, with float32) {
 		return 0.75, 0.95
 	case ph.notPhone():
 		return 0, 0
+	case g == 1 && n <= 9 && string(d[n-4:]) == "0000":
+		return 0, 0 // a round amount
 	}
 	nanp := func(d []byte) bool { return d[0] >= '2' && d[3] >= '2' }
 	for i, sep := range ph.seps[:g-1] {
@@ -238,6 +255,10 @@ func (ph *phoneNumber) rate() (score, with float32) {
 // years, amounts, addresses of the internet, social security numbers.
 func (ph *phoneNumber) notPhone() bool {
 	d, s, sep := ph.d[:ph.n], ph.sizes[:ph.groups], ph.seps[0]
+	year := func(d []byte) bool { return d[0] == '1' && d[1] == '9' || d[0] == '2' && d[1] == '0' }
+	if k := ph.shut - 1; k >= 0 && k < 2 && s[k] == 4 && year(d[k*s[0]:]) {
+		return true // of a publication, as in "33 (1979) 1361"
+	}
 	same := true
 	for i := range s[:len(s)-1] {
 		same = same && ph.seps[i] == sep
@@ -246,7 +267,6 @@ func (ph *phoneNumber) notPhone() bool {
 	case 1:
 		return false
 	case 2:
-		year := func(d []byte) bool { return d[0] == '1' && d[1] == '9' || d[0] == '2' && d[1] == '0' }
 		return sep == '.' && !ph.parens || s[0] == 4 && s[1] == 4 && year(d) && year(d[4:]) || s[0] == 5 && s[1] == 4 && sep == '-'
 	case 3:
 		switch {
@@ -255,7 +275,7 @@ func (ph *phoneNumber) notPhone() bool {
 			return true
 		case s[0] <= 2 && s[1] <= 2 && s[2] == 4 && sep != ' ':
 			return num(d[:s[0]]) <= 31 && num(d[s[0]:s[0]+s[1]]) <= 31
-		case s[0] == 3 && s[1] == 2 && s[2] == 4:
+		case s[0] == 3 && s[1] == 2 && s[2] == 4, sep == '_' && s[1] == 3 && s[2] == 3:
 			return true
 		}
 	case 4:
