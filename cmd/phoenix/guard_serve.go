@@ -34,8 +34,11 @@ restored, and an answer that repeats a prompt or has internal tags is stopped.
 What cannot be read is refused with 400, what the policy blocks with 403.
 
 The header ` + httpguard.SessionHeader + ` names the conversation of a request, and
-` + httpguard.TurnHeader + ` its turn; set them from what was authenticated. Without the
-first, each request is a conversation of its own. Neither is sent on.
+` + httpguard.TurnHeader + ` its turn; set them from what was authenticated. Neither is sent on.
+Without the first nothing is kept from one request to the next. A program that sends
+the whole conversation each time needs no more: it is sent on as before, and the
+provider's cache and the signatures of thoughts hold. One that sends only what is new
+(previous_response_id), or gets answers later (batches), needs the header.
 
 GET /healthz is answered with 200 while it runs, and is neither sent on nor recorded.
 

@@ -129,11 +129,6 @@ func (x *exchange) past(answer *http.Response) error {
 // prepare returns the request as it may leave.
 func (x *exchange) prepare() (*http.Request, error) {
 	g, r := x.gateway, x.request
-	conv, opaque, err := g.conversation(g.Session(r))
-	if err != nil {
-		return nil, err
-	}
-	x.conv = conv
 	header := x.headers()
 	x.requestID = header.Get("X-Request-Id")
 	if err := x.address(); err != nil {
@@ -145,9 +140,15 @@ func (x *exchange) prepare() (*http.Request, error) {
 	if header.Get("X-Goog-Upload-Protocol") != "" && !g.AllowMedia {
 		return nil, refuse(http.StatusBadRequest, "a file that is uploaded goes past the gateway; send its text, or allow media")
 	}
-	out := r.Clone(r.Context())
-	out.Header = header
-	out.Trailer = nil // it comes behind a body that was read already
+	doc, v, err := x.document()
+	if err != nil {
+		return nil, err
+	}
+	conv, opaque, err := g.conversation(g.Session(r), beginning(r, v))
+	if err != nil {
+		return nil, err
+	}
+	x.conv = conv
 	if g.Delimiters != nil {
 		turn := ""
 		if g.PerTurn {
@@ -155,23 +156,18 @@ func (x *exchange) prepare() (*http.Request, error) {
 		}
 		x.output.Fence = g.Delimiters.Fence(opaque, g.Session(r), turn)
 	}
+	out := r.Clone(r.Context())
+	out.Header = header
+	out.Trailer = nil // it comes behind a body that was read already
 	if r.Body == nil || r.Body == http.NoBody {
 		return out, nil
-	}
-	body, err := uncompressed(r.Header.Get("Content-Encoding"), r.Body)
-	if err != nil {
-		return nil, refuse(http.StatusBadRequest, "the request: %v", err)
-	}
-	doc, err := readAll(body, g.MaxBody)
-	if err != nil {
-		return nil, refuse(http.StatusBadRequest, "the request: %v", err)
 	}
 	if len(doc) > 0 {
 		w := &rewriter{guard: g.Guard, conv: conv, opaque: opaque, allowMedia: g.AllowMedia, counts: x.counts, shape: x.shape, counting: strings.HasSuffix(r.URL.Path, "/count_tokens")}
 		if g.Delimiters != nil {
 			w.fence = &fencer{fence: x.output.Fence, embeds: strings.HasSuffix(r.URL.Path, "/embeddings")}
 		}
-		if doc, err = w.rewrite(doc); err != nil {
+		if doc, err = w.rewrite(v); err != nil {
 			return nil, err
 		}
 	}
@@ -182,6 +178,31 @@ func (x *exchange) prepare() (*http.Request, error) {
 	out.Body = io.NopCloser(bytes.NewReader(doc))
 	out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(doc)), nil }
 	return out, nil
+}
+
+// document reads the body of the request. It may be empty.
+func (x *exchange) document() (doc []byte, v any, err error) {
+	r := x.request
+	if r.Body == nil || r.Body == http.NoBody {
+		return nil, nil, nil
+	}
+	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); strings.HasPrefix(kind, "multipart/") {
+		return nil, nil, refuse(http.StatusBadRequest, "a form with files cannot be looked through; send their text in a request that is JSON")
+	}
+	body, err := uncompressed(r.Header.Get("Content-Encoding"), r.Body)
+	if err == nil {
+		doc, err = readAll(body, x.gateway.MaxBody)
+	}
+	if err != nil {
+		return nil, nil, refuse(http.StatusBadRequest, "the request: %v", err)
+	}
+	if len(doc) == 0 {
+		return nil, nil, nil
+	}
+	if v, err = decode(doc); err != nil {
+		return nil, nil, refuse(http.StatusBadRequest, "the request is not JSON (%v); only JSON can be looked through", err)
+	}
+	return doc, v, nil
 }
 
 // finish makes the answer fit to go on, and records it. A stream does that later.

@@ -75,7 +75,11 @@ type Config struct {
 	Service string
 	// Session names the conversation of a request. Nil: the header
 	// [SessionHeader]. Pseudonyms are restored in their conversation alone, so
-	// what it returns must be authentic. "" is a conversation of one request.
+	// what it returns must be authentic. With "" nothing is kept, and the pseudonyms of
+	// a request are those of all that begin with the same message and credential: a
+	// program that sends the whole conversation each time gets the same again, so that
+	// the provider's cache and its signatures hold, and a provider can tell that two
+	// conversations with the same beginning have a value in common.
 	Session func(*http.Request) string
 	// SessionTTL is how long a conversation is kept after its last request; 0:
 	// an hour. It holds in memory what its pseudonyms stand for.
@@ -134,15 +138,18 @@ func New(c Config) (*Gateway, error) {
 }
 
 // conversation returns that of a session, and the opaque name that the provider
-// gets for it.
-func (g *Gateway) conversation(name string) (*guard.Conversation, string, error) {
+// gets for it. Without a session nothing is kept, and what the conversation began with
+// gives it its name: what leaves in one request is the same in the next.
+func (g *Gateway) conversation(name string, began []byte) (*guard.Conversation, string, error) {
 	kept := name != ""
-	if !kept {
+	switch {
+	case kept:
+	case len(began) > 0:
+		name = "\x00" + g.opaque("began", string(began)) // no session's, as headers have no such byte
+	default:
 		name = rand.Text()
 	}
-	mac := hmac.New(sha256.New, g.key[:])
-	mac.Write([]byte("provider\x00" + name))
-	opaque := hex.EncodeToString(mac.Sum(nil)[:16])
+	opaque := g.opaque("provider", name)
 	if !kept {
 		conv, err := g.Guard.NewConversation(g.key[:], name)
 		return conv, opaque, err
@@ -169,6 +176,13 @@ func (g *Gateway) conversation(name string) (*guard.Conversation, string, error)
 	s := e.Value.(*session)
 	s.used = now
 	return s.conv, opaque, nil
+}
+
+// opaque returns a name that tells nothing of the other.
+func (g *Gateway) opaque(purpose, name string) string {
+	mac := hmac.New(sha256.New, g.key[:])
+	mac.Write([]byte(purpose + "\x00" + name))
+	return hex.EncodeToString(mac.Sum(nil)[:16])
 }
 
 func (g *Gateway) forget(e *list.Element) {
