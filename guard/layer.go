@@ -399,11 +399,14 @@ func gapLen(text []byte) int {
 // gapByte marks what stands between character codes.
 var gapByte = byteSet(" ,:\n-;/|._")
 
+// shortestRun is how many characters of base64 are tried without padding, and of the
+// other encodings in any case.
+const shortestRun = 8
+
 // blob decodes base64, base32 or hexadecimal. Line breaks may be in it, and a
 // word before it; a stream may have cut off its beginning. It returns nil and
 // the length of the run if it is none of these.
 func (r *reader) blob(i int) ([]byte, int) {
-	const shortest = 8
 	text := r.text[i:]
 	first := runEnd(text, 0)
 	end, run := first, text[:first]
@@ -427,7 +430,7 @@ func (r *reader) blob(i int) ([]byte, int) {
 		pad++
 	}
 	r.looked(r.text, i, pad+breakLine(text[pad:]))
-	if len(run) < shortest && (pad == end || len(run) < 2) {
+	if padded := pad > end && pad%4 == 0; len(run) < shortestRun && (!padded || len(run) < 2) {
 		return nil, pad
 	}
 	if out := decodeRun(run); out != nil {
@@ -462,7 +465,7 @@ func decodeRun(run []byte) []byte {
 			return out
 		}
 	}
-	for phase := 0; kind&inHex != 0 && phase < 2 && phase < len(run); phase++ {
+	for phase := 0; kind&inHex != 0 && len(run) >= shortestRun && phase < 2; phase++ {
 		if out := decodeWhole(run[phase:], hexBytes); out != nil {
 			return out
 		}
