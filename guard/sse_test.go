@@ -182,7 +182,7 @@ func TestEventsSideBySide(t *testing.T) {
 		if strings.Contains(d, "tell") {
 			thought = i
 		}
-		if strings.Contains(d, "It is") || strings.Contains(d, "done") {
+		if answer < 0 && (strings.Contains(d, "It is") || strings.Contains(d, "done")) {
 			answer = i
 		}
 	}
@@ -290,9 +290,9 @@ func TestEventsRest(t *testing.T) {
 			`{"choices":[{"delta":{"content":"","note":"<US_SSN>","role":"assistant","tool_calls":[{"function":{"arguments":"","name":"mail"},"id":"call_1","index":0,"type":"function"},{"function":{"arguments":"","name":"f"},"id":"call_2","index":1}]},"finish_reason":null,"index":0}],"id":"c","usage":{"n":1}}`,
 			`{"choices":[{"delta":{"content":"","tool_calls":[{"function":{"arguments":"{\"x\":1}"},"index":0}]},"finish_reason":null,"index":0}],"id":"c"}`,
 		},
-		`data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hello"}}`: {
-			`{"delta":{"text":"","type":"text_delta"},"index":0,"type":"content_block_delta"}`,
-			`{"delta":{"text":"Hello","type":"text_delta"},"index":0,"type":"content_block_delta"}`,
+		`data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hello"},"note":"219-09-9999"}`: {
+			`{"delta":{"text":"","type":"text_delta"},"index":0,"note":"<US_SSN>","type":"content_block_delta"}`,
+			`{"delta":{"text":"Hello","type":"text_delta"},"index":0,"note":"<US_SSN>","type":"content_block_delta"}`,
 		},
 		`data: {"candidates":[{"content":{"role":"model","parts":[{"text":"Hmm","thought":true},{"functionCall":{"name":"f","args":{}}}]},"safetyRatings":[{"x":1}]}],"usageMetadata":{"n":1}}`: {
 			`{"candidates":[{"content":{"parts":[{"text":"","thought":true},{"functionCall":{"args":{},"name":"f"}}],"role":"model"},"safetyRatings":[{"x":1}]}],"usageMetadata":{"n":1}}`,

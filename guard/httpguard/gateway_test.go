@@ -329,6 +329,7 @@ func TestRefuses(t *testing.T) {
 		{"deep JSON", "/v1/messages", strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000), "not JSON", 400, nil},
 		{"tokens", "/v1/embeddings", `{"input":[[101,2023]]}`, "token numbers", 400, nil},
 		{"a file", "/v1/messages", pdf, "application/pdf", 400, nil},
+		{"UTF-16", "/v1/messages", strings.NewReplacer("application/pdf", "text/plain", "JVBERi0=", "//5hAG4AbgBhAA==").Replace(pdf), "not UTF-8", 400, nil},
 		{"a picture", "/v1/chat/completions", `{"messages":[{"content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}]}]}`, "image/png", 400, nil},
 		{"a strange compression", "/v1/messages", `{}`, "br", 400, []string{"Content-Encoding", "br"}},
 		{"false gzip", "/v1/messages", `{}`, "gzip", 400, []string{"Content-Encoding", "gzip"}},

@@ -253,6 +253,30 @@ func TestHeaders(t *testing.T) {
 	}
 }
 
+// A trailer that a transport would send on is not there.
+func TestTrailerOfRequest(t *testing.T) {
+	for _, body := range []string{"", `{}`} {
+		var left http.Header
+		rt := newGateway(t, nil).RoundTripper(roundTrip(func(r *http.Request) (*http.Response, error) {
+			left = r.Trailer
+			return &http.Response{StatusCode: 200, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
+		}))
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://api.example/v1/messages", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Trailer = http.Header{"X-Late": {email}}
+		resp, err := rt.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if len(left) > 0 {
+			t.Errorf("%v has left", left)
+		}
+	}
+}
+
 // A connection that would become another one is refused, by whoever asks for it.
 func TestUpgrades(t *testing.T) {
 	provider := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

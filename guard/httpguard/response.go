@@ -150,7 +150,7 @@ func (x *exchange) streamed(list []any) (any, error) {
 func (x *exchange) events(r io.Reader, result *guard.Result) iter.Seq2[guard.Event, error] {
 	return x.gateway.Guard.Events(r, guard.EventsConfig{
 		Conversation: x.conv, Restore: true, Known: !x.gateway.PassNew, Comments: true, Result: result,
-		Keep: func(name, value string) bool { return protocol[name] || isSealed(name, value) },
+		Keep: func(name, _ string) bool { return protocol[name] || sealed[name] },
 	})
 }
 
@@ -242,7 +242,7 @@ func (x *exchange) restore(key string, v any, known bool) (any, error) {
 		switch {
 		case isSealed(key, v):
 			return v, nil
-		case protocol[key]:
+		case protocol[key], sealed[key]:
 			return string(x.conv.Restore([]byte(v))), nil
 		case key == "results_url" && pathOf(v) != "":
 			return pathOf(v), nil
