@@ -72,7 +72,7 @@ func hasSecretWord(name []byte) bool {
 func secretWord(name []byte, i int) bool {
 	switch lower(name[i]) {
 	case 'p':
-		return hasWord(name, i, "passw") || hasWord(name, i, "passphrase") || hasWord(name, i, "pwd")
+		return hasWord(name, i, "passw") || hasWord(name, i, "passphrase") || hasWord(name, i, "pwd") || isPass(name, i)
 	case 's':
 		return hasWord(name, i, "secret") || hasWord(name, i, "session") || hasWord(name, i, "sessid") || isSID(name[i:]) && (i == 0 || name[i-1] == '.')
 	case 't':
@@ -94,6 +94,12 @@ var secretStarts = func() (t [32]uint32) {
 	}
 	return t
 }()
+
+// isPass reports whether "pass" is the last word of name, behind others, at name[i]. Alone
+// it is what a test did.
+func isPass(name []byte, i int) bool {
+	return i > 0 && i+4 == len(name) && hasWord(name, i, "pass") && (!isLetter(name[i-1]) || isUpper(name[i]) && isLower(name[i-1]))
+}
 
 // isWordOf reports whether word is one of others, which are in lower case.
 func isWordOf(word []byte, others ...string) bool {
@@ -262,7 +268,10 @@ func (l *level) login(i int) {
 // Xy12…", "the password is Xy12…" and "bearer Xy12…".
 func (l *level) said(start, end int) {
 	t := l.t
-	p := start
+	p, quoted := start, start > 0 && isQuote(t[start-1])
+	if quoted {
+		p--
+	}
 	for range 2 {
 		if p == 0 || t[p-1] != ' ' {
 			return
@@ -284,7 +293,7 @@ func (l *level) said(start, end int) {
 		for end > start && isStop[t[end-1]] {
 			end--
 		}
-		if value := t[start:end]; len(value) >= 8 && isRandom(value) && secretScore([]byte("password"), value) >= 0.5 {
+		if value := t[start:end]; (len(value) >= 8 && isRandom(value) || quoted) && secretScore([]byte("password"), value) >= 0.5 {
 			l.add(l.zone.det.secret, start, end, 0.7)
 		}
 		return
@@ -302,8 +311,8 @@ func secretScore(name, value []byte) float32 {
 
 func rateSecret(name, value []byte) float32 {
 	n := strings.ToLower(string(name))
-	password := strings.Contains(n, "passw") || strings.Contains(n, "pwd") || strings.Contains(n, "passphrase")
-	if len(value) < 8 && !(password && len(value) >= 6) || placeholder(value) {
+	password := strings.Contains(n, "passw") || strings.Contains(n, "pwd") || strings.Contains(n, "passphrase") || strings.HasSuffix(n, "pass")
+	if len(value) < 8 && !(password && len(value) >= 6) || placeholder(value) || saysNoSecret(value) {
 		return 0
 	}
 	if strings.Contains(n, "sess") && !strings.Contains(n, "secret") && (len(value) < 24 || isUUID(value)) {
@@ -352,6 +361,8 @@ func rateSecret(name, value []byte) float32 {
 			return 0.6
 		}
 		return 0
+	case takesTurns(value):
+		return 0
 	case len(value) >= 10 && digits > 0 && letters > 0 && isRandom(value):
 		return 0.7
 	case len(value) >= 20 && isRandom(value):
@@ -364,6 +375,25 @@ func rateSecret(name, value []byte) float32 {
 		return 0.6
 	}
 	return 0
+}
+
+// saysNoSecret reports whether value is none that somebody has chosen: a label, a path, the
+// name of a resource or of an element, or what is between two values.
+func saysNoSecret(value []byte) bool {
+	switch last := value[len(value)-1]; {
+	case last == ':', value[0] == ',', bytes.HasPrefix(value, []byte("arn:")):
+		return true
+	case value[0] == '/':
+		return bytes.Count(value, []byte("/")) > 2 && !isRandom(value)
+	case value[0] == '#':
+		for _, c := range value[1:] {
+			if !isLower(c) && c != '-' {
+				return false
+			}
+		}
+		return true
+	}
+	return false
 }
 
 // isUUID reports whether b is written as a UUID is.

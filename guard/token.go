@@ -92,7 +92,7 @@ func (l *level) token(i int) {
 			p++
 		}
 	}
-	if p := start + bytes.IndexByte(t[start:end], '=') + 1; azureShape(t[p:end]) || discordShape(t[p:end]) || mailchimpShape(t[p:end]) {
+	if p := start + bytes.IndexByte(t[start:end], '=') + 1; azureShape(t[p:end]) || discordShape(t[p:end]) || mailchimpShape(t[p:end]) || newRelicShape(t[p:end]) {
 		l.add(l.zone.det.secret, p, end, 0.9)
 	}
 	for p := start; p < end; {

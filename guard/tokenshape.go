@@ -75,6 +75,11 @@ func mailchimpShape(b []byte) bool {
 	return len(b) >= 36 && len(b) <= 37 && isHex(b[:32]) && string(b[32:35]) == "-us" && isNumber(b[35:], 1, 2)
 }
 
+// newRelicShape: the key of a licence is a region, 30 hex digits or more, and NRAL.
+func newRelicShape(b []byte) bool {
+	return len(b) == 40 && string(b[36:]) == "NRAL" && isHex(b[6:36]) && entropy(b[:36]) >= 2.5
+}
+
 // telegramShape: the number of a bot, a colon, an A and 34 characters.
 func telegramShape(b []byte) bool {
 	number, rest, ok := bytes.Cut(b, []byte(":"))
@@ -103,6 +108,18 @@ func counted(b []byte) bool {
 		}
 	}
 	return steps*2 >= size
+}
+
+// takesTurns reports whether most characters of b follow the one before the last, as in
+// a1b2c3, which is typed to stand for a secret, too.
+func takesTurns(b []byte) bool {
+	steps := 0
+	for i := 2; i < len(b); i++ {
+		if isAlnum(b[i]) && lower(b[i]) == lower(b[i-2])+1 {
+			steps++
+		}
+	}
+	return steps*2 >= len(b)
 }
 
 // published reports whether token is one that its vendor prints in a sample or an
