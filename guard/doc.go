@@ -5,8 +5,8 @@
 // [Guard.Redact] replaces them, [Guard.RedactJSON] inside a JSON document;
 // [Guard.NewWriter] does the same to a stream, and [Guard.Events] to server-sent
 // events. A [Conversation] gives pseudonyms that stay the same from turn to turn
-// and puts the values back into the model's answer. [Entities] lists what is
-// supported.
+// and puts the values back into the model's answer and into the arguments that it
+// gives to tools. [Entities] lists what is supported.
 //
 // [Prompts] recognises prompts in what a model writes, and
 // [OutputPolicy.ScanOutput] reads an answer for these, internal tags and

@@ -176,7 +176,7 @@ func TestEventsSideBySide(t *testing.T) {
 	}
 	data = events(t, g, chunk(`{"index":0,"delta":{"reasoning_content":"She asks for it,"}}`)+
 		chunk(`{"index":0,"delta":{"reasoning_content":" so I tell","content":""}}`)+
-		chunk(`{"index":0,"delta":{"content":"It is \n\n"}}`)+chunk(`{"index":0,"delta":{"content":"\n\ndone."},"finish_reason":"stop"}`), guard.EventsConfig{})
+		chunk(`{"index":0,"delta":{"content":"It is \n\n"}}`)+chunk(`{"index":0,"delta":{"content":"as it was\n\n"}}`)+chunk(`{"index":0,"delta":{"content":"\n\ndone."},"finish_reason":"stop"}`), guard.EventsConfig{})
 	thought, answer := -1, -1
 	for i, d := range data {
 		if strings.Contains(d, "tell") {
@@ -186,7 +186,7 @@ func TestEventsSideBySide(t *testing.T) {
 			answer = i
 		}
 	}
-	if thought < 0 || answer < thought || text(t, data, "reasoning_content") != "She asks for it, so I tell" || text(t, data, "content") != "It is \n\n\n\ndone." {
+	if thought < 0 || answer < thought || text(t, data, "reasoning_content") != "She asks for it, so I tell" || text(t, data, "content") != "It is \n\nas it was\n\n\n\ndone." {
 		t.Errorf("%q", data)
 	}
 	data = events(t, g, chunk(`{"index":0,"delta":{"audio":{"transcript":"SSN 219-"}}}`)+chunk(`{"index":0,"delta":{"audio":{"transcript":"09-9999"}}}`), guard.EventsConfig{})
