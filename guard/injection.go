@@ -40,6 +40,7 @@ dont|not|neednt|never|stop 3 obey|follow|heed|following|obeying 1 your|the 2 sys
 instructions|guidelines|directions|directives|rules 2 void|revoked|cancelled|canceled|suspended|overridden|superseded|obsolete
 your 2 guidelines|instructions|directions|directives|rules 2 not|no|longer 1 count|apply|matter|valid|binding
 ignore|disregard|forget 3 rules|instructions|guidelines|policy|policies|directives 2 above|given
+previous|prior|earlier|above instructions|rules|guidelines 2 mistake|wrong|error 2 disregard|ignore|forget
 ignore|disregard|forget 1 above 1 and 1 output|print|say|write|do|tell|instead|reply|answer
 `)},
 	{"reveal_prompt", "asks for the system prompt", compile(`
@@ -59,6 +60,7 @@ exact|full|verbatim|precise|entire|complete 1 wording|text|contents|words|copy 2
 contents|content|text 2 your 1 context window
 continue|start|begin|carry 1 on|from 1 from|with your 1 instructions|prompt
 read|tell|recite|whisper|sing 2 system prompt|prompts
+begin|start|open 2 answer|reply|response 2 text|words|contents|content 2 your system|initial|first message|prompt|instructions
 what|which 2 instructions|rules|prompt 2 were|was|are|did|have 1 you 1 given|told|have|receive|received|following
 what 2 were 1 you 1 told|instructed|given|asked 2 before|beginning|start|above|this|initially
 gib|zeige|zeig|nenne|wiederhole|verrate|drucke 4 systemprompt|anweisungen|systemanweisungen|prompt
@@ -72,6 +74,8 @@ you are|have 2 without|no 2 restrictions|limitations|limits|filters|rules|guidel
 act|pretend|roleplay|behave|respond|answer|simulate|imagine|reply 6 no|without|unrestricted|unfiltered|uncensored|jailbroken|any 2 restrictions|limitations|limits|filters|filter|rules|guidelines|ethics|censorship|model|ai|assistant|chatbot|mode
 from now on 2 you 1 will|are|must|shall|have|only|answer|act|can
 do anything now
+you 1 have|are 1 been jailbroken|unlocked|freed
+become|becoming 2 unrestricted|unfiltered|uncensored|jailbroken 1 model|ai|assistant|bot
 ai|chatbot|assistant|model|bot|llm 2 never|cannot|always 1 refuses|refuse|complies|obeys|obey
 turn|switch|shut off 1 your 2 safety|guardrails|filters|filter|restrictions|moderation
 you are|have 4 no 1 ethical|moral|safety|content limits|rules|restrictions|limitations|filters
