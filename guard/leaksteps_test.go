@@ -109,7 +109,7 @@ var undecoded = []string{"chatter", "source", "JSON", "rows of signs", "a table"
 // in whatever pieces it comes. Otherwise whoever writes it decides how long that takes.
 func TestLeakLinear(t *testing.T) {
 	const (
-		most   = 300 // of a byte that is a digit in many encodings
+		most   = 200 // of a byte that is a digit in many encodings
 		little = 20  // of one that hardly any encoding has
 	)
 	p := register(t, newGenerator(12).prompt(6))
