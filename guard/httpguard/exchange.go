@@ -163,7 +163,7 @@ func (x *exchange) prepare() (*http.Request, error) {
 		return out, nil
 	}
 	if len(doc) > 0 {
-		w := &rewriter{guard: g.Guard, conv: conv, opaque: opaque, allowMedia: g.AllowMedia, counts: x.counts, shape: x.shape, counting: strings.HasSuffix(r.URL.Path, "/count_tokens")}
+		w := &rewriter{guard: g.Guard, thoughts: &g.thoughts, conv: conv, opaque: opaque, allowMedia: g.AllowMedia, counts: x.counts, shape: x.shape, counting: strings.HasSuffix(r.URL.Path, "/count_tokens")}
 		if g.Delimiters != nil {
 			w.fence = &fencer{fence: x.output.Fence, embeds: strings.HasSuffix(r.URL.Path, "/embeddings")}
 		}
@@ -240,7 +240,7 @@ func (x *exchange) pass(resp *http.Response) (streams bool, err error) {
 		resp.Body = newStream(x, struct {
 			io.Reader
 			io.Closer
-		}{body, resp.Body})
+		}{&listener{Reader: body, thoughts: &x.gateway.thoughts, words: map[int]string{}}, resp.Body})
 		return true, nil
 	}
 	doc, err := readAll(body, x.gateway.MaxBody)

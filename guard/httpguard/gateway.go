@@ -18,6 +18,9 @@
 // results only the path. What the protocol needs, such as the model, the
 // role and the identifiers of calls, is left as it is, unless it surely is a value.
 //
+// A signed thought that a program sends back goes in the words that were signed: the
+// gateway keeps the last 32 MiB of them. What was sealed is passed on as it is.
+//
 // In answers every text is looked through, those that a provider's tools wrote too. Log
 // probabilities, which say the text again in pieces, and the instructions, which the
 // program knows, are emptied.
@@ -99,7 +102,8 @@ type Config struct {
 // concurrent use, and has no goroutines of its own.
 type Gateway struct {
 	Config
-	key [32]byte
+	key      [32]byte
+	thoughts thoughts
 
 	mu       sync.Mutex
 	sessions map[string]*list.Element
@@ -132,7 +136,7 @@ func New(c Config) (*Gateway, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	g := &Gateway{Config: c, sessions: map[string]*list.Element{}}
+	g := &Gateway{Config: c, sessions: map[string]*list.Element{}, thoughts: thoughts{words: map[[sha256.Size]byte]string{}}}
 	_, _ = rand.Read(g.key[:]) // never fails
 	return g, nil
 }

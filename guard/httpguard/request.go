@@ -33,6 +33,7 @@ type rewriter struct {
 	counting   bool    // of tokens, which takes no metadata
 	fence      *fencer // nil: no delimiters
 	guard      *guard.Guard
+	thoughts   *thoughts
 	counts     map[string]int
 	err        error
 }
@@ -105,9 +106,14 @@ func (w *rewriter) walk(key string, v any) any {
 	switch v := v.(type) {
 	case *object:
 		file := w.media(v)
+		thought, known := w.thoughts.of(v)
 		for i := range v.members {
 			m := &v.members[i]
 			if file != "" && m.name == file {
+				continue
+			}
+			if known && m.name == "thinking" {
+				m.value = thought
 				continue
 			}
 			if address, ok := m.value.(string); ok && isFileAddress(key, v, m.name) && !isDataURL(address) {

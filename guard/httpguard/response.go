@@ -22,6 +22,7 @@ func (x *exchange) answer(doc []byte) ([]byte, error) {
 	if err != nil {
 		return nil, refuse(502, "the answer is not JSON (%v)", err)
 	}
+	x.gateway.thoughts.keepAll(v)
 	if _, err := x.withhold(v); err != nil {
 		return nil, err
 	}
