@@ -28,10 +28,17 @@ func guardServeCommand() *cli.Command {
    phoenix guard serve --upstream https://api.anthropic.com --prompt payroll=prompt.txt --audit-log /var/log/guard
    ANTHROPIC_BASE_URL=http://127.0.0.1:8089 node server.js
 
-It understands the interfaces of Anthropic, OpenAI and Gemini. Requests leave
-with pseudonyms in place of personal data, answers come back with the values
+It understands the interfaces of Anthropic, OpenAI and Gemini, one of them for each
+upstream. With https://api.openai.com a program has OPENAI_BASE_URL=http://127.0.0.1:8089/v1;
+with https://generativelanguage.googleapis.com the base URL of its client is the address.
+Requests leave with pseudonyms in place of personal data, answers come back with the values
 restored, and an answer that repeats a prompt or has internal tags is stopped.
-What cannot be read is refused with 400, what the policy blocks with 403.
+What the policy blocks is refused with 403, and what cannot be read with 400: uploads,
+images, documents in base64 or at an address, texts as token numbers (LangChain's
+embeddings of OpenAI send the text with check_embedding_ctx_length=False), WebSockets.
+
+Addresses are personal data too. Those that a model should see, and those of MCP servers
+that the provider is to ask, are let be by allow_domains; actions: {URL: audit} lets all.
 
 The header ` + httpguard.SessionHeader + ` names the conversation of a request, and
 ` + httpguard.TurnHeader + ` its turn; set them from what was authenticated. Neither is sent on.

@@ -10,13 +10,13 @@
 // embeddings and streams of server-sent events included.
 //
 // What cannot be read is refused, not let through: bodies that are not JSON,
-// compressions other than gzip, images and documents in base64 or at an address, embeddings
-// of token numbers, connections that become others (WebSockets), addresses with personal
-// data in them. A header with personal data in it is not sent on; nor are cookies,
-// trailers and the two headers below. A [Gateway.Proxy] does not pass on where else a
-// provider would have the program send its request, and of the address of a batch's
-// results only the path. What the protocol needs, such as the model, the
-// role and the identifiers of calls, is left as it is, unless it surely is a value.
+// compressions other than gzip, images and documents in base64 or at an address,
+// embeddings of token numbers, connections that become others (WebSockets), addresses
+// with personal data in them. A header with personal data in it is not sent on; nor are
+// cookies, trailers and the two headers below. A [Gateway.Proxy] does not pass on where
+// else a provider would have the program send its request, and of the address of a
+// batch's results only the path. What the protocol needs, such as the model, the role and
+// the identifiers of calls, is left as it is, unless it surely is a value.
 //
 // A signed thought that a program sends back goes in the words that were signed: the
 // gateway keeps the last 32 MiB of them. What was sealed is passed on as it is.
