@@ -30,7 +30,11 @@ func (t *thoughts) keep(signature, words string) {
 	key := sha256.Sum256([]byte(signature))
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if _, again := t.words[key]; again {
+	if before, again := t.words[key]; again {
+		if before != words { // no signature, as some that speak the protocol send
+			t.size -= len(before)
+			t.words[key] = ""
+		}
 		return
 	}
 	t.words[key], t.order, t.size = words, append(t.order, key), t.size+len(words)
@@ -49,8 +53,8 @@ func (t *thoughts) of(block *object) (words string, ok bool) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	words, ok = t.words[sha256.Sum256([]byte(signature))]
-	return words, ok
+	words = t.words[sha256.Sum256([]byte(signature))]
+	return words, words != ""
 }
 
 // keepAll keeps the thoughts in an answer.

@@ -41,6 +41,12 @@ func TestThoughts(t *testing.T) {
 		if got := back(signature); !strings.Contains(got, `"thinking":"`+signed+`"`) || strings.Contains(got, ssn) {
 			t.Errorf("%s: %q came back as %s", name, signed, got)
 		}
+		// What is under two thoughts signs neither.
+		m.answer = func(map[string]any) (string, string) { return answer("Another thought.") }
+		post(t, gateway, "/v1/messages", "", ask+"]}")
+		if got := back(signature); strings.Contains(got, "Another") || strings.Contains(got, "docs.example.org") || strings.Contains(got, ssn) {
+			t.Errorf("%s: with the signature of two it came back as %s", name, got)
+		}
 		if got := back("A" + signature); strings.Contains(got, "docs.example.org") || strings.Contains(got, ssn) {
 			t.Errorf("%s: with another signature it came back as %s", name, got)
 		}
