@@ -1,6 +1,9 @@
 package guard
 
-import "unicode/utf8"
+import (
+	"strings"
+	"unicode/utf8"
+)
 
 const (
 	// minApart is how many characters must stand apart to be read together.
@@ -132,8 +135,8 @@ func (l *level) codes(i int) {
 	for low := l.codesEnd + 3; i >= low && hexDigit(t[i]) >= 8 && hexDigit(t[i]) < 12 && isCodeGap[t[i-1]] && hexDigit(t[i-2]) >= 0 && hexDigit(t[i-3]) >= 8; {
 		i -= 3 // to the first byte of a character
 	}
-	if !mayBeCodes(t, i) {
-		return
+	if i+3*minApart-1 > len(t) || !isCodeByte[t[i+6]] || !isCodeByte[t[i+10]] || !isCodeByte[t[i+14]] || !mayBeCodes(t, i) {
+		return // too short, or words
 	}
 	for _, base := range [...]int{16, 10, 2} {
 		// Most numbers are not the first of such a row.
@@ -184,6 +187,14 @@ func keepStart(b []byte) []byte {
 
 // isCodeGap marks what stands between character codes.
 var isCodeGap = byteSet(" ,:\n-;._|/")
+
+// isCodeByte marks what a row of codes has in it.
+var isCodeByte = func() (t [256]bool) {
+	for c := range t {
+		t[c] = isCodeGap[c] || hexDigit(byte(c)) >= 0 || strings.IndexByte("xXuU+", byte(c)) >= 0
+	}
+	return t
+}()
 
 // mayBeCodes reports, cheaply, whether four groups of about the same length are at
 // t[p], as in most texts they are not.
