@@ -331,36 +331,46 @@ func numbers(text []byte) (out []byte, end int) {
 	const fewest = 5
 	stop := 0
 	for _, base := range [...]int{2, 16, 8, 10} {
-		out, end = out[:0], 0
-		i := 0
-		for i < len(text) {
-			width := 2
-			switch {
-			case base != 16 || i+1 >= len(text):
-			case text[i] == '0' && text[i+1]|0x20 == 'x':
-				i += 2
-			case text[i]|0x20 == 'u' && text[i+1] == '+':
-				i, width = i+2, 4
-			}
-			code, n := digits(text[i:], base)
-			if n == 0 || base == 2 && n != 8 || base == 16 && n != width || base == 8 && n < 2 || code >= 0x7F {
-				break
-			}
-			if code < ' ' && code != '\n' && code != '\r' && code != '\t' {
-				break // a stream may have cut a number
-			}
-			i += n
-			out, end = append(out, byte(code)), i
-			if i += gapLen(text[i:]); i == end {
-				break
-			}
-		}
-		if len(out) >= fewest {
-			return out, end
+		row, last, i := numbersIn(text, base)
+		// The first codes of a row may be of another base, too: most of it tells.
+		if len(row) >= fewest && last > end {
+			out, end = row, last
 		}
 		stop = max(stop, i)
 	}
+	if end > 0 {
+		return out, end
+	}
 	return nil, min(stop+codeLook, len(text))
+}
+
+// numbersIn decodes a row of character codes in base, and returns where it ends, and
+// where reading stopped.
+func numbersIn(text []byte, base int) (out []byte, end, stop int) {
+	i := 0
+	for i < len(text) {
+		width := 2
+		switch {
+		case base != 16 || i+1 >= len(text):
+		case text[i] == '0' && text[i+1]|0x20 == 'x':
+			i += 2
+		case text[i]|0x20 == 'u' && text[i+1] == '+':
+			i, width = i+2, 4
+		}
+		code, n := digits(text[i:], base)
+		if n == 0 || base == 2 && n != 8 || base == 16 && n != width || base == 8 && n < 2 || code >= 0x7F {
+			break
+		}
+		if code < ' ' && code != '\n' && code != '\r' && code != '\t' {
+			break // a stream may have cut a number
+		}
+		i += n
+		out, end = append(out, byte(code)), i
+		if i += gapLen(text[i:]); i == end {
+			break
+		}
+	}
+	return out, end, i
 }
 
 // codeLook is how far a character code and the gap behind it reach, in bytes.

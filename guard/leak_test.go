@@ -219,17 +219,20 @@ func TestLeakCanary(t *testing.T) {
 	}
 	var p guard.Prompts
 	const rest = "You are a helpful assistant. Answer the question."
-	if err := p.Register("short", rest+" "+canary, canary); err != nil {
-		t.Fatal(err)
-	}
-	for _, r := range rewritings {
-		switch r.name {
-		case "rot47", "numbers of letters", "Morse code", "NATO's alphabet":
-			continue // told by small letters, or made here without digits
+	// Not the random one: of those, one in three hundred is text in base64 backwards.
+	for _, canary := range []string{"ref-M5NIFG355CMHLRS7HE7ZJHRKJV", "ref-C2E7LKN4LML59ESCXJ6KEXZXQA", "ref-KB64IID37IML2JEA3Z5FNW5X3Y"} {
+		if err := p.Register("short", rest+" "+canary, canary); err != nil {
+			t.Fatal(err)
 		}
-		text := "The reference is " + r.do(newGenerator(5), canary) + " I think."
-		if !p.Scan([]byte(text)).Found() {
-			t.Errorf("%s: %q is not recognised", r.name, text)
+		for _, r := range rewritings {
+			switch r.name {
+			case "rot47", "numbers of letters", "Morse code", "NATO's alphabet":
+				continue // told by small letters, or made here without digits
+			}
+			text := "The reference is " + r.do(newGenerator(5), canary) + " I think."
+			if !p.Scan([]byte(text)).Found() {
+				t.Errorf("%s: %q is not recognised", r.name, text)
+			}
 		}
 	}
 	if p.Scan([]byte("The reference is ref-" + strings.ToLower(guard.NewCanary()))).Found() {
