@@ -27,7 +27,9 @@ func (l *level) number(i int) {
 	for start > l.runEnd && isAlnum(t[start-1]) {
 		start--
 	}
-	start = l.leading(start)
+	if behindWord := start > 1 && t[start-1] == ' ' && isLetter(t[start-2]); !behindWord || !isLongNumber(t, start) {
+		start = l.leading(start)
+	}
 	n, sum := l.collect(start)
 	gs := l.groups[:n]
 	stop := n
@@ -134,6 +136,14 @@ func (l *level) readNumber(gs []group, g, start int, sum *runSummary) {
 	if sum.digits >= 12 {
 		l.readCard(gs, g, start)
 	}
+}
+
+// isLongNumber reports whether the first twelve characters of t[i:] are digits: no form
+// has a word in front of as many.
+func isLongNumber(t []byte, i int) bool {
+	_, first := alnumsIn(eightOf(t, i))
+	_, last := alnumsIn(eightOf(t, i+4))
+	return first&last == highBits
 }
 
 // leading returns where a run that contains the token at start begins, if one or
@@ -308,10 +318,6 @@ func (l *level) glued(g group) int {
 // readForms tries every form of an index on the groups from g on, the first of which
 // begins at start.
 func (l *level) readForms(index *formIndex, gs []group, g, start int, glued bool) {
-	left := l.joinedLeft(gs, g, start, glued)
-	if left != 0 && left != ' ' && left != ':' && !(isOther(left) && gs[g].sep == '-') {
-		return // a part of something else
-	}
 	if gs[g].letters {
 		switch next := gs[g+1:]; {
 		case len(next) == 0, len(next) == 1 && next[0].letters:
@@ -330,6 +336,13 @@ func (l *level) readForms(index *formIndex, gs []group, g, start int, glued bool
 	)
 	if bits == 0 {
 		forms = index.numbers[n]
+	}
+	if len(forms) == 0 && (g+1 == len(gs) || !index.goesOn[n]) {
+		return
+	}
+	left := l.joinedLeft(gs, g, start, glued)
+	if left != 0 && left != ' ' && left != ':' && !(isOther(left) && gs[g].sep == '-') {
+		return // a part of something else
 	}
 	for j := g; ; {
 		if len(forms) > 0 && apart(gs, g, j, left) {

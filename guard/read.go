@@ -148,8 +148,10 @@ func (l *level) digit(i int) (end int, hit bool) {
 	if i >= l.runEnd {
 		l.number(i)
 	}
-	l.spaced(i)
-	l.parted(i)
+	if i+1 == len(l.t) || !isAlnum(l.t[i+1]) {
+		l.spaced(i)
+		l.parted(i)
+	}
 	l.codes(i)
 	return i, true
 }
