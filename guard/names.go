@@ -88,15 +88,19 @@ func (l *level) readName(d *Dictionary, i int) int {
 			if trim >= len(word) || trim > 0 && word[len(word)-trim] != '.' && word[len(word)-trim] != '\'' {
 				continue
 			}
-			whole := append(key, strings.ToLower(string(word[:len(word)-trim]))...)
-			if found, ok := d.label[string(whole)]; ok {
+			whole := string(append(key, strings.ToLower(string(word[:len(word)-trim]))...))
+			found, ok := d.label[whole]
+			if !ok {
+				found, ok = d.label[asWords.Replace(whole)]
+			}
+			if ok {
 				best, label = end-trim, found
 				break
 			}
 		}
 		key = append(key, strings.ToLower(string(word))...)
 		p = end
-		for p < len(t) && p-end < 2 && isSpace(t[p]) {
+		for p < len(t) && p-end < 2 && (isSpace(t[p]) || t[p] == '_') {
 			p++
 		}
 		if p == end {
@@ -108,6 +112,9 @@ func (l *level) readName(d *Dictionary, i int) int {
 	}
 	return best
 }
+
+// asWords makes words of the parts of an identifier, as in "anna.kowalska".
+var asWords = strings.NewReplacer(".", " ", "-", " ")
 
 func wordEnd(t []byte, p int) int {
 	for p < len(t) && isNameByte[t[p]] {

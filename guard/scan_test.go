@@ -274,8 +274,9 @@ func TestDictionary(t *testing.T) {
 		t.Fatal(err)
 	}
 	g := newGuard(t, guard.Policy{Names: names})
-	text := "Did MARLENE  DIETRICH, zoë ångström and Smith's cat leave San Francisco? Smithers did."
-	want := []string{"PERSON MARLENE  DIETRICH", "PERSON zoë ångström", "PERSON Smith", "LOCATION San Francisco"}
+	text := "Did MARLENE  DIETRICH, zoë ångström and Smith's cat leave San Francisco? Smithers did.\n" +
+		"by Marlene_Dietrich, @marlene.dietrich and zoë-ångström: Smith-Jones and Marlene.Smithers too."
+	want := []string{"PERSON MARLENE  DIETRICH", "PERSON zoë ångström", "PERSON Smith", "LOCATION San Francisco", "PERSON Marlene_Dietrich", "PERSON marlene.dietrich", "PERSON zoë-ångström"}
 	if got := found(g, text); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
