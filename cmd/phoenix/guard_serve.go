@@ -45,7 +45,8 @@ The header ` + httpguard.SessionHeader + ` names the conversation of a request, 
 Without the first nothing is kept from one request to the next. A program that sends
 the whole conversation each time needs no more: it is sent on as before, and the
 provider's cache and the signatures of thoughts hold. One that sends only what is new
-(previous_response_id), or gets answers later (batches), needs the header.
+(previous_response_id), or gets answers later (batches), needs the header. What a
+conversation is known by is kept for an hour after its last request.
 
 GET /healthz is answered with 200 while it runs, and is neither sent on nor recorded.
 
