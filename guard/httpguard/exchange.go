@@ -280,9 +280,9 @@ func (x *exchange) hungUp() bool {
 	return true
 }
 
-// warn logs an error of upstream.
-func (x *exchange) warn(message string, err error) {
-	x.gateway.Logger.Warn(message, "path", x.resource(), "err", x.gateway.cleaned(err.Error()))
+// endedEarly logs an error of upstream in the middle of a stream.
+func (x *exchange) endedEarly(err error) {
+	x.gateway.Logger.Warn("httpguard: a stream ended early", "path", x.resource(), "err", x.gateway.cleaned(err.Error()))
 }
 
 // cleaned returns a text of ours, which may quote a part of a request or an answer, as

@@ -132,7 +132,7 @@ func (s *stream) read(event *guard.Event) (said map[place]string, rest []string,
 	v, err := decode(event.Data)
 	if err != nil { // no JSON: a text
 		said[place{}] = string(event.Data)
-		return said, nil, nil
+		return said, nil, nil //nolint:nilerr // that it is none is no error
 	}
 	changed, err := s.x.withhold(v)
 	if err != nil {
@@ -213,7 +213,7 @@ func (s *stream) end(err error) {
 	case errors.As(err, &refused):
 		status, text = refused.status, refused.text
 	default:
-		s.x.warn("httpguard: a stream ended early", err)
+		s.x.endedEarly(err)
 	}
 	event := guard.Event{Data: s.x.shape.problem(status, s.x.gateway.cleaned("phoenix guard: "+text))}
 	if s.x.shape == anthropic {

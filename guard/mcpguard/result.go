@@ -125,7 +125,7 @@ func (k *call) list(result mcp.Result) (mcp.Result, error) {
 		return &c, err
 	case *mcp.ListRootsResult: //nolint:staticcheck // deprecated, and sent for a year still
 		c := *r
-		c.Roots, err = each(c.Roots, func(r *mcp.Root) (*mcp.Root, error) {
+		c.Roots, err = each(c.Roots, func(r *mcp.Root) (*mcp.Root, error) { //nolint:staticcheck // the same
 			c := *r
 			if c.URI, err = k.address(c.URI); err != nil {
 				return nil, err
