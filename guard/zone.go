@@ -2,7 +2,6 @@ package guard
 
 import (
 	"bytes"
-	"encoding/base64"
 	"strings"
 )
 
@@ -171,9 +170,8 @@ func (d *detector) cutsToken(b []byte, p int) bool {
 		i--
 	}
 	if end-i >= blobLine {
-		var head [6]byte
-		_, err := base64.StdEncoding.Decode(head[:], b[i:i+8])
-		return err == nil && keepText(head[:]) != nil
+		head, ok := base64Head(b[i:])
+		return ok && keepText(head[:]) != nil
 	}
 	for _, r := range d.prefix[b[i]] {
 		if !r.weak && end-i < len(r.prefix)+r.min && bytes.HasPrefix(b[i:end], []byte(r.prefix)) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -113,6 +114,22 @@ func (letters) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// started starts cmd, and returns what it reads and what it says.
+func started(t *testing.T, cmd *exec.Cmd) (in io.WriteCloser, out io.ReadCloser) {
+	t.Helper()
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err = cmd.StdoutPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return in, out
+}
+
 // Whoever writes a line at a time gets its answer before the next; an interrupt ends
 // the waiting for one.
 func TestGuardLineAtATime(t *testing.T) {
@@ -121,19 +138,9 @@ func TestGuardLineAtATime(t *testing.T) {
 		{"input", `{"text":"a"}`}, {"leak", `{"prompt":"You are Juniper","text":"a"}`},
 	} {
 		cmd := phoenix(t, "guard", test.command)
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
 		var errs bytes.Buffer
 		cmd.Stderr = &errs
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		in, out := started(t, cmd)
 		answers := bufio.NewReader(out)
 		for range 3 {
 			fmt.Fprintln(in, test.line)
@@ -155,27 +162,21 @@ func TestGuardLineAtATime(t *testing.T) {
 // A reader that goes away ends the work, and a full disk is an error.
 func TestGuardNobodyReads(t *testing.T) {
 	cmd := phoenix(t, "guard", "redact")
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	in, out := started(t, cmd)
 	out.Close()
+	var err error
 	for err == nil { // until it is gone
 		_, err = io.WriteString(in, `{"text":"SSN 219-09-9999"}`+"\n")
 	}
 	if err := cmd.Wait(); err == nil {
 		t.Error("it ended well")
 	}
+	if runtime.GOOS != "linux" {
+		return // where there is no disk that is always full
+	}
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	defer full.Close()
 	cmd = phoenix(t, "guard", "redact")

@@ -277,9 +277,25 @@ func TestTrailerOfRequest(t *testing.T) {
 	}
 }
 
+// proxied returns a provider that answers as h does, and a gateway in front of it.
+func proxied(t *testing.T, h http.HandlerFunc) (provider, front *httptest.Server) {
+	t.Helper()
+	provider = httptest.NewServer(h)
+	t.Cleanup(provider.Close)
+	at, err := url.Parse(provider.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	front = httptest.NewServer(newGateway(t, nil).Proxy(at, transport))
+	t.Cleanup(front.Close)
+	return provider, front
+}
+
 // A connection that would become another one is refused, by whoever asks for it.
 func TestUpgrades(t *testing.T) {
-	provider := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	_, front := proxied(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v1/unasked" {
 			w.Header().Set("Connection", "Upgrade")
 			w.Header().Set("Upgrade", "websocket")
@@ -291,16 +307,7 @@ func TestUpgrades(t *testing.T) {
 		}
 		w.Header().Set("Content-Type", "application/json")
 		fmt.Fprint(w, `{}`)
-	}))
-	defer provider.Close()
-	transport := &http.Transport{}
-	defer transport.CloseIdleConnections()
-	at, err := url.Parse(provider.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	front := httptest.NewServer(newGateway(t, nil).Proxy(at, transport))
-	defer front.Close()
+	})
 	for _, test := range []struct {
 		path, upgrade string
 		want          int
@@ -329,7 +336,7 @@ func TestUpgrades(t *testing.T) {
 func TestWaysAround(t *testing.T) {
 	var where, upload string
 	asked := 0
-	provider := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	provider, front := proxied(t, func(w http.ResponseWriter, r *http.Request) {
 		asked++
 		w.Header().Set("Content-Type", "application/json")
 		if upload != "" {
@@ -340,16 +347,7 @@ func TestWaysAround(t *testing.T) {
 			w.WriteHeader(http.StatusTemporaryRedirect)
 		}
 		fmt.Fprint(w, `{}`)
-	}))
-	defer provider.Close()
-	transport := &http.Transport{}
-	defer transport.CloseIdleConnections()
-	at, err := url.Parse(provider.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	front := httptest.NewServer(newGateway(t, nil).Proxy(at, transport))
-	defer front.Close()
+	})
 	client := *front.Client()
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	for _, test := range []struct {
